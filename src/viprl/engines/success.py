@@ -1,0 +1,86 @@
+"""Which of a trainer's rewards says that a rollout succeeded."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from viprl.rewards import Success
+from viprl.variance import FloatArray
+
+_HOW = (
+    "name it with vip_success: a reward function's name (whose values are 0/1 or -1/+1), 'NAME>=0.5', a threshold on "
+    "the total reward such as '1.0', or 'module:function' taking the total reward"
+)
+
+
+class SuccessSource:
+    """Reads `vip_success` when a trainer is built, and picks the deciding value of each rollout later.
+
+    Raises ValueError where several reward functions or a reward model leave it open what success is, and for names that
+    mean nothing.
+    """
+
+    def __init__(self, success: Any, reward_functions: Sequence[Any]) -> None:
+        self.rule: Success = None
+        """How `viprl.VIP` reads the value."""
+        self.column: str | None = None
+        """Reward function whose value decides; None for the weighted total."""
+        known = [function.__name__ for function in reward_functions if hasattr(function, "__name__")]
+        if success is None:
+            if len(reward_functions) > 1:
+                raise ValueError(f"with {len(reward_functions)} reward functions it is open what success is; {_HOW}")
+            if not hasattr(reward_functions[0], "__name__"):
+                raise ValueError(f"a reward model gives continuous rewards, so it is open what success is; {_HOW}")
+        elif callable(success) or isinstance(success, int | float):
+            self.rule = success
+        else:
+            self._read(str(success), known)
+
+    def _read(self, success: str, known: list[str]) -> None:
+        name, _, threshold = (part.strip() for part in success.partition(">="))
+        if _is_number(success):
+            self.rule = float(success)
+        elif re.fullmatch(r"[\w.]+:[\w.]+", success):
+            self.rule = _imported(success)
+        elif threshold and not _is_number(threshold):
+            raise ValueError(f"vip_success is {success!r}: {threshold!r} is no number; {_HOW}")
+        elif name in known:
+            self.column, self.rule = name, float(threshold) if threshold else None
+        else:
+            raise ValueError(
+                f"vip_success is {success!r}, but the reward functions are {', '.join(known) or '-'}; {_HOW}"
+            )
+
+    def bind(self, names: Sequence[str]) -> None:
+        """Learn the engine's names of the reward columns."""
+        self._names = list(names)
+
+    def values(self, per_function: FloatArray, total: FloatArray) -> FloatArray:
+        """[C] the value that decides about each rollout, NaN where unscorable, from rewards [C, F] and their total."""
+        if self.column is None:
+            return total
+        return np.asarray(per_function)[:, self._names.index(self.column)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _imported(path: str) -> Callable[[float], bool | None]:
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"vip_success is {path!r}, which cannot be imported: {error}") from error
+    if not callable(found):
+        raise ValueError(f"vip_success is {path!r}, which is a {type(found).__name__}; expected a function")
+    return found

@@ -1,0 +1,450 @@
+"""VIP for TRL: `VIPGRPOTrainer` and `VIPRLOOTrainer`, drop-in subclasses of TRL's trainers.
+
+TRL's data loading stays as it is: `num_generations` = C/Q is the *average* group size, and every generation batch
+holds Q prompts, each repeated num_generations times. The subclass recovers the Q prompts, asks `VIP` for counts, lays
+the rows out anew (sum n_q = C, so no shape changes), lets TRL generate and score, and replaces the advantages. Each
+override calls `super()`; nothing of TRL is copied or patched.
+
+    overridden method                   why
+    _generate_and_score_completions     prompts -> counts -> rows; advantages and outcomes afterwards
+    _calculate_rewards                  sees the gathered rewards of all functions
+    _get_train_sampler                  order fixed by (seed, epoch), so that a resumed run sees the same prompts
+    _save_checkpoint                    the state of VIP goes into the checkpoint folder
+    _load_optimizer_and_scheduler       and comes back
+
+Prompt weights are exact for the loss types dr_grpo, grpo and RLOO; approximate where the denominator counts tokens
+(dapo, bnpo, cispo). They do not reach a KL term in the loss (`beta` of GRPO), entropy bonuses, or batch-level scaling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+try:
+    import torch
+    from accelerate.utils import broadcast_object_list, gather_object
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+    from trl.trainer.utils import RepeatSampler, get_config_model_id
+except ImportError as error:
+    raise ImportError(f'viprl.engines.trl needs TRL: pip install "viprl[trl]" ({error})') from error
+
+from viprl.advantages import group_advantages, group_index, group_std, prompt_scale
+from viprl.allocation import Budget
+from viprl.engines.success import SuccessSource
+from viprl.planner import VIP, Observation
+from viprl.prompts import Prompt
+from viprl.strategies import preset
+from viprl.variance import FloatArray
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "vip_state.safetensors"
+OVERRIDDEN = (
+    "_generate_and_score_completions",
+    "_calculate_rewards",
+    "_get_train_sampler",
+    "_save_checkpoint",
+    "_load_optimizer_and_scheduler",
+)
+"""TRL's methods that this module extends; a trainer without one of them is refused by name."""
+
+
+_Host: Any = object  # at run time nothing; to a type checker "some trainer", whose attributes it cannot know
+
+
+@dataclass
+class VIPOptions(_Host):
+    """The options that both configs add to TRL's."""
+
+    vip_strategy: str = field(
+        default="default", metadata={"help": "Who allocates: default, paper, uniform, random, ... (viprl.STRATEGIES)."}
+    )
+    vip_shadow: list[str] | None = field(
+        default=None,
+        metadata={"help": "Strategies that watch the run and log what they would have saved, without acting."},
+    )
+    vip_low: int | None = field(
+        default=None, metadata={"help": "L, least rollouts of a prompt. Default: the smallest legal group."}
+    )
+    vip_high: int | None = field(
+        default=None, metadata={"help": "U, most rollouts of a prompt. Default: 6 * num_generations."}
+    )
+    vip_estimator: str | None = field(
+        default=None,
+        metadata={
+            "help": "'rloo' or 'dr_grpo': variance law and baseline. Default: 'rloo' (in VIPGRPOTrainer scaled to the "
+            "size of Dr.GRPO's advantages), but 'dr_grpo' for GRPO with vip_strategy='paper', as published."
+        },
+    )
+    vip_prompt_weighting: str = field(
+        default="prompt",
+        metadata={"help": "'prompt': every prompt weighs the same. 'rollout': TRL's flat mean, weight n_q/C."},
+    )
+    vip_success: str | None = field(
+        default=None,
+        metadata={
+            "help": "What counts as success: a reward function's name, 'name>=0.5', a threshold on the total reward, "
+            "or 'module:function' (a callable in Python). Needed with several or continuous rewards."
+        },
+    )
+    vip_features: str = field(
+        default="auto", metadata={"help": "'auto', 'minilm', 'minilm+length', 'length', 'none', or a model folder."}
+    )
+    vip_cache: str | None = field(
+        default="auto", metadata={"help": "Folder of the feature cache. 'auto': $VIPRL_CACHE or ~/.cache/viprl."}
+    )
+    vip_id_column: str | None = field(
+        default=None, metadata={"help": "Dataset column that identifies a prompt. Default: the prompt's content."}
+    )
+    vip_register_pool: bool = field(
+        default=False,
+        metadata={"help": "Compute the features of the whole training set before the first step, with a progress bar."},
+    )
+
+    estimators: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options: Any = self
+        if self.vip_high is None:
+            self.vip_high = 6 * options.num_generations
+        if self.vip_estimator is None:
+            self.vip_estimator = self._default_estimator()
+        if self.vip_estimator not in self.estimators:
+            raise ValueError(
+                f"vip_estimator is {self.vip_estimator!r}; {type(self).__name__} takes {' or '.join(self.estimators)}"
+            )
+        prompt_scale([1], self.vip_prompt_weighting)  # type: ignore[arg-type]
+        for name in [self.vip_strategy, *(self.vip_shadow or [])]:
+            preset(name)
+        if self.vip_id_column is None and options.generation_batch_size % options.num_generations:
+            return  # TRL itself reports this one
+        prompts = options.generation_batch_size // options.num_generations
+        spec = Budget.check(prompts, options.generation_batch_size, self.vip_low, self.vip_high, self.vip_estimator)
+        self.vip_low = int(spec.low[0])
+
+    def _default_estimator(self) -> str:
+        return "rloo"
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        if callable(self.vip_success):  # configs are written as JSON
+            values["vip_success"] = getattr(self.vip_success, "__qualname__", repr(self.vip_success))
+        return values
+
+
+@dataclass
+class VIPGRPOConfig(VIPOptions, GRPOConfig):
+    """`trl.GRPOConfig` with VIP's options. The defaults are Dr.GRPO's: no division by the group's std."""
+
+    scale_rewards: str = field(
+        default="none", metadata={"help": "As in TRL; anything but 'none' voids the variance law."}
+    )
+    loss_type: str = field(default="dr_grpo", metadata={"help": "As in TRL."})
+
+    estimators: ClassVar[tuple[str, ...]] = ("rloo", "dr_grpo", "grpo")
+
+    def _default_estimator(self) -> str:
+        if self.scale_rewards in ("group", True):
+            return "grpo"
+        return "dr_grpo" if self.vip_strategy == "paper" else "rloo"
+
+
+@dataclass
+class VIPRLOOConfig(VIPOptions, RLOOConfig):
+    """`trl.RLOOConfig` with VIP's options."""
+
+    estimators: ClassVar[tuple[str, ...]] = ("rloo",)
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler with an order that (seed, epoch) decide. TRL's own order depends on how many epochs the process
+    has seen, so a run resumed in its second epoch would see the first one's order again."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch, resumed ones included."""
+        if self.shuffle:
+            self.generator.manual_seed((self.seed or 0) + epoch)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One generation batch as VIP sees it: what `trainer.vip_listeners` are called with."""
+
+    prompts: list[Prompt]
+    """The Q prompts in global order, the same on every process."""
+    counts: list[int]
+    """[Q] rollouts of each, sum C."""
+    rewards: list[list[float]]
+    """Total reward of each rollout, by prompt; NaN where unscorable."""
+    advantages: FloatArray
+    """[C] before the prompt weights."""
+    observation: Observation | None
+    """What VIP read of the rewards; None on all processes but the main one."""
+
+
+class _Round:
+    """What the overrides of one generation batch hand to each other."""
+
+    def __init__(self, rows: list[dict[str, Any]], counts: list[int], rank: int, share: int) -> None:
+        self.rows, self.counts = rows, counts
+        self.local = group_index(counts)[rank * share : (rank + 1) * share]
+        self.rewards: torch.Tensor | None = None  # [C, F], gathered
+
+
+class VIPTrainer(_Host):
+    """Mixin to place before a TRL trainer."""
+
+    _config_class: ClassVar[type]
+    _tag_names: ClassVar[list[str]]
+    _name: ClassVar[str]
+    _paper: ClassVar[dict[str, str]] = {
+        "title": "Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards",
+        "id": "2602.01601",
+    }
+
+    def __init__(
+        self, model: Any, reward_funcs: Any = None, args: Any = None, *rest: Any, vip: VIP | None = None, **more: Any
+    ):
+        for name in OVERRIDDEN:
+            if not hasattr(super(), name):
+                raise ImportError(
+                    f"this version of TRL has no {type(self).__name__}.{name}; viprl supports trl>=1.16,<1.17"
+                )
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = self._config_class(f"{name.split('/')[-1]}-{self._name}")
+        if not isinstance(args, self._config_class):
+            raise TypeError(
+                f"args is a {type(args).__name__}; {type(self).__name__} needs a {self._config_class.__name__} "
+                "(the same options, and those of VIP)"
+            )
+        if getattr(args, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize":
+            raise ValueError(
+                "multi_objective_aggregation='normalize_then_sum' normalises each reward within groups of one size; "
+                "VIP needs 'sum_then_normalize'"
+            )
+        functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+        self._vip_success = SuccessSource(args.vip_success, functions)
+        self._vip_round: _Round | None = None
+        self.vip_batch: Groups | None = None
+        self.vip_listeners: list[Callable[[Groups], None]] = []
+        self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
+        super().__init__(model, reward_funcs, args, *rest, **more)
+        self._vip_success.bind(self.reward_func_names)
+        if args.vip_register_pool and self.accelerator.is_main_process:
+            self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        rows = self._vip_prompt_rows(inputs)
+        prompts = [self._vip_prompt(row) for row in rows]
+        counts = self._vip_allocate(prompts, self.accelerator.num_processes * len(inputs))
+        self._vip_round = _Round(rows, counts, self.accelerator.process_index, len(inputs))
+        try:
+            with self._vip_one_row_one_rollout():
+                # each rollout gets its own copy: TRL and reward functions write into the rows
+                output = super()._generate_and_score_completions(
+                    [copy.deepcopy(rows[group]) for group in self._vip_round.local]
+                )
+            self._vip_finish(output, prompts, self._vip_round)
+        finally:
+            self._vip_round = None
+        return output
+
+    def _vip_prompt_rows(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The Q distinct rows: TRL repeats each num_generations times over the global batch, so they stand at the
+        global positions k * num_generations, whatever their content."""
+        start = self.accelerator.process_index * len(inputs)
+        heads = [row for i, row in enumerate(inputs) if (start + i) % self.num_generations == 0]
+        return gather_object(heads) if self.accelerator.num_processes > 1 else heads
+
+    def _vip_prompt(self, row: dict[str, Any]) -> Prompt:
+        column = self.args.vip_id_column
+        if column is None:
+            return row.get("prompt", "")
+        if column not in row:
+            raise ValueError(f"vip_id_column is {column!r}, but the dataset has the columns {', '.join(row)}")
+        return {"prompt": row.get("prompt", ""), "id": row[column]}
+
+    def _vip_allocate(self, prompts: list[Prompt], budget: int) -> list[int]:
+        """Counts from the main process, the only one whose VIP is used."""
+        box: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            box = [self.vip.allocate(prompts, budget).counts.tolist()]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(box, from_process=0)
+        return box[0]
+
+    @contextlib.contextmanager
+    def _vip_one_row_one_rollout(self) -> Iterator[None]:
+        """While TRL works on the batch each row is one rollout: it must neither merge rows for generation (vLLM's
+        server mode keeps every num_generations-th prompt) nor scale rewards by groups that it takes to be equal."""
+        overrides = {"num_generations": 1, "scale_rewards": "none", "normalize_advantages": False}
+        saved = {name: getattr(self, name) for name in overrides if hasattr(self, name)}
+        for name in saved:
+            setattr(self, name, overrides[name])
+        try:
+            yield
+        finally:
+            for name, value in saved.items():
+                setattr(self, name, value)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        current = self._vip_round
+        if current is not None:
+            self._log_completion_extra("vip_rollouts", [current.counts[group] for group in current.local])
+        rewards = super()._calculate_rewards(*args, **kwargs)
+        if current is not None:
+            current.rewards = rewards.detach().clone()
+            self.num_generations = len(rewards)  # TRL's own advantages, replaced below, then see one group of C
+        return rewards
+
+    def _vip_finish(self, output: dict[str, Any], prompts: list[Prompt], current: _Round) -> None:
+        """Replace the advantages, repair what TRL logged of them, and tell VIP what happened."""
+        if current.rewards is None:
+            raise RuntimeError("TRL did not call _calculate_rewards; viprl supports trl>=1.16,<1.17")
+        per_function = current.rewards.double().cpu().numpy()
+        weights = self.reward_weights.double().cpu().numpy()
+        total = np.where(np.isnan(per_function).all(axis=1), np.nan, np.nansum(per_function * weights, axis=1))
+        shaped = self._vip_shaped(total, output)
+        advantages = self._vip_advantages(shaped, current.counts)
+        weighted = advantages * prompt_scale(current.counts, self.args.vip_prompt_weighting)
+        mine, own = output["advantages"], self.accelerator.process_index * len(output["advantages"])
+        output["advantages"] = torch.as_tensor(weighted[own : own + len(mine)], dtype=mine.dtype, device=mine.device)
+
+        std = group_std(shaped, current.counts)
+        logged = self._logs["advantages"]
+        for _ in range(min(len(advantages), len(logged))):
+            logged.pop()
+        logged.extend(advantages.tolist())
+        metrics = self._metrics["train"]
+        if metrics.get("frac_reward_zero_std"):
+            metrics["frac_reward_zero_std"][-1] = float(np.isclose(std, 0)[group_index(current.counts)].mean())
+
+        ends = np.cumsum(current.counts)[:-1]
+        by_prompt = [group.tolist() for group in np.split(total, ends)]
+        observation = None
+        if self.accelerator.is_main_process:
+            outcomes = self._vip_success.values(per_function, total)
+            observation = self.vip.observe(prompts, [group.tolist() for group in np.split(outcomes, ends)])
+            for name, value in self.vip.metrics().items():
+                metrics[f"vip/{name}"].append(value)
+        self.vip_batch = Groups(prompts, current.counts, by_prompt, advantages, observation)
+        for listener in self.vip_listeners:
+            listener(self.vip_batch)
+
+    def _vip_shaped(self, total: FloatArray, output: dict[str, Any]) -> FloatArray:
+        """[C] the rewards that advantages are made of."""
+        return total
+
+    def _vip_advantages(self, rewards: FloatArray, counts: list[int]) -> FloatArray:
+        """[C] advantages by the configured estimator, before the prompt weights."""
+        raise NotImplementedError
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(dataset)
+        if type(sampler) is not RepeatSampler:
+            return sampler
+        return EpochSampler(
+            sampler.data_source,
+            sampler.mini_repeat_count,
+            sampler.batch_size,
+            sampler.repeat_count,
+            sampler.shuffle,
+            sampler.seed,
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.args.should_save:  # before super(), which may push the folder to the hub
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            self.vip.save(folder / STATE_FILE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = Path(checkpoint) / STATE_FILE
+        if path.exists():
+            self.vip.load(path)
+        else:
+            logger.warning(
+                "%s holds no state of VIP (a stock TRL checkpoint?); success prediction starts afresh", checkpoint
+            )
+
+
+class VIPGRPOTrainer(VIPTrainer, GRPOTrainer):
+    """`trl.GRPOTrainer` with adaptive rollout counts. Same arguments, `args` a `VIPGRPOConfig`; `vip` to bring your own
+    `viprl.VIP`."""
+
+    _config_class = VIPGRPOConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "vip"]
+    _name = "VIP-GRPO"
+
+    def _vip_advantages(self, rewards: FloatArray, counts: list[int]) -> FloatArray:
+        if self.args.vip_estimator == "rloo":
+            # leave-one-out advantages of the size of Dr.GRPO's: (n-1)/n at the average n, the same for all prompts
+            advantages = group_advantages(rewards, counts) * (1 - len(counts) / len(rewards))
+        else:
+            advantages = group_advantages(rewards, counts, "mean")
+        if self.scale_rewards == "group":
+            return advantages / (group_std(rewards, counts)[group_index(counts)] + 1e-4)
+        if self.scale_rewards == "batch":
+            scorable = rewards[~np.isnan(rewards)]
+            return advantages / ((scorable.std(ddof=1) if len(scorable) > 1 else 0.0) + 1e-4)
+        return advantages
+
+
+class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
+    """`trl.RLOOTrainer` with adaptive rollout counts. Same arguments, `args` a `VIPRLOOConfig`; `vip` to bring your own
+    `viprl.VIP`."""
+
+    _config_class = VIPRLOOConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "rloo", "vip"]
+    _name = "VIP-RLOO"
+
+    def _vip_shaped(self, total: FloatArray, output: dict[str, Any]) -> FloatArray:
+        if self.beta != 0.0:
+            # TRL subtracts a KL that only each process knows. It has just computed m/(m-1) (r - mean r) over the
+            # batch as one group, so undoing the factor gives r with its KL, up to a shift that no baseline sees.
+            gathered = self.accelerator.gather(output["advantages"]).double().cpu().numpy()
+            m = int((~np.isnan(total)).sum())
+            return np.where(np.isnan(total), np.nan, gathered * (m - 1) / max(m, 1))
+        clip = self.reward_clip_range
+        return np.clip(total, *clip) if clip else total
+
+    def _vip_advantages(self, rewards: FloatArray, counts: list[int]) -> FloatArray:
+        advantages = group_advantages(rewards, counts)
+        if self.normalize_advantages:
+            size = np.bincount(group_index(counts), ~np.isnan(rewards), minlength=len(counts))[group_index(counts)]
+            used = ~np.isnan(rewards) & (size > 1)
+            spread = advantages[used].std(ddof=1) if used.sum() > 1 else 0.0
+            advantages[used] = (advantages[used] - advantages[used].mean()) / (spread + 1e-4)
+        return advantages
+
+
+def vip_from_config(args: Any, success: SuccessSource) -> VIP:
+    """The `VIP` that a config describes."""
+    return VIP(
+        estimator=args.vip_estimator,
+        low=args.vip_low,
+        high=args.vip_high,
+        strategy=args.vip_strategy,
+        shadow=args.vip_shadow or (),
+        features=args.vip_features,
+        cache=args.vip_cache,
+        success=success.rule,
+        seed=args.seed,
+    )

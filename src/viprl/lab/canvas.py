@@ -1,0 +1,208 @@
+"""What every figure shares: colours and dashes, axes, names beside lines, and the way to SVG and PNG.
+
+No pyplot, so no global state: every figure is built on its own. Figures are narrow with large type, since a page
+shows two of them side by side on a desk and one on a phone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1f2328", "#66707b", "#e4e7eb"
+WIDTH, HEIGHT = 4.6, 3.0
+
+# Okabe and Ito's colour-blind safe palette; grey is the reference that all others are measured against.
+_STRATEGY_COLOURS = {
+    "default": "#0072b2",
+    "uniform": "#7b848e",
+    "paper": "#d55e00",
+    "oracle": "#009e73",
+    "random": "#cc79a7",
+}
+_OTHER_COLOURS = ("#e69f00", "#56b4e9", "#8c6d31", "#6a51a3", "#a50f15")
+_RUN_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", *_OTHER_COLOURS)
+_DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
+
+Dash = str | tuple[int, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one series is drawn."""
+
+    label: str
+    colour: str
+    dash: Dash = "-"
+
+
+def styles(trained: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]] = ()) -> dict[tuple[str, str], Style]:
+    """A style for each (run, strategy), of those trained and of the others that were measured beside them.
+
+    Colour goes by strategy and dash tells the runs of one strategy apart; where all runs train the same single
+    strategy, colour goes by run. With several runs the run's name is in the label, and alone is enough where
+    each run trained one strategy.
+    """
+    every = list(dict.fromkeys([*trained, *others]))
+    runs = list(dict.fromkeys(run for run, _ in every))
+    single = len({run for run, _ in trained}) == len(trained)
+    by_run = len(runs) > 1 and single and len({strategy for _, strategy in trained}) == 1
+    spare = [strategy for _, strategy in every if strategy not in _STRATEGY_COLOURS]
+    spare = list(dict.fromkeys(spare))
+    found = {}
+    for run, strategy in every:
+        alone = single and (run, strategy) in trained
+        label = strategy if len(runs) == 1 else run if alone else f"{run} · {strategy}"
+        if by_run and alone:
+            found[run, strategy] = Style(label, _RUN_COLOURS[runs.index(run) % len(_RUN_COLOURS)])
+            continue
+        same = [name for name, other in every if other == strategy]
+        colour = _STRATEGY_COLOURS.get(strategy) or _OTHER_COLOURS[spare.index(strategy) % len(_OTHER_COLOURS)]
+        found[run, strategy] = Style(label, colour, _DASHES[same.index(run) % len(_DASHES)])
+    return found
+
+
+def colour_of(strategy: str) -> str:
+    """The strategy's own colour, the first spare one for a strategy without."""
+    return _STRATEGY_COLOURS.get(strategy, _OTHER_COLOURS[0])
+
+
+def inline_svg(figure: Figure, prefix: str) -> str:
+    """The figure as an `<svg>` element for a page: no external names, ids made unique by `prefix`.
+
+    Ink, muted ink and grid become the CSS variables --ink, --muted and --grid, so a page may recolour them.
+    """
+    text = _svg(figure)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    opening, body = text.split(">", maxsplit=1)
+    opening = re.sub(r'\s(?:xmlns(?::\w+)?|width|height|version)="[^"]*"', "", opening)
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = body.replace("url(#", f"url(#{prefix}-").replace('xlink:href="#', f'href="#{prefix}-')
+    for colour, name in ((INK, "ink"), (MUTED, "muted"), (GRID, "grid")):
+        body = body.replace(colour, f"var(--{name})")
+    return f"{opening}>{body}".strip()
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write `name`.svg and `name`.png (on white) into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.svg").write_text(_svg(figure), encoding="utf-8")
+    figure.savefig(folder / f"{name}.png", dpi=180, facecolor="white")
+
+
+def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('The report draws its figures with matplotlib: pip install "viprl[report]"') from None
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.patch.set_alpha(0.0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0.0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRID)
+    axes.tick_params(colors=MUTED, labelsize=9, length=3, color=GRID)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def finish(figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> Figure:
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_xlabel(xlabel, color=MUTED, fontsize=9.5, parse_math=False)
+    axes.set_ylabel(ylabel, color=MUTED, fontsize=9.5, parse_math=False)
+    return figure
+
+
+def write(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    *,
+    axes_x: bool = False,
+    colour: str = INK,
+    weight: Literal["normal", "bold"] = "normal",
+    ha: Literal["left", "center", "right"] = "left",
+    va: Literal["top", "center", "bottom"] = "center",
+) -> None:
+    transform = axes.get_yaxis_transform() if axes_x else axes.transData
+    axes.text(
+        x,
+        y,
+        text,
+        transform=transform,
+        color=colour,
+        fontsize=9.5,
+        weight=weight,
+        ha=ha,
+        va=va,
+        parse_math=False,
+    )
+
+
+def name_ends(axes: Axes, ends: Sequence[tuple[Style, float]], reference: tuple[float, str] | None = None) -> None:
+    """Write each line's name to the right of the axes at the height of its end, without overlaps.
+
+    A line that ends above the axes is named at the top with an arrow and its value.
+    """
+    above = axes.get_ylim()[1]
+    names = [(fitting(style.label) + (f" ↑ {y:.1f}" if y > above else ""), style.colour, y) for style, y in ends]
+    if reference is not None:
+        names.append((reference[1], MUTED, reference[0]))
+    low, high = axes.get_ylim()
+    heights = spread_labels([min(max(y, low), high) for *_, y in names], gap=0.075 * (high - low))
+    for (name, colour, _), y in zip(names, heights, strict=True):
+        weight: Literal["normal", "bold"] = "normal" if colour == MUTED else "bold"
+        write(axes, 1.02, y, name, axes_x=True, colour=colour, weight=weight)
+
+
+def spread_labels(heights: Sequence[float], gap: float) -> list[float]:
+    """Move heights apart until neighbours are `gap` from each other, keeping their order and their centre.
+
+    Labels that collide form a block around their mean; blocks that then collide are joined (the pool
+    adjacent violators of isotonic regression).
+    """
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    blocks: list[list[int]] = []
+    for index in order:
+        blocks.append([index])
+        while len(blocks) > 1 and _bottom(blocks[-1], heights, gap) < _top(blocks[-2], heights, gap) + gap:
+            upper = blocks.pop()
+            blocks[-1] += upper
+    placed = list(heights)
+    for block in blocks:
+        for position, index in enumerate(block):
+            placed[index] = _bottom(block, heights, gap) + gap * position
+    return placed
+
+
+def _bottom(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
+    return sum(heights[i] for i in block) / len(block) - gap * (len(block) - 1) / 2
+
+
+def _top(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
+    return _bottom(block, heights, gap) + gap * (len(block) - 1)
+
+
+def fitting(label: str, most: int = 24) -> str:
+    """A long name without its middle, since runs tend to differ at both ends."""
+    return label if len(label) <= most else f"{label[: most // 2 - 1]}…{label[-most // 2 :]}"
+
+
+def _svg(figure: Figure) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "viprl"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

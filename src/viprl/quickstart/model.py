@@ -1,0 +1,193 @@
+"""The tiny language model of the quickstart: tokenizer, network, supervised start, fast sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from viprl.quickstart.tasks import supervised_corpus, vocabulary
+
+# Messages are joined as they are, so that engines that only know conversations see the same text.
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word. Padding goes left; nothing is added to a text, so answers follow prompts directly."""
+    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    words = {word: index for index, word in enumerate([*special, *vocabulary()])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        # Llama takes no token types, which fast tokenizers return by default.
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=64,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_model(seed: int) -> LlamaForCausalLM:
+    """An untrained Llama with 2 layers, width 128, 4 heads and tied embeddings: about 0.44 M parameters.
+
+    The global torch generator is left as it was.
+    """
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        # Both make attention by position, which these tasks live on, quicker to learn.
+        initializer_range=0.06,
+        attention_bias=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def pretrain(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    seed: int,
+    steps: int = 400,
+    batch_size: int = 96,
+    lr: float = 4e-3,
+    progress: Callable[[int, float], None] | None = None,
+) -> None:
+    """Supervised start, in place: AdamW with a short warm-up and a cosine down to zero, loss on answers only.
+
+    `progress(step, loss)` is called after every step, steps counted from 1.
+    """
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps and batch_size must be at least 1, got steps={steps}, batch_size={batch_size}")
+    pairs = supervised_corpus(steps * batch_size, np.random.default_rng(seed))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    warm_up = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))),
+    )
+    model.train()
+    for step in range(steps):
+        batch = _answer_batch(pairs[step * batch_size : (step + 1) * batch_size], tokenizer)
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if progress is not None:
+            progress(step + 1, float(loss.detach()))
+    model.eval()
+
+
+def _answer_batch(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:
+    """Right-padded prompt + answer + eos; labels are -100 outside answers."""
+    prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
+    answers = tokenizer([answer for _, answer in pairs])["input_ids"]
+    rows = [[*p, *a, tokenizer.eos_token_id] for p, a in zip(prompts, answers, strict=True)]
+    width = max(map(len, rows))
+    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    labels = torch.full((len(rows), width), -100)
+    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        input_ids[i, : len(row)] = torch.tensor(row)
+        labels[i, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
+    # No attention mask: padding stands right of every token that counts, and attention is causal.
+    return {"input_ids": input_ids, "labels": labels}
+
+
+@torch.inference_mode()
+def sample_completions(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    n: int | Sequence[int] | np.ndarray,
+    generator: torch.Generator,
+    max_new_tokens: int = 12,
+    temperature: float = 1.0,
+    max_rows: int = 4096,
+) -> list[list[list[int]]]:
+    """Token ids of sampled completions, per prompt a list of rollouts; each ends with eos unless cut off.
+
+    `n` is the number of rollouts of every prompt, or one count per prompt. Every prompt is prefilled once and its
+    cache rows are shared out to its rollouts; finished rollouts leave the batch. Each chunk of prompts holds at
+    most `max_rows` rollouts (and at least one prompt).
+    """
+    counts = np.broadcast_to(np.asarray(n, dtype=np.int64), (len(prompts),))
+    if len(prompts) == 0:
+        return []
+    if counts.min() < 0:
+        raise ValueError(f"every count must be at least 0, got {counts.min()}")
+    if max_new_tokens < 1 or temperature <= 0:
+        raise ValueError(
+            f"max_new_tokens must be at least 1 and temperature above 0, got {max_new_tokens} and {temperature}"
+        )
+    completions: list[list[list[int]]] = []
+    start = 0
+    while start < len(prompts):
+        total = np.cumsum(counts[start:])
+        stop = start + max(1, int(np.searchsorted(total, max_rows, side="right")))
+        completions += _sample_chunk(
+            model, tokenizer, prompts[start:stop], counts[start:stop], generator, max_new_tokens, temperature
+        )
+        start = stop
+    return completions
+
+
+def _sample_chunk(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    counts: np.ndarray,
+    generator: torch.Generator,
+    max_new_tokens: int,
+    temperature: float,
+) -> list[list[list[int]]]:
+    """Rollouts of prompts that fit into one batch; `rows` are the rollouts that have not ended."""
+    eos = tokenizer.eos_token_id
+    owner = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts))
+    tokens = torch.full((len(owner), max_new_tokens), eos)
+    if len(owner) > 0:
+        inputs = tokenizer(list(prompts), return_tensors="pt", padding=True)
+        mask, cache = inputs["attention_mask"], DynamicCache(config=model.config)
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = model(
+            inputs["input_ids"], attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1
+        ).logits[owner, -1]
+        cache.batch_select_indices(owner)
+        mask, position, rows = mask[owner], position[owner, -1:], torch.arange(len(owner))
+        for step in range(max_new_tokens):
+            token = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+            tokens[rows, step] = token[:, 0]
+            alive = (token[:, 0] != eos).nonzero()[:, 0]
+            if len(alive) == 0 or step + 1 == max_new_tokens:
+                break
+            rows, token, mask, position = rows[alive], token[alive], mask[alive], position[alive] + 1
+            cache.batch_select_indices(alive)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            logits = model(token, attention_mask=mask, position_ids=position, past_key_values=cache).logits[:, -1]
+    completions: list[list[list[int]]] = [[] for _ in prompts]
+    for prompt, row in zip(owner.tolist(), tokens.tolist(), strict=True):
+        completions[prompt].append(row[: row.index(eos) + 1] if eos in row else row)
+    return completions

@@ -1,0 +1,269 @@
+"""Word tasks for the tiny language model: twelve kinds of letter puzzles, written as short sentences.
+
+A *cell* is a pair (kind, length). Each cell carries two fixed things: its systematic mistake (another
+transformation of the same letters) and the share of right answers in the supervised corpus. A model that has
+learned the corpus is therefore *confidently* wrong in some cells and confidently right in others, which is what
+success probabilities look like in late reinforcement learning: U-shaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+LETTERS = "abcdefghij"
+"""Letters of the puzzles; the letters of one prompt are distinct."""
+
+LENGTHS = (3, 4, 5, 6)
+"""Numbers of letters in a prompt. A kind with fewer shares than lengths stops earlier (`double`: 3 to 5)."""
+
+Group = Literal["live", "solved", "out_of_reach"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of puzzle."""
+
+    wordings: tuple[str, str]
+    """Two sentences that ask for the same thing."""
+    answer: Callable[[str], str]
+    """The right transformation of the letters."""
+    mistake: Callable[[str], str]
+    """The systematic mistake: what the corpus shows instead of the right answer."""
+    right_shares: tuple[float, ...]
+    """Share of right answers in the supervised corpus for each length of `LENGTHS`, in [0, 1]."""
+
+    def right_share(self, length: int) -> float:
+        """Share of right answers among the corpus examples with `length` letters."""
+        return self.right_shares[LENGTHS.index(length)]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A prompt with its right answer."""
+
+    id: str
+    """Unique name: kind, wording and letters."""
+    prompt: str
+    """The text that the model reads; the answer follows it directly."""
+    solution: str
+    """The right answer, words separated by single spaces."""
+    kind: str
+    """Key of `KINDS`."""
+    length: int
+    """Number of letters in the prompt."""
+
+
+def _copy(word: str) -> str:
+    return word
+
+
+def _reverse(word: str) -> str:
+    return word[::-1]
+
+
+def _rotate(word: str) -> str:
+    return word[1:] + word[:1]
+
+
+def _sort(word: str) -> str:
+    return "".join(sorted(word))
+
+
+def _descending(word: str) -> str:
+    return "".join(sorted(word, reverse=True))
+
+
+def _first(word: str) -> str:
+    return word[0]
+
+
+def _last(word: str) -> str:
+    return word[-1]
+
+
+def _length(word: str) -> str:
+    return str(len(word))
+
+
+def _one_more(word: str) -> str:
+    return str(len(word) + 1)
+
+
+def _next_letter(word: str) -> str:
+    return "".join(LETTERS[(LETTERS.index(letter) + 1) % len(LETTERS)] for letter in word)
+
+
+def _swap_ends(word: str) -> str:
+    return word[-1] + word[1:-1] + word[0]
+
+
+def _double(word: str) -> str:
+    return "".join(letter * 2 for letter in word)
+
+
+# fmt: off
+RARE = 0.005
+"""Share of right answers in the cells that are out of reach."""
+
+KINDS: Mapping[str, Kind] = {
+    "reverse": Kind(
+        ("reverse the letters", "write backwards"), _reverse, _copy, (0.5, RARE, RARE, RARE)),
+    "sort": Kind(
+        ("sort the letters", "put in alphabetical order"), _sort, _descending, (1, 0.8, 0.7, 0.5)),
+    "descending": Kind(
+        ("sort in descending order", "order high to low"), _descending, _sort, (1, 0.8, 0.6, 0.4)),
+    "first": Kind(
+        ("give the first letter", "which letter comes first"), _first, _last, (1,) * 4),
+    "last": Kind(
+        ("give the last letter", "which letter comes last"), _last, min, (0.9, 0.8, 0.6, 0.4)),
+    "max": Kind(
+        ("give the maximum", "which letter is largest"), max, min, (1, 0.7, 0.5, 0.2)),
+    "min": Kind(
+        ("give the minimum", "which letter is smallest"), min, max, (1, 1, 0.8, 0.3)),
+    "length": Kind(
+        ("count the letters", "how many letters"), _length, _one_more, (1, 1, 0.7, RARE)),
+    "copy": Kind(
+        ("copy the letters", "repeat the same letters"), _copy, _sort, (0.9, 0.8, 0.6, 0.4)),
+    "next": Kind(
+        ("give the next letters", "shift by one letter"), _next_letter, _sort, (RARE,) * 4),
+    "swap": Kind(
+        ("swap the ends", "exchange first and last"), _swap_ends, _copy, (0.5, RARE, RARE, RARE)),
+    "double": Kind(
+        ("double the letters", "write each letter twice"), _double, _descending, (RARE,) * 3),
+}
+# fmt: on
+
+
+def cells(kinds: Sequence[str] | None = None) -> list[tuple[str, int]]:
+    """All (kind, length) pairs of the given kinds (default: all twelve)."""
+    names = list(KINDS) if kinds is None else list(kinds)
+    unknown = sorted(set(names) - set(KINDS))
+    if unknown or not names:
+        raise ValueError(f"kinds must be one or more of {sorted(KINDS)}, got {names}")
+    return [(name, length) for name in names for length, _ in zip(LENGTHS, KINDS[name].right_shares, strict=False)]
+
+
+def group_of(kind: str, length: int) -> Group | None:
+    """Group of a cell after the supervised start, from its share of right answers alone.
+
+    None for the cells between the groups (neither clearly live nor clearly settled).
+    """
+    share = KINDS[kind].right_share(length)
+    if share == 1:
+        return "solved"
+    if share <= RARE:
+        return "out_of_reach"
+    return "live" if 0.1 <= share <= 0.9 else None
+
+
+def vocabulary() -> list[str]:
+    """All words of prompts and answers, sorted."""
+    words = {word for kind in KINDS.values() for wording in kind.wordings for word in wording.split()}
+    digits = {str(length + extra) for length in LENGTHS for extra in (0, 1)}
+    return sorted(words | digits | set(LETTERS) | {":", "="})
+
+
+def _draw(kind: str, length: int, rng: np.random.Generator) -> tuple[Problem, str]:
+    """A random problem of the cell and the systematic mistake's answer to it (never the right answer)."""
+    task = KINDS[kind]
+    while True:
+        word = "".join(LETTERS[i] for i in rng.permutation(len(LETTERS))[:length])
+        solution, mistake = task.answer(word), task.mistake(word)
+        if solution != mistake:
+            break
+    wording = int(rng.integers(2))
+    prompt = f"{task.wordings[wording]} : {' '.join(word)} ="
+    return Problem(f"{kind}-{wording}-{word}", prompt, " ".join(solution), kind, length), " ".join(mistake)
+
+
+def _draw_distinct(
+    chosen: Sequence[tuple[str, int]], n: int, rng: np.random.Generator, taken: set[str]
+) -> list[Problem]:
+    """`n` problems from the cells in turn; their ids are added to `taken`, which none of them was in."""
+    order = rng.permutation(len(chosen))
+    problems: list[Problem] = []
+    failures = 0
+    while len(problems) < n:
+        kind, length = chosen[order[len(problems) % len(chosen)]]
+        problem, _ = _draw(kind, length, rng)
+        if problem.id in taken:
+            failures += 1
+            if failures > 1000 + 20 * n:
+                raise ValueError(f"could not find {n} distinct prompts in cells {list(chosen)}: ask for fewer prompts")
+            continue
+        taken.add(problem.id)
+        problems.append(problem)
+    return problems
+
+
+def sample_problems(n: int, rng: np.random.Generator, kinds: Sequence[str] | None = None) -> list[Problem]:
+    """`n` problems with distinct prompts, spread evenly over the cells of `kinds` and shuffled."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    problems = _draw_distinct(cells(kinds), n, rng, set())
+    return [problems[i] for i in rng.permutation(n)]
+
+
+def late_rl_pool(
+    rng: np.random.Generator,
+    n: int = 1024,
+    held_out: int = 256,
+    shares: Mapping[Group, float] | None = None,
+) -> tuple[list[Problem], list[Problem]]:
+    """Training and held-out problems as late reinforcement learning sees them; no prompt is in both.
+
+    `shares` are the groups' shares of both sets and sum to one (default: 25 % live, 35 % solved, 40 % out of reach).
+    Which cells are live, solved or out of reach is fixed by `group_of`.
+    """
+    shares = {"live": 0.25, "solved": 0.35, "out_of_reach": 0.40} if shares is None else shares
+    if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) < 0:
+        raise ValueError(f"shares must be non-negative and sum to 1, got {dict(shares)}")
+    if n < 1 or held_out < 0:
+        raise ValueError(f"n must be at least 1 and held_out at least 0, got n={n}, held_out={held_out}")
+    taken: set[str] = set()
+    pools: list[list[Problem]] = []
+    for size in (n, held_out):
+        # Cumulative rounding: the group sizes differ from their shares by less than one and sum to the size.
+        edges = np.rint(np.cumsum([0.0, *shares.values()]) * size).astype(int)
+        pool: list[Problem] = []
+        for group, count in zip(shares, np.diff(edges), strict=True):
+            members = [cell for cell in cells() if group_of(*cell) == group]
+            pool += _draw_distinct(members, int(count), rng, taken)
+        pools.append([pool[i] for i in rng.permutation(size)])
+    return pools[0], pools[1]
+
+
+def supervised_corpus(n: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """`n` pairs (prompt, answer) for the supervised start; a fixed share of each cell shows its mistake."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    everything = cells()
+    pairs = []
+    for cell in rng.integers(len(everything), size=n):
+        kind, length = everything[cell]
+        problem, mistake = _draw(kind, length, rng)
+        right = rng.random() < KINDS[kind].right_share(length)
+        pairs.append((problem.prompt, problem.solution if right else mistake))
+    return pairs
+
+
+def success_reward(
+    prompts: Sequence[object], completions: Sequence[object], solution: Sequence[str], **_: object
+) -> list[float]:
+    """1.0 where the completion is exactly the solution, else 0.0 (a reward function as TRL calls it).
+
+    A completion is text, or a conversation (list of messages) whose last message holds the text.
+    """
+    return [float(_text(c).split() == s.split()) for c, s in zip(completions, solution, strict=True)]
+
+
+def _text(completion: object) -> str:
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, list) and completion and isinstance(completion[-1], Mapping):
+        return str(completion[-1].get("content") or "")
+    raise TypeError(f"a completion must be text or a list of messages, got {type(completion).__name__}")

@@ -1,0 +1,73 @@
+"""What counts as success: from rewards to outcomes 1, 0 or NaN (unscorable), and the statistics of ragged groups."""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from viprl.variance import FloatArray
+
+logger = logging.getLogger(__name__)
+
+Success = float | Callable[[float], bool | None] | None
+"""None: rewards are 0/1 or -1/+1. A number: success is reward >= number. A callable decides for itself."""
+
+
+class Outcomes:
+    """Turns rewards into outcomes. A reward it cannot read is unscorable: counted, warned about, never fatal."""
+
+    def __init__(self, success: Success = None) -> None:
+        threshold = isinstance(success, numbers.Real) and not isinstance(success, bool) and not math.isnan(success)
+        if success is not None and not callable(success) and not threshold:
+            raise ValueError(f"success is {success!r}; expected None, a threshold or a callable reward -> bool")
+        self.success = success
+        self.strange = 0
+
+    def __call__(self, rewards: Sequence[float | None]) -> FloatArray:
+        """[n] outcomes of one group."""
+        return np.array([self._outcome(r) for r in rewards], dtype=float)
+
+    def _outcome(self, reward: float | None) -> float:
+        if reward is None:
+            return math.nan
+        try:
+            value = float(reward)
+            if math.isnan(value):
+                return math.nan
+            if callable(self.success):
+                verdict = self.success(value)
+                if verdict is None or verdict != verdict:  # NaN
+                    return math.nan
+                if verdict in (True, False):
+                    return float(bool(verdict))
+                return self._unscorable(reward, f"`success` answered {verdict!r}; expected True, False or None")
+        except Exception as error:  # a stray reward or a user's callable must not end a long run
+            return self._unscorable(reward, f"{type(error).__name__}: {error}")
+        if self.success is not None:
+            return float(value >= float(self.success))
+        if value in (0.0, 1.0, -1.0):
+            return float(value == 1.0)
+        return self._unscorable(reward, "it is none of 0, 1, -1; name a threshold or a callable as `success`")
+
+    def _unscorable(self, reward: object, why: str) -> float:
+        self.strange += 1
+        if self.strange & (self.strange - 1) == 0:  # the 1st, 2nd, 4th, 8th ... so that a log stays readable
+            logger.warning("reward %r is treated as unscorable (%d so far): %s", reward, self.strange, why)
+        return math.nan
+
+
+def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """[Q] successes and [Q] scorable rollouts of each group."""
+    successes = np.array([float(np.nansum(group)) for group in outcomes])
+    rollouts = np.array([float((~np.isnan(group)).sum()) for group in outcomes])
+    return successes, rollouts
+
+
+def sample_variance(successes: FloatArray, rollouts: FloatArray) -> FloatArray:
+    """[Q] k(n-k)/(n(n-1)), unbiased for p(1-p) whatever n >= 2; NaN for smaller groups."""
+    k, n = successes, rollouts
+    return np.where(n >= 2, k * (n - k) / np.maximum(n * (n - 1), 1), np.nan)

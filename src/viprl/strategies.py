@@ -1,0 +1,115 @@
+"""A strategy is a predictor plus a rule; the table of named presets is `STRATEGIES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from viprl.allocation import Allocation, Budget, IntArray, describe
+from viprl.guard import Guard
+from viprl.predictors.constant import SuccessRate
+from viprl.predictors.default import HistoryAndText
+from viprl.predictors.oracle import Oracle
+from viprl.predictors.paper import PaperGP
+from viprl.predictors.protocol import Batch, Prediction, Predictor, State
+from viprl.rewards import sample_variance
+from viprl.rules.paper import published
+from viprl.rules.proportional import inverse_accuracy, inverse_variance, random
+from viprl.rules.protocol import Rule
+from viprl.rules.uniform import uniform
+from viprl.rules.variance import minimum_variance
+from viprl.variance import Estimator
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How to build a strategy: its parts and what it is."""
+
+    predictor: Callable[[bool], Predictor]
+    """From "are there features?" to a fresh predictor."""
+    rule: Rule
+    features: str | None
+    """What the predictor reads of a prompt, unless the user says otherwise (see `viprl.features.parts`)."""
+    guarded: bool
+    summary: str
+
+
+STRATEGIES: dict[str, Preset] = {
+    "default": Preset(
+        lambda features: HistoryAndText(text=features), minimum_variance, "minilm+length", True,
+        "history of each prompt with a learned prior and the text, exact minimum of E[p(1-p)] f(n), guarded",
+    ),
+    "paper": Preset(lambda _: PaperGP(), published, "minilm", False, "VIP as published: GP, floor and greedy"),
+    "uniform": Preset(lambda _: SuccessRate(), uniform, None, False, "C/Q rollouts each, as a stock trainer does"),
+    "random": Preset(lambda _: SuccessRate(), random, None, False, "a random split of the budget: the control"),
+    "oracle": Preset(lambda _: Oracle(), minimum_variance, None, False, "true probabilities: the bound"),
+    "inverse_accuracy": Preset(lambda _: PaperGP(), inverse_accuracy, "minilm", False, "ablation: n ~ 1/p"),
+    "inverse_variance": Preset(lambda _: PaperGP(), inverse_variance, "minilm", False, "ablation: n ~ 1/(p(1-p))"),
+}  # fmt: skip
+
+
+def preset(name: str) -> Preset:
+    """The preset called `name`; ValueError with the table otherwise."""
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy is {name!r}; expected one of {', '.join(STRATEGIES)}")
+    return STRATEGIES[name]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a strategy would do with a batch, and what it needs later to learn from the outcome."""
+
+    allocation: Allocation
+    prediction: Prediction
+    candidates: list[IntArray]
+
+
+class Strategy:
+    """A preset at work. `propose` changes nothing; what is learned is in the predictor and the guard."""
+
+    def __init__(self, name: str, *, features: bool = True) -> None:
+        parts = preset(name)
+        self.name, self.rule = name, parts.rule
+        self.predictor = parts.predictor(features)
+        if self.predictor.uses_features and not features:
+            raise ValueError(f"strategy {name!r} predicts from prompt features; give it features='minilm' or 'length'")
+        self.guard = Guard() if parts.guarded else None
+
+    def propose(self, batch: Batch, rows: IntArray, spec: Budget, seed: int) -> Proposal:
+        """Counts for the prompts `batch[rows]` (`rows` repeats those that stand in the batch more than once).
+
+        All candidates break ties by the same `seed`, so that they differ by their weights alone.
+        """
+        distinct = self.predictor.predict(batch)
+        prediction = Prediction(distinct.success_probability[rows], distinct.reward_variance[rows])
+
+        def allocate(prediction: Prediction) -> IntArray:
+            return self.rule(prediction, spec, np.random.default_rng(seed))
+
+        candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
+        counts = candidates[self.guard.mixture if self.guard else 0]
+        allocation = describe(counts, prediction.reward_variance, spec, prediction.success_probability)
+        return Proposal(allocation, prediction, candidates)
+
+    def review(self, proposal: Proposal, successes: np.ndarray, rollouts: np.ndarray, estimator: Estimator) -> None:
+        """Tell the guard what the proposal would have bought, given the outcomes of the batch."""
+        if self.guard is not None:
+            self.guard.observe(
+                proposal.candidates,
+                proposal.prediction.reward_variance,
+                sample_variance(successes, rollouts),
+                estimator,
+            )
+
+    def state_dict(self) -> State:
+        return {
+            "predictor": self.predictor.state_dict(),
+            "guard": self.guard.state_dict() if self.guard is not None else None,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.predictor.load_state_dict(state["predictor"])
+        if self.guard is not None and state["guard"] is not None:
+            self.guard.load_state_dict(state["guard"])

@@ -1,0 +1,128 @@
+"""`viprl train`: the user's model and data through the VIP trainers of TRL, logged and resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
+from viprl.lab.runlog import RunLog, write_text
+from viprl.train.config import ConfigError, RunConfig, trainer_config
+from viprl.train.data import load_prompts
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "config.yaml"
+FREE_TO_CHANGE = ("max_steps", "num_train_epochs", "logging_steps", "save_steps", "disable_tqdm", "vip_strategy")
+"""Trainer options that may differ between a run and its continuation."""
+
+
+def prepare(config: RunConfig) -> tuple[Any, Any, Any]:
+    """The trainer's config, the training data and the evaluation data (or None), checked against each other.
+
+    Raises `ConfigError` for whatever can be known without the model.
+    """
+    args = trainer_config(config)
+    columns = {"prompt_column": config.prompt_column, "solution_column": config.solution_column}
+    try:
+        dataset = load_prompts(config.dataset, split=config.split, subset=config.subset, **columns)
+        held_out = load_prompts(config.eval_dataset, **columns) if config.eval_dataset else None
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    prompts = args.generation_batch_size // args.num_generations
+    if len(dataset) < prompts:
+        raise ConfigError(
+            f"{config.dataset} holds {len(dataset)} prompts, but a generation batch takes {prompts} "
+            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations})"
+        )
+    return args, dataset, held_out
+
+
+def train(config: RunConfig) -> Path:
+    """Run or resume the training that `config` describes; returns the run folder."""
+    args, dataset, held_out = prepare(config)
+    folder = Path(config.output_dir)
+    checkpoint = _claim(folder, config)
+    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(config.model, **(args.model_init_kwargs or {}))
+    kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
+    args.model_init_kwargs = None  # spent; TRL warns where it meets them with a model that is loaded
+    trainer = kind(
+        model, config.rewards(), args, train_dataset=dataset, eval_dataset=held_out, processing_class=tokenizer
+    )
+    if trainer.is_world_process_zero():
+        trainer.add_callback(LogToFolder(trainer, RunLog(folder, strategy=args.vip_strategy, seed=args.seed)))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(folder / "final"))
+    return folder
+
+
+class LogToFolder(TrainerCallback):
+    """Writes what the trainer logs, and the outcomes of every generation batch, to a `RunLog`."""
+
+    def __init__(self, trainer: Any, log: RunLog) -> None:
+        self.trainer, self.log = trainer, log
+        trainer.vip_listeners.append(self.record)
+
+    def record(self, groups: Groups) -> None:
+        """One generation batch; it belongs to the step that is being computed."""
+        if groups.observation is not None:
+            seen = groups.observation
+            self.log.outcomes(
+                self.trainer.state.global_step + 1, seen.keys, groups.counts, seen.successes, seen.rollouts
+            )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.log.rewind(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        values = dict(logs or {})
+        if "train_runtime" not in values:  # the closing summary is no step
+            self.log.metrics(state.global_step, values)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: the trainer's state is the last file of one."""
+    found = [path for path in folder.glob("checkpoint-*") if _complete(path)]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _complete(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _claim(folder: Path, config: RunConfig) -> str | None:
+    """Write the settings into a new run folder, or find the checkpoint of the same run in an old one."""
+    settings = asdict(config)
+    file = folder / SETTINGS_FILE
+    if file.exists():
+        earlier = yaml.safe_load(file.read_text(encoding="utf-8"))
+        changed = _differences(earlier, settings)
+        if changed:
+            raise ConfigError(
+                f"{folder} holds a run with other settings ({', '.join(changed)}); choose another output_dir, or "
+                "delete that folder to start again"
+            )
+        checkpoint = last_checkpoint(folder)
+        logger.info("resuming %s from %s", folder, checkpoint or "the start")
+        return None if checkpoint is None else str(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, yaml.safe_dump(settings, sort_keys=False))
+    return None
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Keys whose change would make a resumed run another run."""
+    flat = [{**settings, **settings["trainer"]} for settings in (earlier, now)]
+    keys = dict.fromkeys([*flat[0], *flat[1]])
+    return [k for k in keys if k not in ("trainer", *FREE_TO_CHANGE) and flat[0].get(k) != flat[1].get(k)]

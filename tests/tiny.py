@@ -1,0 +1,46 @@
+"""A model, a tokenizer and data so small that a TRL step takes milliseconds."""
+
+from __future__ import annotations
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+LETTERS = "abcdefgh"
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *LETTERS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+    )
+
+
+def model(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=3 + len(LETTERS),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+    )
+
+
+def dataset(n: int = 16, **columns: list) -> Dataset:
+    prompts = [f"{x} {y}" for x in LETTERS for y in LETTERS][:n]
+    return Dataset.from_dict({"prompt": prompts, "solution": [p.split()[0] for p in prompts], **columns})
+
+
+def contains(prompts, completions, solution, **_):
+    """1 where the solution's letter is among the completion's."""
+    return [float(right in given.split()) for given, right in zip(completions, solution, strict=True)]
