@@ -107,16 +107,23 @@ def summary(
         "variance_ratio": {name: moments(values) for name, values in drawn.items()},
         "zero_advantage_rollouts": {name: moments(values) for name, values in wasted.items()},
         "by_step": by_step,
+        "by_seed": {
+            str(seed): {
+                "variance_ratio": {name: moments(values[seed::seeds]) for name, values in drawn.items()},
+                "zero_advantage_rollouts": {name: moments(values[seed::seeds]) for name, values in wasted.items()},
+            }
+            for seed in range(seeds)
+        },
         "calibration": calibration_points(rng, seeds),
         "settings": {
-            "Q": Q,
-            "C": C,
+            "prompts": Q,
+            "budget": C,
             "low": LOW,
             "high": HIGH,
             "steps": 120,
             "seeds": seeds,
             "estimator": "rloo",
-            "pool_size": 1024,
+            "pool": 1024,
         },
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import report_data
-from viprl.lab import plots, runs
+from viprl.lab import canvas, plots, runs
 from viprl.lab.report import write_report
 from viprl.lab.runs import Estimate, load_run
 
@@ -126,7 +126,7 @@ def test_prompts_names_and_settings_are_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     rows = report_data.training_rows(np.random.default_rng(0), "default", 0, 12)
     renamed = [row | {"strategy": "a<img src=x>$b$"} for row in rows]
-    run = folder_with(tmp_path / "a<b>&c", rows + renamed, {"settings": {"Q": evil, evil: [evil]}})
+    run = folder_with(tmp_path / "a<b>&c", rows + renamed, {"settings": {"prompts": evil, evil: [evil]}})
     report_data.write_trajectories(run, [{"id": "1", "prompt": evil, "rollouts": [4], "successes": [2]}])
     html = write_report([run], tmp_path / "report.html").read_text()
     assert not {"script", "img"} & set(Page(html).tags)
@@ -253,6 +253,51 @@ def test_the_headline_states_sd_n_seeds_and_interval(tmp_path: Path) -> None:
     words = words_with(tmp_path, {"variance_ratio": ratios, "settings": {"seeds": 3}})
     # t(.975; 11) = 2.201, half width .0762
     assert "(sd 0.12, n = 12 batches from 3 seeds; 95 % interval 0.63 to 0.79)" in words
+
+
+def by_seed(key: str, means: dict[str, list[float]]) -> dict[str, Any]:
+    """Twelve batches of each seed that agree closely, whatever the seeds do."""
+    seeds = range(len(next(iter(means.values()))))
+    return {str(s): {key: {n: {"mean": v[s], "sd": 0.01, "n": 12} for n, v in means.items()}} for s in seeds}
+
+
+def test_with_several_seeds_the_interval_rests_on_their_means(tmp_path: Path) -> None:
+    pooled = {"default": {"mean": 0.8, "sd": 0.17, "n": 36}, "uniform": {"mean": 1.0, "sd": 0.0, "n": 36}}
+    seeds = by_seed("variance_ratio", {"default": [0.6, 0.8, 1.0], "uniform": [1.0, 1.0, 1.0]})
+    words = words_with(tmp_path, {"variance_ratio": pooled, "by_seed": seeds, "settings": {"seeds": 3}})
+    # t(.975; 2) = 4.303, half width 4.303 * .2 / sqrt(3) = .497; over the 36 batches it would have been .058
+    assert "(sd 0.20, n = 3 seeds; 95 % interval 0.30 to 1.30). The interval includes 1" in words
+    assert "0.80 ± 0.20 (0.30 to 1.30), n = 3 seeds" in words
+    assert "not independent" not in words and "means of the seeds, which are independent" in words
+
+
+def test_with_one_seed_batches_stand_in_and_are_said_to_be_dependent(tmp_path: Path) -> None:
+    ratios = {"default": {"mean": 0.71, "sd": 0.12, "n": 12}}
+    seeds = by_seed("variance_ratio", {"default": [0.71]})
+    words = words_with(tmp_path, {"variance_ratio": ratios, "by_seed": seeds, "settings": {"seeds": 1}})
+    assert "n = 12 batches from 1 seed" in words
+    assert (
+        "Batches of one seed share a policy, so they are not independent and the true interval is likely wider."
+        in words
+    )
+
+
+def test_wasted_rollouts_of_several_seeds_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    # seeds differ by far more than strategies: only pairing shows the difference
+    shares = {"default": [0.40, 0.59, 0.81], "uniform": [0.50, 0.70, 0.90]}
+    pooled = {name: {"mean": float(np.mean(v)), "sd": 0.2, "n": 36} for name, v in shares.items()}
+    seeds = by_seed("zero_advantage_rollouts", shares)
+    words = words_with(tmp_path, {"zero_advantage_rollouts": pooled, "by_seed": seeds})
+    # differences -10, -11, -9: sd 1, half width 4.303 / sqrt(3) = 2.5
+    assert "difference −10.0 percentage points; 95 % interval −12.5 to −7.5" in words
+
+
+def test_a_difference_over_the_prompts_of_one_seed_is_not_called_one_over_seeds(tmp_path: Path) -> None:
+    final = {name: {"final_eval": {"mean": 0.6, "sd": None, "n": 1}} for name in ("default", "uniform")}
+    gap = {"mean": -0.003, "low": -0.007, "high": -0.001, "n": 256, "basis": "held-out prompts of one seed"}
+    words = words_with(tmp_path, {"learning": final | {"paired_difference": gap}})
+    assert "(n = 256 held-out prompts of one seed; 95 % interval −0.007 to −0.001)" in words
+    assert "how seeds differ is unknown" in words and "256 seeds" not in words
 
 
 @pytest.mark.parametrize(("sd", "noise"), [(0.05, False), (0.5, True)])
@@ -421,6 +466,17 @@ def test_smoothing_leaves_gaps_out() -> None:
     np.testing.assert_array_equal(runs.smooth(np.array([2.0]), 9), [2.0])
 
 
+def test_the_axis_of_ratios_is_made_for_what_is_near_uniform() -> None:
+    near = [Estimate(0.8, 4, 0.1, 0.6, 1.1), Estimate(0.5, 4, 0.1, 0.4, 0.6)]
+    far, wild = Estimate(3.3, 4, 2.4, 1.8, 4.8), Estimate(1.06, 4, 0.8, -0.2, 2.4)
+    assert plots.ratio_range([*near, far]) == plots.ratio_range(near) == pytest.approx((0.344, 1.156))
+    low, high = plots.ratio_range([*near, wild])
+    assert low == 0.0 and 1.5 < high < 1.7
+    low, high = plots.ratio_range([far])
+    assert low <= 1.0 and high > 3.3
+    assert plots.ratio_range([Estimate(1.9, 1)])[1] > 1.9
+
+
 @pytest.mark.parametrize(
     ("heights", "expected"),
     [
@@ -433,7 +489,7 @@ def test_smoothing_leaves_gaps_out() -> None:
     ],
 )
 def test_labels_are_spread_apart_in_order(heights: list[float], expected: list[float] | None) -> None:
-    placed = plots.spread_labels(heights, gap=1.0)
+    placed = canvas.spread_labels(heights, gap=1.0)
     if expected is not None:
         np.testing.assert_allclose(placed, expected)
     assert all(b - a > 1 - 1e-9 for a, b in zip(sorted(placed), sorted(placed)[1:], strict=False))
@@ -442,10 +498,10 @@ def test_labels_are_spread_apart_in_order(heights: list[float], expected: list[f
 
 def test_styles_tell_strategies_by_colour_and_runs_by_dash() -> None:
     pairs = [(run, name) for run in ("a", "b") for name in ("default", "uniform")]
-    found = plots.styles(pairs)
+    found = canvas.styles(pairs)
     assert len({(style.colour, style.dash) for style in found.values()}) == 4
     assert found["a", "default"].colour == found["b", "default"].colour
     assert found["a", "default"].label == "a · default"
-    by_run = plots.styles([("a", "default"), ("b", "default")])
+    by_run = canvas.styles([("a", "default"), ("b", "default")])
     assert by_run["a", "default"].colour != by_run["b", "default"].colour
-    assert plots.styles([("a", "mine"), ("a", "other")])["a", "mine"].label == "mine"
+    assert canvas.styles([("a", "mine"), ("a", "other")])["a", "mine"].label == "mine"

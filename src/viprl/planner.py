@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from viprl.allocation import Allocation, Budget, IntArray, even_share
 from viprl.encoders import FeatureSpec
 from viprl.features import Features, default_folder
 from viprl.predictors.protocol import Batch, State
-from viprl.prompts import Prompt, identity, text
+from viprl.prompts import Prompt, identity
+from viprl.prompts import text as prompt_text
 from viprl.rewards import Outcomes, Success, sample_variance, tally
 from viprl.strategies import Proposal, Strategy, preset
 from viprl.variance import FloatArray, get_estimator
@@ -61,6 +62,7 @@ class VIP:
         shadow: further strategies that see the same outcomes and say what they would have done.
         features: None or "none", "minilm", "length", "minilm+length", a folder, a function of texts, or "auto": what
             each strategy asks for.
+        text: the text of a prompt that is embedded; default: a text prompt itself, the user's turns of a chat.
         cache: folder of the feature cache; None keeps features in memory only.
         success: how a reward counts as success (see `viprl.rewards.Success`); None means rewards 0/1 or -1/+1.
         seed: of the generator that breaks ties.
@@ -77,6 +79,7 @@ class VIP:
         strategy: str = "default",
         shadow: Sequence[str] = (),
         features: FeatureSpec = "auto",
+        text: Callable[[Prompt], str] = prompt_text,
         cache: str | Path | None = "auto",
         success: Success = None,
         seed: int = 0,
@@ -93,6 +96,7 @@ class VIP:
             has_features = self._features.prepare(self._specs[name])
             self._strategies[name] = Strategy(name, features=has_features)
         self.strategy, self.shadow = strategy, tuple(names[1:])
+        self._text = text
         self._outcomes = Outcomes(success)
         self._rng = np.random.default_rng(seed)
         self._outstanding: OrderedDict[tuple[str, ...], _Plan] = OrderedDict()
@@ -102,7 +106,7 @@ class VIP:
 
     def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
         """[Q] success probability of each prompt, as the active strategy believes."""
-        view = _View(prompts)
+        view = _View(prompts, self._text)
         if not view.keys:
             return np.empty(0)
         prediction = self._strategies[self.strategy].predictor.predict(self._batch(self.strategy, view))
@@ -117,7 +121,7 @@ class VIP:
         override the bounds of the object. Raises ValueError for a budget that cannot be met.
         """
         began = time.perf_counter()
-        view = _View(prompts)
+        view = _View(prompts, self._text)
         spec = self._budget(len(prompts), budget, low, high)
         plan = _Plan(spec, self._proposals(view, spec, self._rng))
         self._outstanding[view.keys] = plan
@@ -131,7 +135,7 @@ class VIP:
         self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
     ) -> dict[str, Allocation]:
         """What each strategy, shadows included, would do now. Nothing is remembered."""
-        view = _View(prompts)
+        view = _View(prompts, self._text)
         spec = self._budget(len(prompts), budget, None, None)
         proposals = self._proposals(view, spec, np.random.default_rng(0) if rng is None else rng)
         return {name: proposal.allocation for name, proposal in proposals.items()}
@@ -143,7 +147,7 @@ class VIP:
         nothing is learned). Other prompts are welcome: logs of an earlier run are a warm start.
         """
         began = time.perf_counter()
-        view = _View(prompts)
+        view = _View(prompts, self._text)
         if len(rewards) != len(view.keys):
             raise ValueError(
                 f"{len(rewards)} lists of rewards were given for {len(view.keys)} prompts; expected one each"
@@ -167,7 +171,7 @@ class VIP:
     def register(self, prompts: Sequence[Prompt]) -> None:
         """Announce prompts known in advance: their features are computed now, and the paper's predictor takes its
         bandwidth from them. Optional."""
-        view = _View(prompts)
+        view = _View(prompts, self._text)
         for name, strategy in self._strategies.items():
             strategy.predictor.register(self._batch(name, view))
 
@@ -283,7 +287,7 @@ class _Plan:
 class _View:
     """A batch of prompts as predictors need it: distinct keys and texts, and the row of each prompt among them."""
 
-    def __init__(self, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, prompts: Sequence[Prompt], text: Callable[[Prompt], str]) -> None:
         if isinstance(prompts, str):
             raise TypeError("expected a sequence of prompts; got one string")
         self.keys = tuple(identity(prompt) for prompt in prompts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from viprl.imports import import_function
 from viprl.rewards import Success
 from viprl.variance import FloatArray
 
@@ -46,7 +46,7 @@ class SuccessSource:
         if _is_number(success):
             self.rule = float(success)
         elif re.fullmatch(r"[\w.]+:[\w.]+", success):
-            self.rule = _imported(success)
+            self.rule = import_function(success)
         elif threshold and not _is_number(threshold):
             raise ValueError(f"vip_success is {success!r}: {threshold!r} is no number; {_HOW}")
         elif name in known:
@@ -73,14 +73,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _imported(path: str) -> Callable[[float], bool | None]:
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"vip_success is {path!r}, which cannot be imported: {error}") from error
-    if not callable(found):
-        raise ValueError(f"vip_success is {path!r}, which is a {type(found).__name__}; expected a function")
-    return found

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 1500
-_FEWEST_OF_A_MEAN = 3
+FEWEST_OF_A_MEAN = 5
+"""Points without which a mean over a tenth of the probabilities is not drawn."""
+
 _DASHED = (0, (4, 3))
 
 Reference = tuple[float, str]
 """The value of a ratio that means "no difference", and its name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Line:
     """One line of a figure; all arrays have the shape of `x`."""
 
@@ -45,7 +47,7 @@ def interval_dots(
     rows: Sequence[tuple[Style, Estimate]], xlabel: str, reference: Reference | None = None, percent: bool = False
 ) -> Figure:
     """A dot with its 95 % interval for each row, the numbers at the right, and a reference line."""
-    figure, axes = canvas(height=0.95 + 0.36 * len(rows))
+    figure, axes = canvas(height=max(HEIGHT if len(rows) > 3 else 0.0, 0.95 + 0.36 * len(rows)))
     scaled = [(style, estimate.scaled(100.0) if percent else estimate) for style, estimate in rows]
     if reference is not None:
         axes.set_xlim(ratio_range([estimate for _, estimate in scaled], reference[0]))
@@ -53,7 +55,7 @@ def interval_dots(
         write(axes, reference[0], -0.62, reference[1], colour=MUTED, ha="center", va="bottom")
     edge = axes.get_xlim()[1] if reference is not None else np.inf
     for y, (style, estimate) in enumerate(scaled):
-        if estimate.low is not None and estimate.high is not None:
+        if estimate.low is not None and estimate.high is not None and estimate.mean <= edge:
             ends = [estimate.low, estimate.high]
             axes.plot(ends, [y, y], color=style.colour, linewidth=2.2, solid_capstyle="round", alpha=0.55)
         if estimate.mean <= edge:
@@ -88,7 +90,7 @@ def estimates_by_step(
         axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=1.3, alpha=0.7)
         axes.plot(x, y, "o", color=style.colour, markersize=5.5)
         for at, (_, estimate) in zip(x, points, strict=True):
-            if estimate.low is not None and estimate.high is not None:
+            if estimate.low is not None and estimate.high is not None and estimate.mean <= edge:
                 axes.plot([at, at], [estimate.low, estimate.high], color=style.colour, linewidth=1.8, alpha=0.55)
             if max(estimate.mean, estimate.high or 0.0) > edge:
                 axes.plot([at], [edge], "^", color=style.colour, markersize=5.5, clip_on=False)
@@ -119,14 +121,16 @@ def curves(
     """Lines with bands and faint raw values, each named at its end.
 
     The vertical range follows lines and bands: single raw values may lie outside, so that one wild step does
-    not flatten everything else; with a reference, so may lines whose median is more than twice as large.
+    not flatten everything else; with a reference, so may lines whose median is more than twice as large. Half the
+    reference is always in it, lest small differences look large.
     """
     figure, axes = canvas()
     if reference is not None:
         axes.axhline(reference[0], color=MUTED, linewidth=0.9, linestyle=_DASHED, zorder=1)
+    near = _near(lines, reference)
     for line in lines:
         colour = line.style.colour
-        if line.raw is not None:
+        if line.raw is not None and line in near:
             axes.plot(line.x, line.raw, color=colour, linewidth=0.7, alpha=0.28, zorder=1)
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.13, linewidth=0)
@@ -141,7 +145,7 @@ def curves(
             marker=marker,
             markersize=4,
         )
-    _range_of_lines(axes, lines, reference)
+    _range_of_lines(axes, near, reference)
     ends = [(line.style, _last(line.y)) for line in lines if np.isfinite(line.y).any()]
     name_ends(axes, ends, reference)
     if percent:
@@ -197,14 +201,20 @@ def tenths(x: Array, y: Array) -> list[tuple[float, Estimate]]:
     """Mean x and the estimate of y within each tenth of [0, 1] that holds enough points for a mean to say something."""
     bins = np.clip((10 * x).astype(int), 0, 9)
     inside = [bins == b for b in range(10)]
-    pairs = [(float(np.mean(x[at])), Estimate.of(y[at])) for at in inside if at.sum() >= _FEWEST_OF_A_MEAN]
+    pairs = [(float(np.mean(x[at])), Estimate.of(y[at])) for at in inside if at.sum() >= FEWEST_OF_A_MEAN]
     return [(centre, estimate) for centre, estimate in pairs if estimate is not None]
 
 
+def _near(lines: Sequence[Line], reference: Reference | None) -> list[Line]:
+    """The lines that the range is made for: without a reference all, else those not far above it."""
+    if reference is None:
+        return list(lines)
+    return [line for line in lines if np.nanmedian(line.y) <= 2 * reference[0]] or list(lines)
+
+
 def _range_of_lines(axes: Axes, lines: Sequence[Line], reference: Reference | None) -> None:
-    near = [line for line in lines if reference is None or np.nanmedian(line.y) <= 2 * reference[0]] or lines
-    drawn = [part for line in near for part in (line.y, line.low, line.high) if part is not None]
-    values = np.concatenate([*drawn, [] if reference is None else [reference[0]]])
+    drawn = [part for line in lines for part in (line.y, line.low, line.high) if part is not None]
+    values = np.concatenate([*drawn, [] if reference is None else [0.5 * reference[0], reference[0]]])
     values = values[np.isfinite(values)]
     if values.size:
         low, high = float(np.min(values)), float(np.max(values))

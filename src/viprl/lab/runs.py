@@ -158,13 +158,21 @@ class Run:
 
     def estimates_by_step(self, key: str) -> dict[str, list[tuple[float, Estimate]]]:
         """`summary["by_step"][step][key]` as `{strategy: [(step, Estimate), ...]}`, steps ascending."""
-        by_step = self.summary.get("by_step")
-        steps = by_step.items() if isinstance(by_step, Mapping) else ()
-        numbered = [(float(step), entry) for step, entry in steps if str(step).isdecimal()]
+        return self._numbered("by_step", key)
+
+    def means_by_seed(self, key: str) -> dict[str, dict[int, float]]:
+        """`summary["by_seed"][seed][key]` as `{strategy: {seed: mean}}`, seeds ascending."""
+        found = self._numbered("by_seed", key)
+        return {name: {int(seed): estimate.mean for seed, estimate in pairs} for name, pairs in found.items()}
+
+    def _numbered(self, group: str, key: str) -> dict[str, list[tuple[float, Estimate]]]:
+        entries = self.summary.get(group)
+        pairs = entries.items() if isinstance(entries, Mapping) else ()
+        numbered = [(float(at), entry) for at, entry in pairs if str(at).isdecimal()]
         found: dict[str, list[tuple[float, Estimate]]] = {}
-        for step, entry in sorted(numbered, key=lambda pair: pair[0]):
+        for at, entry in sorted(numbered, key=lambda pair: pair[0]):
             for name, estimate in read_estimates(entry.get(key) if isinstance(entry, Mapping) else None).items():
-                found.setdefault(name, []).append((step, estimate))
+                found.setdefault(name, []).append((at, estimate))
         return found
 
     def calibration(self) -> dict[str, Array] | None:

@@ -134,7 +134,9 @@ def _visits(outcomes: Path, step: int) -> Counter[str]:
 def _load(folder: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(str(folder))
     return model.eval(), AutoTokenizer.from_pretrained(str(folder), padding_side="left")

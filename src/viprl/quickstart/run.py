@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +32,10 @@ from viprl.quickstart.summary import summarise
 console = Console(soft_wrap=True)
 ARMS = ("default", "uniform")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+class TrainingFailed(ValueError):
+    """One of the trainings ended with an error; the message holds the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def _pretrain(place: Place, settings: Settings, progress: Progress) -> None:
         return
     import numpy as np
     import torch
+    from transformers.utils import logging
 
     from viprl.quickstart.model import build_model, build_tokenizer, pretrain
     from viprl.quickstart.tasks import late_rl_pool
@@ -120,6 +126,7 @@ def _pretrain(place: Place, settings: Settings, progress: Progress) -> None:
         progress.update(bar, completed=step)
 
     pretrain(model, tokenizer, seed=seed, steps=settings.pretraining_steps, progress=advance)
+    logging.disable_progress_bar()
     part = place.root / ".model"
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
@@ -144,7 +151,7 @@ def _train(place: Place, settings: Settings, seeds: int, jobs: int, progress: Pr
                 if process.poll() is not None:
                     del running[arm]
                     if process.returncode != 0:
-                        raise RuntimeError(_failure(place.arm(*arm), process.returncode))
+                        raise TrainingFailed(_failure(place.arm(*arm), process.returncode))
                     progress.update(bar, completed=settings.steps)
     finally:
         for process, _ in running.values():
@@ -260,26 +267,37 @@ def _progress() -> Progress:
 
 def _say(summary: dict[str, Any], report: Path, seeds: int, seconds: float) -> None:
     """The outcome in plain words."""
-    ratio, wasted = summary["variance_ratio"], summary["zero_advantage_rollouts"]
     console.print("\n[bold]What the allocation bought[/bold] (same budget, measured on common rollouts)")
     for name, words in (
-        ("default", "default allocation"), ("oracle", "with the true probabilities"),
-        ("paper", "VIP as published"), ("random", "random counts"), ("uniform", "uniform"),
-    ):  # fmt: skip
-        spread = "" if ratio[name]["sd"] is None else f" ± {ratio[name]['sd']:.2f}"
+        ("default", "default allocation"),
+        ("oracle", "with the true probabilities"),
+        ("paper", "VIP as published"),
+        ("random", "random counts"),
+        ("uniform", "uniform"),
+    ):
+        mean = summary["variance_ratio"][name]["mean"]
+        wasted = summary["zero_advantage_rollouts"][name]["mean"]
         console.print(
-            f"  {words:<28} gradient variance {ratio[name]['mean']:.2f}{spread} of uniform's; "
-            f"{wasted[name]['mean']:.0%} of rollouts in groups that teach nothing",
+            f"  {words:<28} {mean:.2f} ± {_spread(summary, name, seeds):.2f} times the gradient variance of uniform; "
+            f"{wasted:.0%} of the rollouts in groups that teach nothing",
             highlight=False,
         )
-    console.print(f"  (± is the spread over {ratio['default']['n']} batches of {seeds} seed(s))", highlight=False)
+    over = f"{seeds} seeds (means of each)" if seeds > 1 else f"the {summary['variance_ratio']['default']['n']} batches"
+    console.print(f"  (±: standard deviation over {over})", highlight=False)
     gap = summary["learning"].get("paired_difference")
     if gap is not None:
         noise = gap["low"] is None or gap["low"] <= 0 <= gap["high"]
         interval = "" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
         console.print(
-            f"  held-out accuracy, default minus uniform: {gap['mean']:+.3f}{interval} over {gap['basis']}"
+            f"  held-out accuracy, default minus uniform: {gap['mean']:+.3f}{interval} over {gap['n']} {gap['basis']}"
             f"{': within noise' if noise else ''}",
             highlight=False,
         )
     console.print(f"\n{seconds / 60:.1f} minutes. Open [bold]{report}[/bold] in a browser.")
+
+
+def _spread(summary: dict[str, Any], name: str, seeds: int) -> float:
+    """Standard deviation of the variance ratio: over the means of the seeds, or over the batches of the only one."""
+    if seeds == 1:
+        return summary["variance_ratio"][name]["sd"] or 0.0
+    return statistics.stdev(entry["variance_ratio"][name]["mean"] for entry in summary["by_seed"].values())

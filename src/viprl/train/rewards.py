@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
+
+from viprl.imports import import_function
 
 Reward = Callable[..., list[float | None]]
 
@@ -28,22 +27,10 @@ def resolve_rewards(names: Sequence[str]) -> list[Reward]:
     """Functions for built-in names and "module:function" paths (the working directory is searched too)."""
     if not names:
         raise ValueError("reward is empty; name at least one, such as exact_match")
-    return [BUILT_IN[name] if name in BUILT_IN else _imported(name) for name in names]
-
-
-def _imported(path: str) -> Reward:
-    module, colon, name = str(path).partition(":")
-    if not colon:
-        raise ValueError(f"reward is {path!r}; expected {', '.join(BUILT_IN)} or 'module:function'")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"reward {path!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ValueError(f"reward {path!r} is a {type(found).__name__}; expected a function")
-    return found
+    for name in names:
+        if name not in BUILT_IN and ":" not in name:
+            raise ValueError(f"reward is {name!r}; expected {', '.join(BUILT_IN)} or 'module:function'")
+    return [BUILT_IN[name] if name in BUILT_IN else import_function(name) for name in names]
 
 
 def _text(completion: Any) -> str:

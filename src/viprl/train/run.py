@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,15 @@ from viprl.train.data import load_prompts
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "config.yaml"
-FREE_TO_CHANGE = ("max_steps", "num_train_epochs", "logging_steps", "save_steps", "disable_tqdm", "vip_strategy")
+FREE_TO_CHANGE = (
+    "max_steps",
+    "num_train_epochs",
+    "logging_steps",
+    "save_steps",
+    "disable_tqdm",
+    "vip_strategy",
+    "output_dir",
+)
 """Trainer options that may differ between a run and its continuation."""
 
 
@@ -48,7 +60,12 @@ def train(config: RunConfig) -> Path:
     """Run or resume the training that `config` describes; returns the run folder."""
     args, dataset, held_out = prepare(config)
     folder = Path(config.output_dir)
-    checkpoint = _claim(folder, config)
+    with _only_writer(folder):
+        checkpoint = _claim(folder, config)
+        return _train(config, args, dataset, held_out, folder, checkpoint)
+
+
+def _train(config: RunConfig, args: Any, dataset: Any, held_out: Any, folder: Path, checkpoint: str | None) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(config.model, **(args.model_init_kwargs or {}))
     kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
@@ -85,6 +102,24 @@ class LogToFolder(TrainerCallback):
         values = dict(logs or {})
         if "train_runtime" not in values:  # the closing summary is no step
             self.log.metrics(state.global_step, values)
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Hold the run folder while training, so that two processes never write the same run. The kernel lets go of it
+    when the process ends, however it ends."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"another process is writing {folder}; wait for it, or choose another output_dir"
+            ) from error
+        yield
 
 
 def last_checkpoint(folder: Path) -> Path | None:
