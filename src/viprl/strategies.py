@@ -9,15 +9,27 @@ import numpy as np
 
 from viprl.allocation import Allocation, Budget, IntArray, describe
 from viprl.guard import Guard
+from viprl.predictors.beta import BetaCounts
+from viprl.predictors.beta_mixture import BetaMixture
+from viprl.predictors.bots import ImplicitEvidence
 from viprl.predictors.constant import SuccessRate
-from viprl.predictors.default import HistoryAndText
+from viprl.predictors.dynamo import CountPriority
+from viprl.predictors.ema import MovingAverage
+from viprl.predictors.greso import ZeroVarianceRuns
+from viprl.predictors.learned_beta import LearnedBeta
 from viprl.predictors.oracle import Oracle
 from viprl.predictors.paper import PaperGP
 from viprl.predictors.protocol import Batch, Prediction, Predictor, State
+from viprl.predictors.ridge import RidgeRegression
+from viprl.predictors.state_space import StateSpace
 from viprl.rewards import sample_variance
+from viprl.rules.gvm import gradient_norm
+from viprl.rules.knapsack import knapsack
+from viprl.rules.neyman import neyman
 from viprl.rules.paper import published
-from viprl.rules.proportional import inverse_accuracy, inverse_variance, random
+from viprl.rules.proportional import inverse_accuracy, inverse_variance, proportional_to_variance, random
 from viprl.rules.protocol import Rule
+from viprl.rules.selective import skip_and_redistribute
 from viprl.rules.uniform import uniform
 from viprl.rules.variance import minimum_variance
 from viprl.variance import Estimator
@@ -38,8 +50,8 @@ class Preset:
 
 STRATEGIES: dict[str, Preset] = {
     "default": Preset(
-        lambda features: HistoryAndText(text=features), minimum_variance, "minilm+length", True,
-        "history of each prompt with a learned prior and the text, exact minimum of E[p(1-p)] f(n), guarded",
+        lambda features: StateSpace(text=features), minimum_variance, "minilm+length", True,
+        "a Bayesian filter for each prompt; drift, prior and text learned; exact minimum of E[p(1-p)] f(n), guarded",
     ),
     "paper": Preset(lambda _: PaperGP(), published, "minilm", False, "VIP as published: GP, floor and greedy"),
     "uniform": Preset(lambda _: SuccessRate(), uniform, None, False, "C/Q rollouts each, as a stock trainer does"),
@@ -47,6 +59,30 @@ STRATEGIES: dict[str, Preset] = {
     "oracle": Preset(lambda _: Oracle(), minimum_variance, None, False, "true probabilities: the bound"),
     "inverse_accuracy": Preset(lambda _: PaperGP(), inverse_accuracy, "minilm", False, "ablation: n ~ 1/p"),
     "inverse_variance": Preset(lambda _: PaperGP(), inverse_variance, "minilm", False, "ablation: n ~ 1/(p(1-p))"),
+    "ridge": Preset(lambda _: RidgeRegression(), published, "minilm", False, "ablation: ridge regression for the GP"),
+    "ema": Preset(lambda _: MovingAverage(), published, None, False, "ablation: moving average .3 of each prompt"),
+    "beta": Preset(lambda _: BetaCounts(), minimum_variance, None, False, "MoPPS: Beta counts of each prompt"),
+    "learned_beta": Preset(
+        lambda _: LearnedBeta(), minimum_variance, None, False, "Beta counts discounted by .9, prior learned"
+    ),
+    "beta_mixture": Preset(
+        lambda features: BetaMixture(text=features), minimum_variance, "minilm+length", True,
+        "the first default: discounted Beta counts, prior and text weighted by how well they predict",
+    ),
+    "bots": Preset(
+        lambda _: ImplicitEvidence(), minimum_variance, None, False, "BOTS: Beta counts with implicit evidence"
+    ),
+    "greso": Preset(
+        lambda _: ZeroVarianceRuns(), skip_and_redistribute, None, False, "GRESO: skip after zero-variance visits"
+    ),
+    "dynamo": Preset(
+        lambda _: CountPriority(), proportional_to_variance, None, False, "DynaMO: n ~ 4p(1-p) with a floor"
+    ),
+    "knapsack": Preset(
+        lambda _: LearnedBeta(), knapsack, None, False, "Knapsack RL: most mixed groups, weighted by p(1-p)^2"
+    ),
+    "gvm": Preset(lambda _: LearnedBeta(), gradient_norm, None, False, "GVM: n ~ 1/sqrt(p + alpha/p)"),
+    "neyman": Preset(lambda _: LearnedBeta(), neyman, None, False, "n ~ sqrt(p(1-p))"),
 }  # fmt: skip
 
 

@@ -24,6 +24,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def select(self, mask: np.ndarray) -> Batch:
+        """The prompts where `mask` [Q] is true."""
+        keys = tuple(key for key, keep in zip(self.keys, mask, strict=True) if keep)
+        return Batch(keys, None if self.features is None else self.features[mask])
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -20,8 +20,6 @@ from viprl.prompts import identity
 from viprl.quickstart.settings import Settings
 from viprl.variance import FloatArray
 
-STRATEGIES = ("default", "paper", "oracle", "random", "uniform")
-
 
 def measure_variance(run: str, pool: str, step: int, seed: int, settings: Settings) -> dict[str, Any]:
     """Allocations of all strategies, on common rollouts, at one checkpoint of the run driven by "default".
@@ -38,7 +36,8 @@ def measure_variance(run: str, pool: str, step: int, seed: int, settings: Settin
     checkpoint = Path(run) / f"checkpoint-{step}"
     model, tokenizer = _load(checkpoint)
     rows = list(read_jsonl(pool))
-    vip = VIP(low=settings.low, high=settings.high, strategy=STRATEGIES[0], shadow=STRATEGIES[1:], seed=seed)
+    driver, *others = settings.measured()
+    vip = VIP(low=settings.low, high=settings.high, strategy=driver, shadow=others, seed=seed)
     vip.load(checkpoint / "vip_state.safetensors")
     visits = _visits(Path(run) / "outcomes.jsonl", step)
     rng = np.random.default_rng([seed, step])

@@ -83,14 +83,14 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, settings: Settings | None =
     from viprl.lab.report import write_report
 
     report = write_report([out], out / "report.html", plots_dir=out / "plots")
-    _say(summary, report, seeds, time.monotonic() - began)
+    _say(summary, settings, report, seeds, time.monotonic() - began)
     return report
 
 
 def _claim(place: Place, settings: Settings) -> None:
     place.root.mkdir(parents=True, exist_ok=True)
     file = place.root / "settings.json"
-    now = asdict(settings)
+    now = json.loads(json.dumps(asdict(settings)))
     if file.exists():
         earlier = json.loads(file.read_text(encoding="utf-8"))
         if earlier != now:
@@ -265,20 +265,15 @@ def _progress() -> Progress:
     return Progress(*columns, console=console)
 
 
-def _say(summary: dict[str, Any], report: Path, seeds: int, seconds: float) -> None:
+def _say(summary: dict[str, Any], settings: Settings, report: Path, seeds: int, seconds: float) -> None:
     """The outcome in plain words."""
     console.print("\n[bold]What the allocation bought[/bold] (same budget, measured on common rollouts)")
-    for name, words in (
-        ("default", "default allocation"),
-        ("oracle", "with the true probabilities"),
-        ("paper", "VIP as published"),
-        ("random", "random counts"),
-        ("uniform", "uniform"),
-    ):
-        mean = summary["variance_ratio"][name]["mean"]
+    words = {"default": "default allocation", "oracle": "with the true probabilities", "paper": "VIP as published"}
+    for name in ("default", "oracle", "paper", "random", "uniform", *settings.also):
+        mean, spread = summary["variance_ratio"][name]["mean"], _spread(summary, name, seeds)
         wasted = summary["zero_advantage_rollouts"][name]["mean"]
         console.print(
-            f"  {words:<28} {mean:.2f} ± {_spread(summary, name, seeds):.2f} times the gradient variance of uniform; "
+            f"  {words.get(name, name):<28} {mean:.2f} ± {spread:.2f} times the gradient variance of uniform; "
             f"{wasted:.0%} of the rollouts in groups that teach nothing",
             highlight=False,
         )

@@ -36,6 +36,16 @@ class Settings:
     answers: int = 8
     """Answers to a held-out prompt: mean@8."""
     max_tokens: int = 12
+    also: tuple[str, ...] = ()
+    """Further strategies that watch the default run and are measured with the others."""
+
+    def shadows(self) -> tuple[str, ...]:
+        """Strategies that watch the default run and learn from its outcomes."""
+        return ("paper", "random", *self.also)
+
+    def measured(self) -> tuple[str, ...]:
+        """All strategies whose gradient variance is measured."""
+        return ("default", "paper", "oracle", "random", "uniform", *self.also)
 
     def arm(self, *, model: str, dataset: str, output_dir: str, strategy: str, seed: int) -> dict[str, Any]:
         """The `viprl train` configuration of one training."""
@@ -46,7 +56,7 @@ class Settings:
             "algorithm": "rloo",
             "reward": "exact_match",
             "vip_strategy": strategy,
-            "vip_shadow": ["paper", "random"] if strategy == "default" else ["random"],
+            "vip_shadow": list(self.shadows()) if strategy == "default" else ["random"],
             "vip_low": self.low,
             "vip_high": self.high,
             "vip_id_column": "id",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from viprl.lab.runs import Estimate
-from viprl.quickstart.measure import STRATEGIES, variance_ratio, zero_advantage_share
+from viprl.quickstart.measure import variance_ratio, zero_advantage_share
 from viprl.quickstart.settings import Settings
 
 
@@ -36,7 +36,7 @@ def _estimates(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ratios, wasted = defaultdict(list), defaultdict(list)
     for result in results:
         for batch in result["batches"]:
-            for name in STRATEGIES:
+            for name in batch["counts"]:
                 ratios[name].append(variance_ratio(batch, name))
                 wasted[name].append(zero_advantage_share(batch, name, result["rollouts"]))
     return {

@@ -20,6 +20,11 @@ def inverse_variance(prediction: Prediction, spec: Budget, rng: np.random.Genera
     return proportional(1 / np.maximum(p * (1 - p), 1e-6), spec, rng)
 
 
+def proportional_to_variance(prediction: Prediction, spec: Budget, rng: np.random.Generator) -> IntArray:
+    """n proportional to E[p(1-p)], at least 1e-12: capped proportional filling (DynaMO, arXiv 2602.19208)."""
+    return proportional(np.maximum(prediction.reward_variance, 1e-12), spec, rng)
+
+
 def random(prediction: Prediction, spec: Budget, rng: np.random.Generator) -> IntArray:
     """n proportional to independent exponential draws: all splits of the budget equally likely, but for the bounds."""
     return proportional(rng.exponential(size=len(prediction.success_probability)), spec, rng)

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from viprl.allocation import Budget, exact_counts
 from viprl.guard import SHARES, Guard, mixed
-from viprl.predictors.default import DISCOUNTS, LEVELS, STRENGTHS, HistoryAndText, TextRegression
+from viprl.predictors.beta_mixture import DISCOUNTS, LEVELS, STRENGTHS, BetaMixture, TextRegression
 from viprl.predictors.protocol import Batch, Prediction, Predictor
 from viprl.rewards import sample_variance
 from viprl.rules.variance import minimum_variance
@@ -27,12 +27,12 @@ def batch(rows, features: np.ndarray | None = None) -> Batch:
     return Batch(tuple(f"prompt {row}" for row in rows), None if features is None else features[list(rows)])
 
 
-def only(predictor: HistoryAndText, j: int, m: int, s: int) -> HistoryAndText:
+def only(predictor: BetaMixture, j: int, m: int, s: int) -> BetaMixture:
     """`predictor` with all weight on one member."""
     state = predictor.state_dict()
     state["log_weights"] = np.full_like(state["log_weights"], -1e9)
     state["log_weights"][j, m, s] = 0
-    alone = HistoryAndText(text=predictor.text is not None)
+    alone = BetaMixture(text=predictor.text is not None)
     alone.load_state_dict(state)
     return alone
 
@@ -45,7 +45,7 @@ def log_loss(p: np.ndarray, k: np.ndarray, n: np.ndarray) -> float:
 @pytest.mark.parametrize(("j", "m", "s"), [(0, 0, 0), (1, 3, 2), (2, 6, 5), (2, 1, 3)])
 def test_a_member_is_a_beta_posterior_with_discounted_counts(j: int, m: int, s: int) -> None:
     visits = [(3.0, 8.0), (0.0, 4.0), (5.0, 5.0)]
-    predictor = HistoryAndText(text=False)
+    predictor = BetaMixture(text=False)
     for k, n in visits:
         predictor.observe(batch([7]), np.array([k]), np.array([n]))
     right = wrong = 0.0
@@ -67,7 +67,7 @@ def test_a_member_is_a_beta_posterior_with_discounted_counts(j: int, m: int, s: 
 @pytest.mark.parametrize("text", [True, False])
 def test_with_nothing_known_all_prompts_are_alike(text: bool) -> None:
     x = np.random.default_rng(0).normal(size=(9, 4))
-    prediction = HistoryAndText(text=text).predict(batch(range(9), x if text else None))
+    prediction = BetaMixture(text=text).predict(batch(range(9), x if text else None))
     assert np.ptp(prediction.success_probability) < 1e-12
     assert np.ptp(prediction.reward_variance) < 1e-12
     np.testing.assert_allclose(prediction.success_probability, 0.5)
@@ -75,7 +75,7 @@ def test_with_nothing_known_all_prompts_are_alike(text: bool) -> None:
 
 def test_doubt_flattens_the_weights() -> None:
     """E[p(1-p)] <= E[p](1-E[p]), with a gap that closes as rollouts come in."""
-    predictor = HistoryAndText(text=False)
+    predictor = BetaMixture(text=False)
     gaps = []
     for _ in range(6):
         prediction = predictor.predict(batch([0]))
@@ -85,7 +85,7 @@ def test_doubt_flattens_the_weights() -> None:
     assert all(one > other > 0 for one, other in itertools.pairwise(gaps))
 
 
-def stream(predictor: HistoryAndText, p: np.ndarray, visits: int, size: int, n: int, rng, features=None, drift=0.0):
+def stream(predictor: BetaMixture, p: np.ndarray, visits: int, size: int, n: int, rng, features=None, drift=0.0):
     """Epochs over a pool in random order; yields before each observation (visit, rows, prediction, k)."""
     logits = np.log(p / (1 - p))
     for visit in range(visits):
@@ -110,7 +110,7 @@ def test_nearly_as_calibrated_as_the_ideal_bayesian(text: bool) -> None:
     right, total = np.zeros(512), 0.0
     excess = {visit: [] for visit in range(6)}
     variance, truth = [], []
-    for visit, rows, prediction, k in stream(HistoryAndText(text=text), p, 6, 64, n, rng, x):
+    for visit, rows, prediction, k in stream(BetaMixture(text=text), p, 6, 64, n, rng, x):
         ideal = (0.3 + right[rows]) / (0.9 + visit * n)
         trials = np.full(len(rows), float(n))
         excess[visit].append(log_loss(prediction.success_probability, k, trials) - log_loss(ideal, k, trials))
@@ -131,7 +131,7 @@ def test_nearly_as_calibrated_as_the_ideal_bayesian(text: bool) -> None:
         assert actual[part].mean() == pytest.approx(claimed[part].mean(), rel=0.25, abs=0.008)
 
 
-def share_of_discounts(predictor: HistoryAndText) -> np.ndarray:
+def share_of_discounts(predictor: BetaMixture) -> np.ndarray:
     log_weights = predictor.state_dict()["log_weights"]
     weights = np.exp(log_weights - log_weights.max()).sum((1, 2))
     return weights / weights.sum()
@@ -140,7 +140,7 @@ def share_of_discounts(predictor: HistoryAndText) -> np.ndarray:
 def test_learns_how_fast_to_forget() -> None:
     shares = {}
     for drift in (0.0, 1.5):
-        rng, predictor = np.random.default_rng(2), HistoryAndText(text=False)
+        rng, predictor = np.random.default_rng(2), BetaMixture(text=False)
         for _ in stream(predictor, u_shaped(rng, 192), 12, 64, 8, rng, drift=drift):
             pass
         shares[drift] = share_of_discounts(predictor)
@@ -149,7 +149,7 @@ def test_learns_how_fast_to_forget() -> None:
 
 
 def test_recent_outcomes_count_more() -> None:
-    predictor = HistoryAndText(text=False)
+    predictor = BetaMixture(text=False)
     for key, halves in (("rising", (0.0, 8.0)), ("falling", (8.0, 0.0))):
         for k in np.repeat(halves, 6):
             predictor.observe(Batch((key,), None), np.array([k]), np.array([8.0]))
@@ -163,7 +163,7 @@ def first_visit_loss(text: bool, informative: bool) -> float:
     x = rng.normal(size=(1024, 8))
     p = expit(2.5 * x[:, 0] - 0.5 if informative else 2.5 * rng.normal(size=1024) - 0.5)
     losses = []
-    predictor = HistoryAndText(text=text)
+    predictor = BetaMixture(text=text)
     for _, rows, prediction, k in stream(predictor, p, 1, 64, 8, rng, x if text else None):
         losses.append(log_loss(prediction.success_probability, k, np.full(len(rows), 8.0)))
     return float(np.mean(losses[8:]))
@@ -215,7 +215,7 @@ def test_text_regression_in_steps_is_close_to_one_fit() -> None:
 def test_history_beats_misleading_text() -> None:
     """The features say the opposite of what two prompts then show, again and again."""
     x = np.vstack([np.full((30, 2), 3.0), np.full((30, 2), -3.0), [[3.0, 3.0], [-3.0, -3.0]]])
-    predictor = HistoryAndText()
+    predictor = BetaMixture()
     k = np.where(np.arange(62) < 30, 8.0, 0.0)
     k[60], k[61] = 0.0, 8.0
     for _ in range(4):
@@ -229,7 +229,7 @@ def test_history_beats_misleading_text() -> None:
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_extreme_outcomes_never_give_nan(text: bool, scale: float) -> None:
     x = scale * np.random.default_rng(4).normal(size=(8, 3)) if text else None
-    predictor = HistoryAndText(text=text)
+    predictor = BetaMixture(text=text)
     n = np.array([1, 1, 8, 8, 1e9, 1e9, 1e9, 0])
     k = np.array([0, 1, 0, 8, 0, 1e9, 5e8, 0])
     with warnings.catch_warnings():
@@ -246,14 +246,14 @@ def test_extreme_outcomes_never_give_nan(text: bool, scale: float) -> None:
 
 def test_one_sided_streams_keep_every_weight_positive() -> None:
     """Nothing but failures for long: still no prompt has weight 0, or it could never come back."""
-    predictor = HistoryAndText(text=False)
+    predictor = BetaMixture(text=False)
     for _ in range(200):
         predictor.observe(batch(range(16)), np.zeros(16), np.full(16, 8.0))
     assert (predictor.predict(batch(range(20))).reward_variance > 1e-8).all()
 
 
 def test_order_inside_a_batch_and_unscorable_prompts_do_not_matter() -> None:
-    one, other = HistoryAndText(text=False), HistoryAndText(text=False)
+    one, other = BetaMixture(text=False), BetaMixture(text=False)
     one.observe(batch([0, 1, 2]), np.array([1, 5, 0.0]), np.array([8, 8, 0.0]))
     other.observe(batch([1, 0]), np.array([5, 1.0]), np.array([8, 8.0]))
     one.observe(batch([0, 1]), np.zeros(2), np.zeros(2))
@@ -266,7 +266,7 @@ def test_order_inside_a_batch_and_unscorable_prompts_do_not_matter() -> None:
 def test_state_round_trip_then_identical_for_ever(text: bool, tmp_path) -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=(80, 4)) if text else None
-    one, other = HistoryAndText(text=text), HistoryAndText(text=text)
+    one, other = BetaMixture(text=text), BetaMixture(text=text)
     p = u_shaped(rng, 80)
     for _ in stream(one, p, 2, 20, 8, rng, x):
         pass
@@ -282,12 +282,12 @@ def test_state_round_trip_then_identical_for_ever(text: bool, tmp_path) -> None:
 
 
 def test_a_state_is_a_snapshot() -> None:
-    predictor = HistoryAndText(text=False)
+    predictor = BetaMixture(text=False)
     predictor.observe(batch(range(4)), np.arange(4.0), np.full(4, 8.0))
     state, before = predictor.state_dict(), predictor.predict(batch(range(4))).reward_variance
     for _ in range(2):
         predictor.observe(batch(range(4)), np.full(4, 8.0), np.full(4, 8.0))
-        other = HistoryAndText(text=False)
+        other = BetaMixture(text=False)
         other.load_state_dict(state)
         np.testing.assert_array_equal(other.predict(batch(range(4))).reward_variance, before)
         other.observe(batch(range(4)), np.full(4, 8.0), np.full(4, 8.0))
@@ -295,11 +295,11 @@ def test_a_state_is_a_snapshot() -> None:
 
 def test_a_state_with_features_is_refused_without() -> None:
     with pytest.raises(ValueError, match="features"):
-        HistoryAndText(text=False).load_state_dict(HistoryAndText(text=True).state_dict())
+        BetaMixture(text=False).load_state_dict(BetaMixture(text=True).state_dict())
 
 
 def test_a_state_of_other_features_is_refused() -> None:
-    rng, predictor, other = np.random.default_rng(6), HistoryAndText(), HistoryAndText()
+    rng, predictor, other = np.random.default_rng(6), BetaMixture(), BetaMixture()
     predictor.observe(batch(range(4), rng.normal(size=(4, 3))), np.ones(4), np.full(4, 8.0))
     other.load_state_dict(predictor.state_dict())
     with pytest.raises(ValueError, match="features"):

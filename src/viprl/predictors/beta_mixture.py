@@ -1,4 +1,4 @@
-"""The default predictor: own history of each prompt, a prior learned from the stream, the text where it helps.
+"""The first default: discounted Beta counts of each prompt under a mixture of priors that the stream weights.
 
     symbol  meaning                                                              shape
     k, n    successes and scorable rollouts of a visit                           [Q]
@@ -13,17 +13,16 @@ E[p(1-p)] = ab / ((a+b)(a+b+1)). Members are weighted by how well they predicted
 beta-binomial likelihood, slowly forgotten): forgetting, strength, level, and whether the text is worth listening to
 are all learned, none is set by hand. With nothing known all prompts are alike and the allocation is uniform.
 
-The text's mean is a logistic regression on the features, updated at each step by a Laplace approximation in which n
-rollouts of one prompt count as n (kappa+1)/(kappa+n) independent ones, since they share what is that prompt's own.
+The text's mean is the regression of `viprl.predictors.text`.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 from scipy.special import betaln, expit, logsumexp
 
 from viprl.predictors.protocol import Batch, Prediction, Predictor, RowIndex, State, grown
+from viprl.predictors.text import TextRegression
 from viprl.variance import FloatArray
 
 DISCOUNTS = np.array([0.75, 0.9, 0.97])
@@ -31,7 +30,7 @@ LEVELS = expit(np.array([-2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5]))
 STRENGTHS = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
 
 
-class HistoryAndText(Predictor):
+class BetaMixture(Predictor):
     """The mixture above; without features it is a discounted Beta count with a learned prior."""
 
     uses_features = True
@@ -57,7 +56,7 @@ class HistoryAndText(Predictor):
         seen = rollouts > 0
         if not seen.any():
             return
-        batch, k, n = _select(batch, seen), successes[seen], rollouts[seen]
+        batch, k, n = batch.select(seen), successes[seen], rollouts[seen]
         a, b = self._posteriors(batch)
         k_, n_ = k[:, None, None, None], n[:, None, None, None]
         evidence = (betaln(a + k_, b + n_ - k_) - betaln(a, b)).sum(axis=0)
@@ -113,72 +112,3 @@ class HistoryAndText(Predictor):
         prior = mu[:, None, :, None] * STRENGTHS
         other = (1 - mu)[:, None, :, None] * STRENGTHS
         return prior + s[:, :, None, None], other + f[:, :, None, None]
-
-
-class TextRegression:
-    """Bayesian logistic regression of success on features, one Laplace update a step."""
-
-    def __init__(self, *, prior_variance: float = 4.0, memory: float = 0.99) -> None:
-        self.prior_variance, self.memory = prior_variance, memory
-        self._mean: FloatArray | None = None  # [d + 1], the last for the intercept
-        self._precision: FloatArray | None = None
-
-    def predict(self, features: FloatArray | None, prompts: int) -> FloatArray:
-        """[Q] E[sigmoid], by the probit approximation; a constant .5 before anything is known."""
-        if features is None or self._mean is None or self._precision is None:
-            return np.full(prompts, 0.5)
-        x = self._design(features)
-        variance = np.einsum("qd,dq->q", x, cho_solve(cho_factor(self._precision, lower=True), x.T))
-        return np.clip(expit(x @ self._mean / np.sqrt(1 + np.pi / 8 * variance)), 1e-3, 1 - 1e-3)
-
-    def observe(self, features: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> None:
-        """Move to the mode of the posterior by damped Newton steps; `n` counts less where rollouts share a prompt."""
-        x = self._design(features)
-        if self._mean is None or self._precision is None:
-            self._mean = np.zeros(x.shape[1])
-            self._precision = np.eye(x.shape[1]) / self.prior_variance
-        # forgetting pulls towards the prior, so that the precision never falls below it
-        start = self._mean
-        prior = self.memory * self._precision + (1 - self.memory) * np.eye(len(start)) / self.prior_variance
-        effective = n * (strength + 1) / (strength + n)
-        rate = k / n
-
-        def loss(mean: FloatArray) -> float:
-            z = x @ mean
-            move = mean - start
-            return float(effective @ (np.logaddexp(0, z) - rate * z) + 0.5 * move @ prior @ move)
-
-        mean, value = start, loss(start)
-        for _ in range(20):
-            p = expit(x @ mean)
-            gradient = x.T @ (effective * (p - rate)) + prior @ (mean - start)
-            precision = prior + (x.T * (effective * p * (1 - p))) @ x
-            step = cho_solve(cho_factor(precision, lower=True), gradient)
-            scale = 1.0
-            while (new := loss(mean - scale * step)) > value and scale > 1e-4:
-                scale /= 2  # undamped Newton can cycle for ever on logistic losses
-            if value - new < 1e-6:
-                break
-            mean, value = mean - scale * step, new
-        p = expit(x @ mean)
-        self._mean, self._precision = mean, prior + (x.T * (effective * p * (1 - p))) @ x
-
-    def _design(self, features: FloatArray) -> FloatArray:
-        """[Q, d + 1] features with a column of ones."""
-        if self._mean is not None and features.shape[1] + 1 != len(self._mean):
-            raise ValueError(
-                f"features have {features.shape[1]} columns, but the text regression learned from "
-                f"{len(self._mean) - 1}; use the same `features` as before"
-            )
-        return np.column_stack([features, np.ones(len(features))])
-
-    def state_dict(self) -> State:
-        return {"mean": self._mean, "precision": self._precision}
-
-    def load_state_dict(self, state: State) -> None:
-        self._mean, self._precision = state["mean"], state["precision"]
-
-
-def _select(batch: Batch, mask: np.ndarray) -> Batch:
-    keys = tuple(key for key, keep in zip(batch.keys, mask, strict=True) if keep)
-    return Batch(keys, None if batch.features is None else batch.features[mask])
