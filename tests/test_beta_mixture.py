@@ -317,7 +317,7 @@ class TestGuard:
         )
         played = candidates[guard.mixture]
         k = rng.binomial(played, p).astype(float)
-        guard.observe(candidates, claimed, sample_variance(k, played.astype(float)), self.LAW)
+        guard.observe(candidates, sample_variance(k, played.astype(float)), self.LAW)
         return float((p * (1 - p)) @ self.LAW.factor(played) / ((p * (1 - p)).sum() / 7))
 
     def test_mixtures_go_from_the_prediction_to_uniform(self) -> None:
@@ -355,13 +355,12 @@ class TestGuard:
 
     def test_groups_without_two_scorable_rollouts_are_left_out(self) -> None:
         one, other = Guard(), Guard()
-        candidates = [np.array([4, 12, 8]), np.array([8, 8, 8])]
-        claimed = np.array([0.1, 0.2, 0.1])
-        one.observe(candidates, claimed, np.array([0.25, np.nan, 0.1]), self.LAW)
-        other.observe([c[[0, 2]] for c in candidates], claimed[[0, 2]], np.array([0.25, 0.1]), self.LAW)
-        np.testing.assert_allclose(one.state_dict()["realised"], other.state_dict()["realised"])
-        one.observe(candidates, claimed, np.full(3, np.nan), self.LAW)
-        assert np.isfinite(one.state_dict()["realised"]).all()
+        candidates = [np.array([4, 12, 8]), *[np.array([8, 8, 8])] * 4]
+        one.observe(candidates, np.array([0.25, np.nan, 0.1]), self.LAW)
+        other.observe([c[[0, 2]] for c in candidates], np.array([0.25, 0.1]), self.LAW)
+        np.testing.assert_allclose(one.state_dict()["difference"], other.state_dict()["difference"])
+        one.observe(candidates, np.full(3, np.nan), self.LAW)
+        assert np.isfinite(one.state_dict()["difference"]).all()
 
     def test_state_round_trip(self) -> None:
         guard, rng, p = Guard(), np.random.default_rng(2), np.array([0.5] * 16 + [0.01] * 16)

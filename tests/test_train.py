@@ -170,3 +170,52 @@ def test_the_command_line_says_errors_in_one_line(tmp_path):
 def test_importing_viprl_needs_neither_torch_nor_trl():
     code = "import sys, viprl; viprl.VIP(features=None).allocate(['a', 'b'], 8); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+
+
+def test_a_finished_run_is_not_trained_further(settings):
+    folder = train(parse_config(settings))
+    before = (folder / "metrics.jsonl").read_text()
+    train(parse_config(settings))
+    assert (folder / "metrics.jsonl").read_text() == before and not (folder / "checkpoint-5").exists()
+
+
+def test_numbers_that_yaml_reads_as_text(settings):
+    args, _, _ = prepare(parse_config(settings | {"learning_rate": "1e-6", "max_steps": "3"}))
+    assert args.learning_rate == 1e-6 and args.max_steps == 3
+    with pytest.raises(ConfigError, match="learning_rate is 'fast'; expected a number"):
+        prepare(parse_config(settings | {"learning_rate": "fast"}))
+
+
+def test_a_failed_start_does_not_claim_the_folder(settings, tmp_path):
+    with pytest.raises(ConfigError, match="neither a model folder"):
+        train(parse_config(settings | {"model": str(tmp_path / "nowhere")}))
+    train(parse_config(settings | {"max_steps": 1}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vip_success": "corect"}, "vip_success is 'corect'"),
+        ({"vip_features": "minlm"}, "minlm"),
+        ({"vip_id_column": "uid"}, "vip_id_column is `uid`"),
+        ({"reward": ["exact_match", "tiny:contains"]}, "2 reward functions"),
+    ],
+)
+def test_check_finds_what_training_would(settings, change, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(parse_config(settings | change))
+
+
+def test_a_broken_line_is_named(settings, tmp_path):
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.write('{"prompt": "a", "solu\n')
+    with pytest.raises(ConfigError, match="line 33 is not valid JSON"):
+        prepare(parse_config(settings))
+
+
+def test_a_damaged_state_says_what_to_delete(settings):
+    folder = train(parse_config(settings | {"max_steps": 2}))
+    state = folder / "checkpoint-2" / "vip_state.safetensors"
+    state.write_bytes(state.read_bytes()[:-9])
+    with pytest.raises(ConfigError, match=r"delete .*checkpoint-2"):
+        train(parse_config(settings))

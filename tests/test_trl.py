@@ -498,3 +498,39 @@ def test_contract_with_trl():
             "_logs",
         ):
             assert name in inspect.getsource(trainer), f"{trainer.__name__} no longer has {name}"
+
+
+def test_data_that_cannot_train_is_refused_at_construction(tmp_path):
+    with pytest.raises(ValueError, match="holds 3 prompts, but a generation batch takes 4"):
+        build("rloo", tmp_path, data=tiny.dataset(3))
+    with pytest.raises(ValueError, match="no `prompt`"):
+        build("rloo", tmp_path, data=tiny.dataset().rename_column("prompt", "question"))
+
+
+def test_a_first_batch_that_nobody_can_read_stops_the_run(tmp_path):
+    def half(prompts, completions, **_):
+        return [0.3] * len(prompts)
+
+    with pytest.raises(ValueError, match=r"all 16 rewards of the first batch.*vip_success"):
+        build("rloo", tmp_path, reward=half).train()
+    build("rloo", tmp_path, reward=half, vip_success="0.2").train()
+
+
+def test_rewards_without_a_name_are_no_reward_models(tmp_path):
+    import functools
+
+    trainer = build("rloo", tmp_path, reward=functools.partial(tiny.contains))
+    batches, _ = watched(trainer)
+    trainer.train()
+    assert len(batches) == 3
+
+
+def test_scaling_that_voids_the_law_warns_or_is_refused(tmp_path):
+    with pytest.warns(UserWarning, match="variance law"):
+        VIPGRPOConfig(**options(tmp_path), scale_rewards="batch")
+    with pytest.warns(UserWarning, match="variance law"):
+        VIPRLOOConfig(**options(tmp_path), normalize_advantages=True)
+    with pytest.raises(ValueError, match="contradict"):
+        VIPGRPOConfig(**options(tmp_path), vip_estimator="rloo", scale_rewards="group")
+    with pytest.raises(ValueError, match="expected 'none'"):
+        VIPGRPOConfig(**options(tmp_path), scale_rewards="bogus")

@@ -66,12 +66,12 @@ def prompt_scale(counts: ArrayLike, weighting: PromptWeighting = "prompt") -> Fl
     """[C] factor for each rollout's advantage under a loss that averages over all C rollouts.
 
     "prompt": (C/Q)/n_q, so that every prompt weighs the same. "rollout": 1, a prompt weighs n_q/C.
-    Unscorable rollouts count in n_q, as they do in the trainer's own mean.
+    Unscorable rollouts count in n_q, as they do in the trainer's own mean. `counts` may be an `Allocation`.
     """
     if weighting not in ("prompt", "rollout"):
         raise ValueError(f"prompt_weighting is {weighting!r}; expected 'prompt' or 'rollout'")
-    n = np.asarray(counts, dtype=float)
+    n = np.asarray(getattr(counts, "counts", counts), dtype=float)
     if (n < 1).any():
         raise ValueError(f"counts are {n.tolist()}; every prompt needs at least one rollout")
     scale = n.mean() / n if weighting == "prompt" else np.ones_like(n)
-    return scale[group_index(counts)]
+    return scale[group_index(n)]

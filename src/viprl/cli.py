@@ -1,4 +1,4 @@
-"""The command line: `viprl quickstart | train | report`."""
+"""The command line: `viprl quickstart | train | replay | report`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def quickstart(
         "runs/quickstart"
     ),
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side, one core each.")] = 2,
+    also: Annotated[str, typer.Option(help="Further strategies to measure in shadow, separated by commas.")] = "",
 ) -> None:
     """Train a tiny language model with adaptive and with uniform allocation, measure the gradient variance, report."""
     from viprl.quickstart.run import run
+    from viprl.quickstart.settings import Settings
 
-    run(out, seeds=seeds, jobs=jobs)
+    run(out, seeds=seeds, jobs=jobs, settings=Settings(also=tuple(name for name in also.split(",") if name)))
 
 
 @app.command()
@@ -68,10 +70,54 @@ def report(
     typer.echo(f"report: {path}")
 
 
+@app.command()
+def replay(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Trajectories (.jsonl[.gz], .parquet), a run folder, verl's rollout_data_dir or TRL's completions."
+        ),
+    ],
+    strategies: Annotated[str, typer.Option(help="Presets, separated by commas.")] = "default,paper,uniform",
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0 to N-1.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts of a batch; a short last batch is dropped.")] = 64,
+    rollouts: Annotated[int, typer.Option(min=1, help="Budget: rollouts of a prompt on average.")] = 8,
+    low: Annotated[int, typer.Option(help="Fewest rollouts of a prompt.")] = 4,
+    high: Annotated[int, typer.Option(help="Most rollouts of a prompt.")] = 16,
+    loop: Annotated[
+        str, typer.Option(help="open: all logged outcomes are observed; closed: only allocated rollouts, drawn.")
+    ] = "open",
+    features: Annotated[
+        str, typer.Option(help="auto, none, minilm, length, minilm+length, or a model's folder.")
+    ] = "auto",
+    visits: Annotated[int, typer.Option(min=1, help="Replay that many visits of the prompts that have them.")] = 40,
+    reward: Annotated[str | None, typer.Option(help="Reward column of verl or TRL logs that decides.")] = None,
+    success: Annotated[
+        float | None, typer.Option(help="Success is a reward of at least this; else 0/1, -1/+1.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write replay.html and its figures into this folder.")] = None,
+) -> None:
+    """Replay the logged outcomes of a run: how well would each strategy have predicted and allocated?"""
+    from viprl.lab.replay import Protocol
+    from viprl.lab.replay_report import run
+
+    if loop not in ("open", "closed"):
+        raise ValueError(f"--loop is {loop!r}; expected open or closed")
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    protocol = Protocol(batch_size, rollouts, low, high, visits, seeds, closed=loop == "closed")
+    run(
+        file, names, protocol, features=features, reward=reward, success=success, json_file=json, report=report
+    )  # fmt: skip
+
+
 def main() -> None:
     """Entry point: what a user can mend is one line, not a traceback."""
     try:
         app()
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from the last checkpoint")
+        sys.exit(130)
     except (ValueError, ImportError, OSError) as error:
         if isinstance(error, ImportError) and "viprl[" not in str(error):
             raise

@@ -2,8 +2,9 @@
 
 Every group measures p(1-p) without bias, k(n-k)/(n(n-1)), whatever its size. So after each step the realised variance
 sum_q k(n-k)/(n(n-1)) f(n'_q) of *any* allocation n' of that batch is known without bias, played or not. The guard
-compares a few mixtures of the predicted weights with equal ones, (1 - t) a + t mean(a), and plays the best so far.
-A predictor that does harm ends at t = 1, the uniform allocation.
+compares a few mixtures of the predicted weights with equal ones, (1 - t) a + t mean(a). It plays the prediction itself,
+t = 0, unless another mixture has been better by more than the noise of that comparison (`caution` standard errors of
+the paired differences). A predictor that does harm ends at t = 1, the uniform allocation.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ SHARES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 
 
 class Guard:
-    """Discounted realised variance of each mixture; it starts from the prediction's own claim."""
+    """Discounted differences between each mixture's realised variance and the prediction's, and their squares."""
 
-    def __init__(self, *, memory: float = 0.95, claim_steps: float = 3.0) -> None:
-        self.memory, self.claim_steps = memory, claim_steps
-        self._realised: FloatArray | None = None  # [T]
+    def __init__(self, *, memory: float = 0.98, caution: float = 1.5) -> None:
+        self.memory, self.caution = memory, caution
+        self._difference = np.zeros(len(SHARES))
+        self._squares = np.zeros(len(SHARES))
 
     @property
     def mixture(self) -> int:
         """Index into `SHARES` of the mixture to play."""
-        return 0 if self._realised is None else int(np.argmin(self._realised))
+        return int(np.argmin(self._difference + self.caution * np.sqrt(self._squares)))
 
     @property
     def trust(self) -> float:
@@ -41,22 +43,19 @@ class Guard:
         """The counts of every mixture."""
         return [allocate(mixed(prediction, t)) for t in SHARES]
 
-    def observe(
-        self, candidates: list[IntArray], claimed: FloatArray, sample_variance: FloatArray, estimator: Estimator
-    ) -> None:
+    def observe(self, candidates: list[IntArray], sample_variance: FloatArray, estimator: Estimator) -> None:
         """Book what each candidate would have bought; `sample_variance` [Q] may hold NaN (no two scorable rollouts)."""
         known = ~np.isnan(sample_variance)
-        factors = np.array([estimator.factor(counts) for counts in candidates])[:, known]
-        realised = factors @ sample_variance[known]
-        if self._realised is None:
-            self._realised = self.claim_steps * (factors @ claimed[known])
-        self._realised = self.memory * self._realised + realised
+        realised = np.array([estimator.factor(counts) for counts in candidates])[:, known] @ sample_variance[known]
+        difference = realised - realised[0]
+        self._difference = self.memory * self._difference + difference
+        self._squares = self.memory**2 * self._squares + difference**2
 
     def state_dict(self) -> State:
-        return {"realised": self._realised}
+        return {"difference": self._difference.copy(), "squares": self._squares.copy()}
 
     def load_state_dict(self, state: State) -> None:
-        self._realised = state["realised"]
+        self._difference, self._squares = np.array(state["difference"]), np.array(state["squares"])
 
 
 def mixed(prediction: Prediction, share: float) -> Prediction:

@@ -26,7 +26,7 @@ from viprl.variance import FloatArray, get_estimator
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND, STATE_VERSION = "viprl.VIP", 1
+STATE_KIND, STATE_VERSION = "viprl.VIP", 2
 OUTSTANDING = 16
 """Plans remembered until their rewards come; engines that drop batches must not fill the memory."""
 
@@ -88,7 +88,7 @@ class VIP:
         self.low = self.estimator.smallest_group if low is None else low
         self.high = high
         Budget.check(1, self.low, self.low, high, self.estimator)
-        names = list(dict.fromkeys([strategy, *shadow]))
+        names = list(dict.fromkeys([strategy, *([shadow] if isinstance(shadow, str) else shadow)]))
         self._specs = {name: preset(name).features if _is_auto(features) else features for name in names}
         self._features = Features(default_folder() if cache == "auto" else cache)
         self._strategies: dict[str, Strategy] = {}
@@ -152,6 +152,9 @@ class VIP:
             raise ValueError(
                 f"{len(rewards)} lists of rewards were given for {len(view.keys)} prompts; expected one each"
             )
+        for q, group in enumerate(rewards):
+            if not hasattr(group, "__len__"):
+                raise ValueError(f"expected a list of rewards for each prompt, got {group!r} for prompt {q}")
         plan = self._outstanding.get(view.keys)
         if plan is not None:
             _check_lengths(rewards, plan.proposals[self.strategy].allocation.counts)
@@ -182,14 +185,19 @@ class VIP:
             if hasattr(strategy.predictor, "tell"):
                 strategy.predictor.tell(truth)
 
+    @property
+    def strange_rewards(self) -> int:
+        """Rewards so far that were neither None nor readable as success or failure."""
+        return self._outcomes.strange
+
     def metrics(self) -> dict[str, float]:
         """Numbers of the last planned and observed batch.
 
         counts/min, counts/mean, counts/max; variance_ratio/predicted and /realised (against uniform; the second is
         unbiased but noisy) and /running (realised, over the whole run); zero_advantage_rollouts (share of rollouts in
         groups that are all right or all wrong); brier, log_loss (of the predictions made before sampling, mean over
-        prompts); trust (0: the guard plays uniform, 1: it plays the prediction); unscorable (rewards so far that
-        could not be read); overhead_seconds; for each shadow shadow/NAME/variance_ratio and /running.
+        prompts); trust (0: the guard plays uniform, 1: it plays the prediction); unscorable (share of rollouts whose
+        reward was None, NaN or unreadable); overhead_seconds; for each shadow shadow/NAME/variance_ratio and /running.
         """
         return dict(self._metrics)
 
@@ -208,6 +216,9 @@ class VIP:
 
         Raises ValueError, and changes nothing, where a strategy was saved with other features.
         """
+        missing = {"strategies", "features", "saved", "rng", "strange"} - set(state)
+        if missing:
+            raise ValueError(f"this is no state of viprl.VIP: it lacks {', '.join(sorted(missing))}")
         strategies, saved = {}, dict(self._saved)
         for name, spec in self._specs.items():
             strategies[name] = Strategy(name, features=self._features.prepare(spec))
@@ -275,7 +286,6 @@ class VIP:
             if strategy.guard is not None and name == self.strategy:
                 self._metrics["trust"] = strategy.guard.trust
             strategy.review(proposal, successes, rollouts, law)
-        self._metrics["unscorable"] = float(self._outcomes.strange)
 
 
 @dataclass(frozen=True)
@@ -300,8 +310,8 @@ class _View:
 
 def _batch_metrics(proposal: Proposal, successes: FloatArray, rollouts: FloatArray) -> dict[str, float]:
     counts, p = proposal.allocation.counts, proposal.prediction.success_probability
-    settled = (successes == 0) | (successes == rollouts)
     seen = rollouts > 0
+    settled = seen & ((successes == 0) | (successes == rollouts))
     rate, guess = successes[seen] / rollouts[seen], p[seen]
     safe = np.clip(guess, 1e-4, 1 - 1e-4)
     return {
@@ -309,7 +319,8 @@ def _batch_metrics(proposal: Proposal, successes: FloatArray, rollouts: FloatArr
         "counts/mean": float(counts.mean()),
         "counts/max": float(counts.max()),
         "variance_ratio/predicted": proposal.allocation.variance_ratio,
-        "zero_advantage_rollouts": float(counts[settled].sum() / counts.sum()),
+        "zero_advantage_rollouts": _ratio(float(counts[settled].sum()), float(counts[seen].sum())),
+        "unscorable": float(1 - rollouts.sum() / counts.sum()),
         "brier": _mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2),
         "log_loss": _mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe)),
     }

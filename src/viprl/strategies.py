@@ -132,20 +132,22 @@ class Strategy:
     def review(self, proposal: Proposal, successes: np.ndarray, rollouts: np.ndarray, estimator: Estimator) -> None:
         """Tell the guard what the proposal would have bought, given the outcomes of the batch."""
         if self.guard is not None:
-            self.guard.observe(
-                proposal.candidates,
-                proposal.prediction.reward_variance,
-                sample_variance(successes, rollouts),
-                estimator,
-            )
+            self.guard.observe(proposal.candidates, sample_variance(successes, rollouts), estimator)
 
     def state_dict(self) -> State:
         return {
+            "model": type(self.predictor).__name__,
             "predictor": self.predictor.state_dict(),
             "guard": self.guard.state_dict() if self.guard is not None else None,
         }
 
     def load_state_dict(self, state: State) -> None:
+        model = type(self.predictor).__name__
+        if state.get("model") != model:
+            raise ValueError(
+                f"the saved state of strategy {self.name!r} belongs to the predictor {state.get('model')}, this "
+                f"version has {model}; delete the state to start prediction afresh"
+            )
         self.predictor.load_state_dict(state["predictor"])
         if self.guard is not None and state["guard"] is not None:
             self.guard.load_state_dict(state["guard"])

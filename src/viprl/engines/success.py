@@ -34,7 +34,7 @@ class SuccessSource:
         if success is None:
             if len(reward_functions) > 1:
                 raise ValueError(f"with {len(reward_functions)} reward functions it is open what success is; {_HOW}")
-            if not hasattr(reward_functions[0], "__name__"):
+            if any(isinstance(function, str) or hasattr(function, "parameters") for function in reward_functions):
                 raise ValueError(f"a reward model gives continuous rewards, so it is open what success is; {_HOW}")
         elif callable(success) or isinstance(success, int | float):
             self.rule = success

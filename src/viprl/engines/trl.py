@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ try:
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import RepeatSampler, get_config_model_id
-except ImportError as error:
+except (ImportError, RuntimeError) as error:  # transformers wraps a missing package in a RuntimeError
     raise ImportError(f'viprl.engines.trl needs TRL: pip install "viprl[trl]" ({error})') from error
 
 from viprl.advantages import group_advantages, group_index, group_std, prompt_scale
@@ -59,6 +60,11 @@ OVERRIDDEN = (
 
 
 _Host: Any = object  # at run time nothing; to a type checker "some trainer", whose attributes it cannot know
+
+
+_SCALED = (
+    "{} rescales the advantages of each batch by their own spread, which the prompt weights and the variance law ignore"
+)
 
 
 @dataclass
@@ -124,12 +130,18 @@ class VIPOptions(_Host):
                 f"vip_estimator is {self.vip_estimator!r}; {type(self).__name__} takes {' or '.join(self.estimators)}"
             )
         prompt_scale([1], self.vip_prompt_weighting)  # type: ignore[arg-type]
+        if isinstance(self.vip_shadow, str):
+            self.vip_shadow = [self.vip_shadow]
         for name in [self.vip_strategy, *(self.vip_shadow or [])]:
             preset(name)
-        if self.vip_id_column is None and options.generation_batch_size % options.num_generations:
-            return  # TRL itself reports this one
-        prompts = options.generation_batch_size // options.num_generations
-        spec = Budget.check(prompts, options.generation_batch_size, self.vip_low, self.vip_high, self.vip_estimator)
+        try:
+            prompts = options.generation_batch_size // options.num_generations
+            spec = Budget.check(prompts, options.generation_batch_size, self.vip_low, self.vip_high, self.vip_estimator)
+        except ValueError as error:
+            raise ValueError(
+                f"vip_low={self.vip_low}, vip_high={self.vip_high}, num_generations={options.num_generations}, "
+                f"generation_batch_size={options.generation_batch_size}: {error}"
+            ) from error
         self.vip_low = int(spec.low[0])
 
     def _default_estimator(self) -> str:
@@ -153,6 +165,18 @@ class VIPGRPOConfig(VIPOptions, GRPOConfig):
 
     estimators: ClassVar[tuple[str, ...]] = ("rloo", "dr_grpo", "grpo")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale_rewards not in ("none", "group", "batch"):
+            raise ValueError(f"scale_rewards is {self.scale_rewards!r}; expected 'none', 'group' or 'batch'")
+        if (self.vip_estimator == "grpo") != (self.scale_rewards == "group"):
+            raise ValueError(
+                f"vip_estimator={self.vip_estimator!r} and scale_rewards={self.scale_rewards!r} contradict each other: "
+                "'grpo' is the division by the group's standard deviation, scale_rewards='group'"
+            )
+        if self.scale_rewards == "batch":
+            warnings.warn(_SCALED.format("scale_rewards='batch'"), stacklevel=2)
+
     def _default_estimator(self) -> str:
         if self.scale_rewards in ("group", True):
             return "grpo"
@@ -164,6 +188,11 @@ class VIPRLOOConfig(VIPOptions, RLOOConfig):
     """`trl.RLOOConfig` with VIP's options."""
 
     estimators: ClassVar[tuple[str, ...]] = ("rloo",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalize_advantages:
+            warnings.warn(_SCALED.format("normalize_advantages=True"), stacklevel=2)
 
 
 class EpochSampler(RepeatSampler):
@@ -233,16 +262,44 @@ class VIPTrainer(_Host):
                 "multi_objective_aggregation='normalize_then_sum' normalises each reward within groups of one size; "
                 "VIP needs 'sum_then_normalize'"
             )
-        functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+        several = isinstance(reward_funcs, list | tuple)
+        functions = list(reward_funcs) if several else [] if reward_funcs is None else [reward_funcs]
         self._vip_success = SuccessSource(args.vip_success, functions)
         self._vip_round: _Round | None = None
+        self._vip_first = True
         self.vip_batch: Groups | None = None
         self.vip_listeners: list[Callable[[Groups], None]] = []
         self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
         super().__init__(model, reward_funcs, args, *rest, **more)
         self._vip_success.bind(self.reward_func_names)
+        self._vip_check_data()
         if args.vip_register_pool and self.accelerator.is_main_process:
             self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
+
+    def _vip_check_data(self) -> None:
+        """What a dataset of known size and columns can be told before the first step."""
+        data, args = self.train_dataset, self.args
+        columns = getattr(data, "column_names", None)
+        if columns and args.vip_id_column is not None and args.vip_id_column not in columns:
+            raise ValueError(f"vip_id_column is {args.vip_id_column!r}, but the dataset has {', '.join(columns)}")
+        if columns and "prompt" not in columns and getattr(self, "environment_factories", None) is None:
+            raise ValueError(f"the dataset has the columns {', '.join(columns)}, but no `prompt`; rename one")
+        prompts = args.generation_batch_size // self.num_generations
+        if hasattr(data, "__len__") and len(data) < prompts:
+            raise ValueError(
+                f"the dataset holds {len(data)} prompts, but a generation batch takes {prompts} (generation_batch_size "
+                f"{args.generation_batch_size} / num_generations {self.num_generations}); nothing would be trained"
+            )
+
+    def _vip_check_rewards(self, observation: Observation, rewards: list[list[float]]) -> None:
+        """A first batch in which no reward can be read is a set-up that was never clear; later ones only warn."""
+        first, self._vip_first = self._vip_first, False
+        total = sum(map(len, rewards))
+        if first and observation.rollouts.sum() == 0 and self.vip.strange_rewards >= total > 0:
+            raise ValueError(
+                f"all {total} rewards of the first batch are neither 0/1 nor -1/+1 (the first is {rewards[0][0]}), so "
+                "it is open what success is; set vip_success, for example vip_success='0.5', a threshold on the total"
+            )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not self.model.training:
@@ -338,6 +395,7 @@ class VIPTrainer(_Host):
         if self.accelerator.is_main_process:
             outcomes = self._vip_success.values(per_function, total)
             observation = self.vip.observe(prompts, [group.tolist() for group in np.split(outcomes, ends)])
+            self._vip_check_rewards(observation, by_prompt)
             for name, value in self.vip.metrics().items():
                 metrics[f"vip/{name}"].append(value)
         self.vip_batch = Groups(prompts, current.counts, by_prompt, advantages, observation)

@@ -6,6 +6,7 @@ stopped. The trainings are plain `viprl train` runs in processes of their own, e
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -65,6 +66,9 @@ class Place:
 
 def run(out: Path, *, seeds: int = 1, jobs: int = 2, settings: Settings | None = None) -> Path:
     """All stages; returns the path of the report. Raises ValueError where the folder holds another run."""
+    for module, extra in (("trl", "trl"), ("sentence_transformers", "minilm"), ("matplotlib", "report")):
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f'the quickstart needs {module}: pip install "viprl[{extra}]"')
     settings = settings or Settings()
     place = Place(out)
     began = time.monotonic()

@@ -69,7 +69,9 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        raise ConfigError(f"{path} is not valid YAML: {line}{getattr(error, 'problem', error)}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds {type(raw).__name__}; expected `key: value` lines such as `model: my-model`")
     return parse_config({**raw, **(overrides or {})}, str(path))
@@ -114,11 +116,23 @@ def config_class(algorithm: str) -> Any:
 def trainer_config(config: RunConfig) -> Any:
     """The trainer's config object. Budgets that cannot be met are refused here, with the config's own words."""
     defaults = {"report_to": [], "logging_steps": 1, "save_only_model": False}
-    options = {**defaults, **config.trainer}
+    options = {**defaults, **{key: _number(config, key, value) for key, value in config.trainer.items()}}
     try:
         return config_class(config.algorithm)(output_dir=config.output_dir, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"the trainer options cannot be used: {error}") from error
+
+
+def _number(config: RunConfig, key: str, value: Any) -> Any:
+    """YAML reads 1e-6 as a text; where the option is a number, so is the value."""
+    kind = next(str(f.type) for f in fields(config_class(config.algorithm)) if f.name == key)
+    for name, convert in (("int", int), ("float", float)):
+        if isinstance(value, str) and name in kind and "str" not in kind and not (name == "int" and "float" in kind):
+            try:
+                return convert(value)
+            except ValueError:
+                raise ConfigError(f"{key} is {value!r}; expected a number") from None
+    return value
 
 
 def _meaning(key: str) -> str:
@@ -132,4 +146,4 @@ def _meaning(key: str) -> str:
 def _closest(key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, sorted(known), n=2)
     hint = f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
-    return hint or "; `viprl train --help` says where the options are listed"
+    return hint or "; the keys are those of docs/train.md and all options of VIPRLOOConfig or VIPGRPOConfig"

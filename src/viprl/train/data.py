@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def _read(source: str, split: str, subset: str | None) -> Any:
         if not path.is_file():
             raise ValueError(f"{source}: no such file")
         reader: Any = Dataset.from_parquet if READERS[path.suffix] == "parquet" else Dataset.from_json
-        return reader(str(path))
+        try:
+            return reader(str(path))
+        except Exception as error:  # the reader's own message names neither file nor line
+            raise ValueError(f"{source} cannot be read: {_first_bad_line(path) or error}") from error
     try:
         return load_dataset(source, subset, split=split)
     except Exception as error:  # the hub fails in many ways; the mend is the same
@@ -58,3 +62,17 @@ def _read(source: str, split: str, subset: str | None) -> Any:
             f"{source!r} is neither a file (.jsonl, .json, .parquet, .jsonl.gz), a folder, nor a dataset that the hub "
             f"gives out ({type(error).__name__}: {error})"
         ) from error
+
+
+def _first_bad_line(path: Path) -> str | None:
+    """Which line of a JSON-lines file is no JSON object, None where that is not the trouble."""
+    if path.suffix not in (".jsonl", ".json"):
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                if line.strip() and not isinstance(json.loads(line), dict):
+                    return f"line {number} is no JSON object"
+            except ValueError as error:
+                return f"line {number} is not valid JSON ({error})"
+    return None

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
+from viprl.engines.success import SuccessSource
+from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer, vip_from_config
 from viprl.lab.runlog import RunLog, write_text
+from viprl.state import StateError
 from viprl.train.config import ConfigError, RunConfig, trainer_config
 from viprl.train.data import load_prompts
 
@@ -53,6 +55,18 @@ def prepare(config: RunConfig) -> tuple[Any, Any, Any]:
             f"{config.dataset} holds {len(dataset)} prompts, but a generation batch takes {prompts} "
             f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations})"
         )
+    if args.vip_id_column is not None and args.vip_id_column not in dataset.column_names:
+        raise ConfigError(f"vip_id_column is `{args.vip_id_column}`, but {config.dataset} has no such column")
+    try:
+        vip_from_config(args, SuccessSource(args.vip_success, config.rewards()))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    try:
+        AutoConfig.from_pretrained(config.model)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"model {config.model!r} is neither a model folder nor found on the hub: {reason}") from error
+    resume_point(Path(config.output_dir), config)
     return args, dataset, held_out
 
 
@@ -61,11 +75,14 @@ def train(config: RunConfig) -> Path:
     args, dataset, held_out = prepare(config)
     folder = Path(config.output_dir)
     with _only_writer(folder):
-        checkpoint = _claim(folder, config)
+        checkpoint = resume_point(folder, config)
+        if checkpoint is not None and 0 < args.max_steps <= int(checkpoint.name.rpartition("-")[2]):
+            logger.warning("%s is finished (%d steps); raise max_steps to go on", folder, args.max_steps)
+            return folder
         return _train(config, args, dataset, held_out, folder, checkpoint)
 
 
-def _train(config: RunConfig, args: Any, dataset: Any, held_out: Any, folder: Path, checkpoint: str | None) -> Path:
+def _train(config: RunConfig, args: Any, dataset: Any, held_out: Any, folder: Path, checkpoint: Path | None) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(config.model, **(args.model_init_kwargs or {}))
     kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
@@ -74,8 +91,12 @@ def _train(config: RunConfig, args: Any, dataset: Any, held_out: Any, folder: Pa
         model, config.rewards(), args, train_dataset=dataset, eval_dataset=held_out, processing_class=tokenizer
     )
     if trainer.is_world_process_zero():
+        write_text(folder / SETTINGS_FILE, yaml.safe_dump(asdict(config), sort_keys=False))
         trainer.add_callback(LogToFolder(trainer, RunLog(folder, strategy=args.vip_strategy, seed=args.seed)))
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except StateError as error:
+        raise ConfigError(f"{error}; or delete {checkpoint} to go on from the checkpoint before it") from error
     trainer.save_model(str(folder / "final"))
     return folder
 
@@ -136,24 +157,21 @@ def _complete(checkpoint: Path) -> bool:
     return True
 
 
-def _claim(folder: Path, config: RunConfig) -> str | None:
-    """Write the settings into a new run folder, or find the checkpoint of the same run in an old one."""
-    settings = asdict(config)
+def resume_point(folder: Path, config: RunConfig) -> Path | None:
+    """The newest checkpoint of the same run in its folder, None for a run that has none yet.
+
+    Raises `ConfigError` where the folder holds another run.
+    """
     file = folder / SETTINGS_FILE
-    if file.exists():
-        earlier = yaml.safe_load(file.read_text(encoding="utf-8"))
-        changed = _differences(earlier, settings)
-        if changed:
-            raise ConfigError(
-                f"{folder} holds a run with other settings ({', '.join(changed)}); choose another output_dir, or "
-                "delete that folder to start again"
-            )
-        checkpoint = last_checkpoint(folder)
-        logger.info("resuming %s from %s", folder, checkpoint or "the start")
-        return None if checkpoint is None else str(checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, yaml.safe_dump(settings, sort_keys=False))
-    return None
+    if not file.exists():
+        return None
+    changed = _differences(yaml.safe_load(file.read_text(encoding="utf-8")), asdict(config))
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({', '.join(changed)}); choose another output_dir, or delete "
+            "that folder to start again"
+        )
+    return last_checkpoint(folder)
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
