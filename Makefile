@@ -18,6 +18,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+bench: $(READY)
+	$(BIN)/python benchmarks/step_cost.py $(ARGS)
+
 # torch comes first and alone, so that no other package draws in a build with CUDA. Debian's Python has no ensurepip
 # without python3-venv; then its pip fills the environment.
 $(READY): requirements.lock pyproject.toml

@@ -77,7 +77,7 @@ class StateSpace(Predictor):
         self._histograms = np.zeros((len(SCORES), len(GRID)))
 
     def predict(self, batch: Batch) -> Prediction:
-        belief = self._drifted(self._before(batch), self._index.find(batch.keys) >= 0)
+        belief = self._drifted(self._before(batch, self._scores(batch)), self._index.find(batch.keys) >= 0)
         return Prediction(belief @ self._p, belief @ (self._p * (1 - self._p)))
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
@@ -85,7 +85,8 @@ class StateSpace(Predictor):
         if not seen.any():
             return
         batch, k, n = batch.select(seen), successes[seen, None], rollouts[seen, None]
-        score, before = self._scores(batch), self._before(batch)
+        score = self._scores(batch)
+        before = self._before(batch, score)
         rows = self._index.find(batch.keys)
         known = rows >= 0
         likelihood = k * self._log_p + (n - k) * self._log_q
@@ -124,11 +125,11 @@ class StateSpace(Predictor):
         if self.text is not None:
             self.text.load_state_dict(state["text"])
 
-    def _before(self, batch: Batch) -> FloatArray:
+    def _before(self, batch: Batch, score: FloatArray) -> FloatArray:
         """[Q, G] belief at the last visit, under the prior that the text suggests now; for new prompts that prior."""
         rows = self._index.find(batch.keys)
         known = rows >= 0
-        belief = self._prior(self._scores(batch))
+        belief = self._prior(score)
         if known.any():
             exchanged = self._belief[rows[known]] * belief[known] / self._prior(self._score[rows[known]])
             belief[known] = _normalised(exchanged)
@@ -141,7 +142,7 @@ class StateSpace(Predictor):
 
     def _weigh_walks(self, belief: FloatArray, likelihood: FloatArray) -> None:
         """Add to each candidate's weight how well it predicted the outcomes of prompts seen before."""
-        predicted = np.einsum("qg,cgh,qh->cq", belief, self._walks, likelihood, optimize=True)
+        predicted = (belief.T * (self._walks @ likelihood.T)).sum(axis=1)  # [c, Q]
         self._log_weights = self.memory * self._log_weights + np.log(np.maximum(predicted, 1e-300)).sum(axis=1)
         self._log_weights -= self._log_weights.max()
 

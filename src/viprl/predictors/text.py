@@ -12,7 +12,7 @@ since they share what is that prompt's own (the variance of a beta-binomial).
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.special import expit
 
 from viprl.predictors.protocol import State
@@ -34,7 +34,8 @@ class TextRegression:
         if features is None or self._mean is None or self._precision is None:
             return np.full(prompts, 0.5)
         x = self._design(features)
-        variance = np.einsum("qd,dq->q", x, cho_solve(cho_factor(self._precision, lower=True), x.T))
+        white = solve_triangular(cholesky(self._precision, lower=True), x.T, lower=True)
+        variance = (white * white).sum(axis=0)  # x^T precision^-1 x
         return np.clip(expit(x @ self._mean / np.sqrt(1 + np.pi / 8 * variance)), 1e-3, 1 - 1e-3)
 
     def observe(self, features: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> None:
