@@ -123,15 +123,6 @@ def test_corpus_shows_each_cell_its_share_of_right_answers() -> None:
         assert abs(np.mean(seen) - share) <= 4 * np.sqrt(share * (1 - share) / len(seen)) + 1e-12
 
 
-def test_success_reward_wants_the_exact_answer_as_text_or_conversation() -> None:
-    completions = ["a b", " a b ", "a b c", "", [{"role": "assistant", "content": "a b"}]]
-    rewards = tasks.success_reward(prompts=["?"] * 5, completions=completions, solution=["a b"] * 5, trainer_state=None)
-    assert rewards == [1.0, 1.0, 0.0, 0.0, 1.0]
-
-
-# ---- tokenizer and model --------------------------------------------------------------------------------------------
-
-
 def test_tokenizer_knows_every_word_and_decodes_to_the_solution(tokenizer) -> None:  # type: ignore[no-untyped-def]
     assert 60 <= len(tokenizer) <= 90 and tokenizer.padding_side == "left"
     for p in tasks.sample_problems(300, np.random.default_rng(0)):

@@ -249,21 +249,3 @@ def supervised_corpus(n: int, rng: np.random.Generator) -> list[tuple[str, str]]
         right = rng.random() < KINDS[kind].right_share(length)
         pairs.append((problem.prompt, problem.solution if right else mistake))
     return pairs
-
-
-def success_reward(
-    prompts: Sequence[object], completions: Sequence[object], solution: Sequence[str], **_: object
-) -> list[float]:
-    """1.0 where the completion is exactly the solution, else 0.0 (a reward function as TRL calls it).
-
-    A completion is text, or a conversation (list of messages) whose last message holds the text.
-    """
-    return [float(_text(c).split() == s.split()) for c, s in zip(completions, solution, strict=True)]
-
-
-def _text(completion: object) -> str:
-    if isinstance(completion, str):
-        return completion
-    if isinstance(completion, list) and completion and isinstance(completion[-1], Mapping):
-        return str(completion[-1].get("content") or "")
-    raise TypeError(f"a completion must be text or a list of messages, got {type(completion).__name__}")
