@@ -43,14 +43,15 @@ def stream(predictor, p_of_visit, visits, n, rng, features=None, size=64):
 class TestWalks:
     @pytest.mark.parametrize(("variance", "trend"), STEADY)
     def test_steady_walks_have_their_mean_and_variance(self, variance, trend):
+        """Where the variance is too small to carry the trend, nobody steps back and half of the trend remains."""
         walk = _walk(variance, trend, np.ones(len(GRID)))
-        middle = len(GRID) // 2
+        middle, gap = len(GRID) // 2, GRID[1] - GRID[0]
         move = GRID - GRID[middle]
         np.testing.assert_allclose(walk.sum(axis=1), 1)
         assert (walk >= -1e-15).all()
-        assert walk[middle] @ move == pytest.approx(
-            trend if variance / 0.36 >= abs(trend) / 0.6 else walk[middle] @ move
-        )
+        carried = variance / gap >= abs(trend)
+        expected = trend if carried else np.sign(trend) * (abs(trend) + variance / gap) / 2
+        assert walk[middle] @ move == pytest.approx(expected, rel=1e-6, abs=1e-12)
         if variance >= 0.1:
             spread = walk[middle] @ move**2 - (walk[middle] @ move) ** 2
             assert spread == pytest.approx(variance, rel=0.15)

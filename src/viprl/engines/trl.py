@@ -272,7 +272,7 @@ class VIPTrainer(_Host):
         return total
 
     def _vip_advantages(self, rewards: FloatArray, counts: list[int]) -> FloatArray:
-        """[C] advantages by the configured estimator, before the prompt weights."""
+        """[C] advantages by the configured estimator, before the prompt weights; each trainer below has its own."""
         raise NotImplementedError
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:

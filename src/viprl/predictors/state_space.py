@@ -160,7 +160,7 @@ class StateSpace(Predictor):
 
 def _walk(variance: float, trend: float, rate: FloatArray) -> FloatArray:
     """[G, G] one visit's transition: steps to neighbouring points, of mean `trend` and variance `variance`, both times
-    `rate` [G]."""
+    `rate` [G]. Where the variance is too small to carry the trend, nobody steps back and half of the trend remains."""
     gap = GRID[1] - GRID[0]
     steps = max(1, int(np.ceil((variance / gap**2 + abs(trend) / gap) / 0.9)))
     spread, shift = rate * variance / steps / (2 * gap**2), rate * trend / steps / (2 * gap)
