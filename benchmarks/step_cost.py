@@ -1,108 +1,169 @@
-"""Cost of a step, predict + allocate + observe at Q = 512 and C = 8Q, against the number of prompts seen so far.
+"""What a step costs: predict, allocate and observe at Q = 512 and C = 8Q, against the number of prompts seen so far.
 
-usage: python benchmarks/step_cost.py [--pools 1000,10000,100000,1000000] [--steps 10]
+usage: python benchmarks/step_cost.py [--pools 1000,10000,100000,1000000] [--steps 40] [--rivals 1000,2000,10000]
+                                      [--stability 10000] [--json OUT]
 
-Embeddings are synthetic (unit vectors of 386 columns), made when needed as a memory-mapped file would deliver them. In
-one run beside the default: the published recursion, and scikit-learn's Gaussian process refitted to all prompts seen.
-Prints medians with the quartiles; memory is the growth of the process since before the pool was seen.
+Prompts, embeddings and outcomes are synthetic; the embeddings lie in a memory-mapped float16 file, as real ones do. In
+one run beside the default: the published recursion, and Gaussian processes of scikit-learn and GPyTorch. Then ten
+thousand steps of the default: does anything drift apart? An empty list or 0 leaves a part out. Wall-clock times on a
+busy machine say more about the machine, so the processor time of the process stands beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import time
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import measure
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from viprl.allocation import Budget
-from viprl.predictors.protocol import Batch
-from viprl.strategies import Strategy
-from viprl.variance import get_estimator
-
-Q, COLUMNS = 512, 386
-DENSE_LIMIT, REFIT_LIMIT = 20_000, 2_000
-"""Pools above which the published recursion, and the refitted process, take minutes or do not fit in memory."""
-
-
-def prompts(rows: np.ndarray) -> Batch:
-    """Keys and embeddings of rows; the same row always gets the same embedding."""
-    seeds = np.random.default_rng(1).normal(size=(64, COLUMNS))
-    mix = np.stack([np.sin((rows + 1.0) * (k + 1.7)) for k in range(64)], axis=1) @ seeds
-    return Batch(tuple(map(str, rows)), mix / np.linalg.norm(mix, axis=1, keepdims=True))
+HERE = Path(__file__).parent
+console = Console()
 
 
-def outcomes(rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    p = 0.5 + 0.5 * np.sin(rows * 12.9898)
-    return rng.binomial(8, p).astype(float), np.full(len(rows), 8.0)
+def worker(script: str, *arguments: object) -> dict[str, Any]:
+    """The JSON of a script in a fresh process: memory and threads of one do not touch the next."""
+    command = [sys.executable, str(HERE / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def filled(name: str, pool: int, rng: np.random.Generator) -> Strategy:
-    strategy = Strategy(name)
-    for start in range(0, pool, 4096):
-        rows = np.arange(start, min(start + 4096, pool))
-        strategy.predictor.observe(prompts(rows), *outcomes(rows, rng))
-    return strategy
+def spread(times: dict[str, float]) -> list[str]:
+    return [
+        f"{times['median']:.1f}  ({times['q25']:.1f} to {times['q75']:.1f})",
+        f"{times['min']:.1f}",
+        f"{times['cpu_median']:.1f}",
+        f"{times['cpu_min']:.1f}",
+    ]
 
 
-def one_step(strategy: Strategy, pool: int, spec: Budget, rng: np.random.Generator) -> dict[str, float]:
-    rows = rng.choice(pool, Q, replace=False)
-    batch, everyone = prompts(rows), np.arange(Q)
-    k, n = outcomes(rows, rng)
-    began = time.perf_counter()
-    proposal = strategy.propose(batch, everyone, spec, seed=0)
-    proposed = time.perf_counter()
-    strategy.review(proposal, k, n, get_estimator("rloo"))
-    strategy.predictor.observe(batch, k, n)
-    return {"propose": proposed - began, "observe": time.perf_counter() - proposed}
+def table(title: str, *columns: str) -> Table:
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right")
+    return made
 
 
-def refit(pool: int, rng: np.random.Generator) -> Callable[[], None]:
-    """scikit-learn's exact process on the clipped logits of all prompts seen, fixed kernel."""
-    from scipy.special import logit
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF
-
-    rows = np.arange(pool)
-    k, n = outcomes(rows, rng)
-    x, y = prompts(rows).features, logit(np.clip(k / n, 0.05, 0.95))
-    asked = prompts(rng.choice(pool, Q, replace=False)).features
-    return lambda: GaussianProcessRegressor(RBF(1.0), alpha=1e-4, optimizer=None).fit(x, y).predict(asked)
+def show_noise(noise: dict[str, float]) -> None:
+    console.print(
+        f"Machine: {noise['cores']:.0f} cores, load {noise['load']:.1f}. The same piece of work, 400 times: "
+        f"least {noise['min']:.2f} ms, median {noise['median']:.2f}, 90 % below {noise['p90']:.2f}."
+    )
 
 
-def report(name: str, pool: int, seconds: list[float], note: str = "") -> None:
-    low, middle, high = 1e3 * np.percentile(seconds, [25, 50, 75])
-    print(f"{name:<28} pool {pool:>9,}   {middle:8.1f} ms  [{low:.1f}, {high:.1f}]   {note}", flush=True)
+def show_pools(rows: list[dict[str, Any]]) -> None:
+    found = table(
+        "viprl.VIP, strategy default, milliseconds a step",
+        "prompts seen", "median (quartiles)", "least", "processor: median", "least",
+        "allocate", "observe", "memory MB", "of it prompts",
+    )  # fmt: skip
+    for row in rows:
+        if "failed" in row:
+            found.add_row(row["label"], *row["failed"])
+            continue
+        memory = row["megabytes"]
+        found.add_row(
+            row["label"],
+            *spread(row["milliseconds"]),
+            f"{row['halves']['allocate']:.1f}",
+            f"{row['halves']['observe']:.1f}",
+            f"{memory['peak']:.0f}",
+            f"{memory['peak'] - memory['start']:.0f}",
+        )
+    console.print(found)
+    whole = [row for row in rows if "parts" in row and "algebra" not in row["label"]]
+    if whole:
+        row = whole[min(1, len(whole) - 1)]
+        total = sum(row["parts"].values())
+        shares = table(f"Where the time goes, {row['label']} prompts", "part", "share")
+        for part, value in sorted(row["parts"].items(), key=lambda item: -item[1]):
+            shares.add_row(part, f"{value / total:.0%}")
+        console.print(shares)
 
 
-def memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def show_rivals(found: list[dict[str, Any]]) -> None:
+    rivals = table(
+        "Predict and learn only, no allocation, milliseconds",
+        "prompts seen, method", "median (quartiles)", "least", "processor: median", "least", "ratio (processor, least)",
+    )  # fmt: skip
+    for result in found:
+        if "failed" in result:
+            rivals.add_row(*result["failed"])
+            continue
+        ours = result["rivals"]["default"]["cpu_min"]
+        for name, times in result["rivals"].items():
+            label = f"{result['pool']:,}  {name}"
+            if isinstance(times, str):
+                rivals.add_row(label, times)
+            else:
+                rivals.add_row(label, *spread(times), f"{times['cpu_min'] / ours:.1f}")
+    console.print(rivals)
+
+
+def show_stability(found: dict[str, Any]) -> None:
+    if "failed" in found:
+        console.print("stability:", *found["failed"])
+        return
+    health = table(
+        f"After many steps of {found['batch']} prompts out of {found['pool']:,}",
+        "steps", "variant", "asymmetry", "least eigenvalue", "condition", "belief sums off by", "histogram off by",
+        "least weight", "largest difference of weights",
+    )  # fmt: skip
+    for step, variants in found["at"].items():
+        for name, row in variants.items():
+            health.add_row(
+                f"{int(step):,}", name, f"{row['asymmetry']:.0e}", f"{row['smallest_eigenvalue']:.4f}",
+                f"{row['condition']:.0f}", f"{row['belief_sum_error']:.0e}", f"{row['histogram_error']:.0e}",
+                f"{row['smallest_weight']:.1e}", f"{row['apart']:.1e}",
+            )  # fmt: skip
+    console.print(health)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pools", default="1000,10000,100000,1000000")
-    parser.add_argument("--steps", type=int, default=10)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pools", type=numbers, default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rivals", type=numbers, default=[1_000, 2_000, 10_000])
+    parser.add_argument("--stability", type=int, default=10_000)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    spec = Budget.check(Q, 8 * Q, 2, 48, "rloo")
-    for pool in map(int, arguments.pools.split(",")):
-        for name in ("default", "paper"):
-            if name == "paper" and pool > DENSE_LIMIT:
-                continue
-            rng, before = np.random.default_rng(0), memory()
-            strategy = filled(name, pool, rng)
-            one_step(strategy, pool, spec, rng)  # the first one pays for what is built once
-            parts = [one_step(strategy, pool, spec, rng) for _ in range(arguments.steps)]
-            split = ", ".join(f"{key} {1e3 * np.median([p[key] for p in parts]):.1f}" for key in parts[0])
-            report(name, pool, [sum(p.values()) for p in parts], f"({split}; +{memory() - before:.0f} MiB)")
-        if pool <= REFIT_LIMIT:
-            step, seconds = refit(pool, np.random.default_rng(0)), []
-            for _ in range(3):
-                began = time.perf_counter()
-                step()
-                seconds.append(time.perf_counter() - began)
-            report("scikit-learn GP, refitted", pool, seconds)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    results: dict[str, Any] = {"noise": measure.noise(), "pools": [], "rivals": [], "stability": None}
+    show_noise(results["noise"])
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("")
+        for pool in arguments.pools:
+            progress.update(task, description=f"a pool of {pool:,} prompts")
+            row = worker("pool.py", pool, "--steps", arguments.steps)
+            results["pools"].append(row | {"label": f"{pool:,}"})
+        if arguments.pools:
+            pool = arguments.pools[min(1, len(arguments.pools) - 1)]
+            row = worker("pool.py", pool, "--steps", arguments.steps, "--free-threads")
+            results["pools"].append(row | {"label": f"{pool:,}, algebra on all cores"})
+            show_pools(results["pools"])
+        for pool in arguments.rivals:
+            progress.update(task, description=f"other methods, {pool:,} prompts")
+            results["rivals"].append(worker("rivals.py", pool))
+        if arguments.rivals:
+            show_rivals(results["rivals"])
+        if arguments.stability:
+            progress.update(task, description=f"{arguments.stability:,} steps")
+            results["stability"] = worker("stability.py", "--steps", arguments.stability)
+            show_stability(results["stability"])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -322,10 +322,10 @@ class TestGuard:
 
     def test_mixtures_go_from_the_prediction_to_uniform(self) -> None:
         prediction = Prediction(np.full(4, 0.5), np.array([0.0, 0.1, 0.2, 0.1]))
-        np.testing.assert_allclose(mixed(prediction, 0.0).reward_variance, prediction.reward_variance)
-        np.testing.assert_allclose(mixed(prediction, 0.5).reward_variance, [0.05, 0.1, 0.15, 0.1])
-        np.testing.assert_allclose(mixed(prediction, 1.0).reward_variance, 0.1)
-        np.testing.assert_array_equal(exact_counts(mixed(prediction, 1.0).reward_variance, Budget.check(
+        np.testing.assert_allclose(mixed(prediction, 0.0).weight, prediction.reward_variance)
+        np.testing.assert_allclose(mixed(prediction, 0.5).weight, [0.05, 0.1, 0.15, 0.1])
+        np.testing.assert_allclose(mixed(prediction, 1.0).weight, 0.1)
+        np.testing.assert_array_equal(exact_counts(mixed(prediction, 1.0).weight, Budget.check(
             4, 32, 2, 16, "rloo"), np.random.default_rng(0)), 8)  # fmt: skip
         assert SHARES[0] == 0
         assert SHARES[-1] == 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib.util
+import math
 import multiprocessing
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -22,6 +24,7 @@ import pytest
 
 from viprl.encoders import Concatenated, Custom, Length, MiniLM, resolve
 from viprl.features import FeatureCache, Features, default_folder
+from viprl.vectorfile import VectorFile
 
 TEXTS = [f"prompt {number}" for number in range(12)]
 
@@ -40,8 +43,22 @@ class Toy:
         return np.array(rows).astype(np.float32)
 
 
-def fresh(texts: list[str], salt: str = "") -> np.ndarray:
-    return Toy(salt).encode(texts).astype(np.float64)
+def rounded(vectors: np.ndarray) -> np.ndarray:
+    """What the cache keeps of vectors: float16, relative to a power of two for each."""
+    rows = []
+    for row in vectors.astype(np.float64):
+        scale = 2.0 ** math.frexp(max(map(abs, row)))[1]
+        rows.append((row / scale).astype(np.float16).astype(np.float64) * scale)
+    return np.array(rows)
+
+
+def fresh(texts: list[str], salt: str = "", columns: int = 4) -> np.ndarray:
+    return rounded(Toy(salt, columns).encode(texts))
+
+
+def keys_file(folder: Path) -> Path:
+    (file,) = folder.glob("*.keys")
+    return file
 
 
 class TestLength:
@@ -166,7 +183,7 @@ class TestCache:
             np.testing.assert_array_equal(found, fresh(texts))
             assert found.dtype == np.float64
         assert len(toy.asked) == len(set(toy.asked)) == len(TEXTS) + 4
-        assert (tmp_path / "features.sqlite").exists() == on_disk
+        assert sorted(file.suffix for file in tmp_path.iterdir()) == [".keys", ".vectors"] * on_disk
 
     def test_a_later_process_encodes_nothing(self, tmp_path: Path) -> None:
         FeatureCache(Toy(), tmp_path)(TEXTS[:9])
@@ -218,7 +235,7 @@ class TestCache:
 
     def test_vectors_that_change_their_length(self, tmp_path: Path) -> None:
         FeatureCache(Toy(columns=4), tmp_path)(TEXTS[:2])
-        with pytest.raises(ValueError, match="different lengths; an encoder that changes needs another name"):
+        with pytest.raises(ValueError, match="4 columns so far, 5 now; an encoder that changes needs another name"):
             FeatureCache(Toy(columns=5), tmp_path)(TEXTS)
 
     def test_default_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,12 +246,34 @@ class TestCache:
         assert default_folder() == Path("/home/somebody/.cache/viprl/features")
 
 
-class TestDamage:
-    """Whatever happens to the file, the vectors are right; what had to be computed again is said."""
+class TestPrecision:
+    @pytest.mark.parametrize("on_disk", [False, True])
+    def test_any_finite_vector_is_kept_to_eleven_binary_digits(self, tmp_path: Path, on_disk: bool) -> None:
+        rng = np.random.default_rng(0)
+        exact = rng.normal(size=(6, 50)).astype(np.float32)
+        exact *= np.array([1, 1e-30, 1e30, 0, 70_000, 2**-8], dtype=np.float32)[:, None]
 
-    def filled(self, tmp_path: Path) -> Path:
-        FeatureCache(Toy(columns=100), tmp_path)(TEXTS * 1)
-        return tmp_path / "features.sqlite"
+        def encode(texts: list[str]) -> np.ndarray:
+            return exact[[int(text) for text in texts]]
+
+        encode.name = "scales"  # type: ignore[attr-defined]
+        found = FeatureCache(Custom(encode), tmp_path if on_disk else None)(list("012345"))
+        largest = np.abs(exact).max(axis=1, keepdims=True)
+        assert (np.abs(found - exact) <= 2.0**-11 * largest).all()
+        np.testing.assert_array_equal(found, rounded(exact))
+
+    def test_small_whole_numbers_are_exact(self) -> None:
+        found = FeatureCache(Custom(lambda texts: [[1, 2, 3, -7, 0, 2047] for _ in texts]))(["a"])
+        np.testing.assert_array_equal(found, [[1, 2, 3, -7, 0, 2047]])
+
+
+class TestDamage:
+    """Whatever happens to the files, the vectors are right; what had to be computed again is said."""
+
+    def filled(self, tmp_path: Path) -> tuple[Path, Path]:
+        FeatureCache(Toy(columns=100), tmp_path)(TEXTS)
+        keys = keys_file(tmp_path)
+        return keys, keys.with_suffix(".vectors")
 
     def check(self, folder: Path) -> tuple[list[str], list[str]]:
         """What was encoded again, and the warnings."""
@@ -242,64 +281,98 @@ class TestDamage:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = FeatureCache(toy, folder)(TEXTS)
-        np.testing.assert_array_equal(found, Toy(columns=100).encode(TEXTS))
+        np.testing.assert_array_equal(found, fresh(TEXTS, columns=100))
         return toy.asked, [str(warning.message) for warning in caught]
 
-    def test_cut_off_anywhere(self, tmp_path: Path) -> None:
-        file = self.filled(tmp_path)
-        whole = file.read_bytes()
-        for length in range(0, len(whole), 331):
-            file.write_bytes(whole[:length])
+    def test_keys_cut_off_anywhere(self, tmp_path: Path) -> None:
+        """A writer was killed: nothing to warn about, and the next writer repairs the end."""
+        keys, _ = self.filled(tmp_path)
+        whole = keys.read_bytes()
+        for length in range(len(whole)):
+            keys.write_bytes(whole[:length])
+            left = max(length - 16, 0) // 16
+            assert self.check(tmp_path) == (TEXTS[left:], [])
+            assert keys.read_bytes() == whole
+            assert self.check(tmp_path) == ([], [])
+
+    def test_vectors_cut_off_anywhere(self, tmp_path: Path) -> None:
+        keys, vectors = self.filled(tmp_path)
+        whole = keys.read_bytes(), vectors.read_bytes()
+        for length in range(0, len(whole[1]), 111):
+            keys.write_bytes(whole[0])
+            vectors.write_bytes(whole[1][:length])
+            lost = 12 - length // 208
             asked, said = self.check(tmp_path)
-            assert asked == [] or said or length == 0
+            assert len(asked) == lost
+            assert f"{lost} damaged rows are computed again" in said[0]
+            assert self.check(tmp_path) == ([], [])
 
-    def test_changed_bytes_anywhere(self, tmp_path: Path) -> None:
-        file = self.filled(tmp_path)
-        whole = file.read_bytes()
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_changed_bytes_anywhere(self, tmp_path: Path, which: int) -> None:
+        files = self.filled(tmp_path)
+        whole = [file.read_bytes() for file in files]
         rng = np.random.default_rng(0)
-        recomputed = 0
-        for start in range(0, len(whole), 97):
-            broken = bytearray(whole)
-            broken[start : start + 8] = rng.bytes(8)
-            file.write_bytes(broken)
-            recomputed += len(self.check(tmp_path)[0])
-        assert recomputed > 0
+        for start in range(0, len(whole[which]), 7 if which == 0 else 37):
+            for file, content in zip(files, whole, strict=True):
+                file.write_bytes(content)
+            broken = bytearray(whole[which])
+            broken[start : start + 8] = rng.bytes(len(broken[start : start + 8]))
+            files[which].write_bytes(broken)
+            assert len(self.check(tmp_path)[0]) >= 1
+            assert self.check(tmp_path)[0] == [] or start < 16  # mended, if the header is whole
 
-    def test_a_damaged_row_is_mended(self, tmp_path: Path) -> None:
-        file = self.filled(tmp_path)
-        with sqlite3.connect(file) as database:
-            query = "UPDATE features SET vector = zeroblob(400) WHERE rowid IN (1, 5)"
-            assert database.execute(query).rowcount == 2
-        database.close()
+    def test_rows_under_foreign_keys_are_not_believed(self, tmp_path: Path) -> None:
+        keys, _ = self.filled(tmp_path)
+        content = keys.read_bytes()
+        keys.write_bytes(content[:16] + content[32:48] + content[16:32] + content[48:])
         asked, said = self.check(tmp_path)
-        assert len(asked) == 2
-        assert len(said) == 1
+        assert asked == TEXTS[:2]
         assert "2 damaged rows are computed again" in said[0]
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_one_file_of_the_pair_is_deleted(self, tmp_path: Path, which: int) -> None:
+        self.filled(tmp_path)[which].unlink()
+        assert self.check(tmp_path)[0] == TEXTS
         assert self.check(tmp_path) == ([], [])
 
-    def test_a_row_under_a_foreign_key_is_not_believed(self, tmp_path: Path) -> None:
-        file = self.filled(tmp_path)
-        with sqlite3.connect(file) as database:
-            (one, two) = database.execute("SELECT vector, checksum FROM features LIMIT 2").fetchall()
-            database.execute("UPDATE features SET vector = ?, checksum = ? WHERE vector = ?", (*two, one[0]))
-        database.close()
-        assert len(self.check(tmp_path)[0]) == 1
+    def test_both_are_deleted_while_in_use(self, tmp_path: Path) -> None:
+        toy = Toy()
+        cache = FeatureCache(toy, tmp_path)
+        cache(TEXTS[:6])
+        for file in list(tmp_path.iterdir()):
+            file.unlink()
+        np.testing.assert_array_equal(cache(TEXTS), fresh(TEXTS))
+        later = Toy()
+        np.testing.assert_array_equal(FeatureCache(later, tmp_path)(TEXTS), fresh(TEXTS))
+        assert later.asked == []
 
     def test_something_else_under_its_name(self, tmp_path: Path) -> None:
-        file = tmp_path / "features.sqlite"
-        file.write_text("not a database at all" * 100)
+        keys, _ = self.filled(tmp_path)
+        keys.write_text("not a list of keys at all" * 100)
         asked, said = self.check(tmp_path)
         assert asked == TEXTS
         assert len(said) == 1
         assert "delete it" in said[0]
         assert "VIPRL_CACHE" in said[0]
-        assert str(file) in said[0]
+        assert str(tmp_path) in said[0]
+        assert keys.name in said[0]
+
+    def test_a_disk_that_keeps_nothing(self, tmp_path: Path) -> None:
+        keys, vectors = self.filled(tmp_path)
+        keys.unlink()
+        vectors.unlink()
+        vectors.symlink_to(os.devnull)
+        asked, said = self.check(tmp_path)
+        assert asked == TEXTS
+        assert "going on in memory" in said[0]
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        cache = FeatureCache(Toy(), tmp_path / "file" / "folder")
+        toy = Toy()
+        cache = FeatureCache(toy, tmp_path / "file" / "folder")
         with pytest.warns(RuntimeWarning, match="going on in memory"):
             np.testing.assert_array_equal(cache(TEXTS), fresh(TEXTS))
+        assert toy.asked == TEXTS  # what could not be kept is not computed twice
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             cache(["said once"])
@@ -341,22 +414,41 @@ class TestProcesses:
 
     def test_waits_for_another_writer(self, tmp_path: Path) -> None:
         FeatureCache(Toy(), tmp_path)(TEXTS[:1])
-        other = sqlite3.connect(tmp_path / "features.sqlite", check_same_thread=False)
-        other.execute("BEGIN EXCLUSIVE")
-        release = threading.Timer(0.3, other.rollback)
+        other = keys_file(tmp_path).open("rb")
+        fcntl.flock(other, fcntl.LOCK_EX)
+        release = threading.Timer(0.3, other.close)
         release.start()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             FeatureCache(Toy(), tmp_path)(TEXTS)
         release.join()
-        other.close()
         later = Toy()
         FeatureCache(later, tmp_path)(TEXTS)
         assert later.asked == []
 
+    def test_waits_no_longer_than_patience(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(VectorFile, "PATIENCE", 0.05)
+        FeatureCache(Toy(), tmp_path)(TEXTS[:1])
+        with keys_file(tmp_path).open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.warns(RuntimeWarning, match="another process has held its lock"):
+                np.testing.assert_array_equal(FeatureCache(Toy(), tmp_path)(TEXTS), fresh(TEXTS))
+
+    def test_two_processes_that_embed_the_same_keep_it_once(self, tmp_path: Path) -> None:
+        one, two = FeatureCache(Toy(), tmp_path), FeatureCache(Toy(), tmp_path)
+
+        class Slow(Toy):
+            def encode(self, texts: list[str]) -> np.ndarray:
+                two(texts)  # somebody else is done first
+                return super().encode(texts)
+
+        one.encoder = Slow()
+        np.testing.assert_array_equal(one(TEXTS), fresh(TEXTS))
+        assert keys_file(tmp_path).stat().st_size == 16 * (1 + len(TEXTS))
+
     def test_kill_9_while_writing(self, tmp_path: Path) -> None:
-        FeatureCache(Toy(), tmp_path)(TEXTS)
-        file = tmp_path / "features.sqlite"
+        FeatureCache(Toy(columns=2000), tmp_path)(TEXTS)
+        file = keys_file(tmp_path)
         context = multiprocessing.get_context("fork")
         rng = np.random.default_rng(0)
         for _ in range(20):
@@ -370,15 +462,35 @@ class TestProcesses:
             writer.kill()
             writer.join()
             assert writer.exitcode == -signal.SIGKILL
-            later = Toy()
+            later = Toy(columns=2000)
+            cache = FeatureCache(later, tmp_path)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                np.testing.assert_array_equal(FeatureCache(later, tmp_path)(TEXTS), fresh(TEXTS))
+                np.testing.assert_array_equal(cache(TEXTS), fresh(TEXTS, columns=2000))
             assert later.asked == []
-        with sqlite3.connect(file) as database:
-            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            assert database.execute("SELECT count(*) FROM features").fetchone()[0] > len(TEXTS)
-        database.close()
+            store = cache._store()
+            everything = list(store._rows)
+            assert len(everything) > len(TEXTS)
+            assert store.sound(everything, store.find(everything)).all()
+
+
+class TestMemory:
+    def test_vectors_on_disk_take_none(self, tmp_path: Path) -> None:
+        """5,000 vectors of 4 kB: what Python holds afterwards are the keys."""
+
+        def encode(texts: list[str]) -> np.ndarray:
+            return np.ones((len(texts), 2048), dtype=np.float32)
+
+        encode.name = "ones"  # type: ignore[attr-defined]
+        shared = Features(tmp_path)
+        texts = [str(number) for number in range(5000)]
+        tracemalloc.start()
+        shared.warm(encode, texts)
+        shared(encode, texts[:512])
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert keys_file(tmp_path).with_suffix(".vectors").stat().st_size > 20e6
+        assert held < 300 * len(texts)
 
 
 def constant(value: float, texts: list[str]) -> np.ndarray:
@@ -393,8 +505,10 @@ class TestFeatures:
         assert shared.prepare(toy)
         assert shared.prepare(both)
         np.testing.assert_array_equal(shared(toy, TEXTS), fresh(TEXTS))
-        np.testing.assert_array_equal(shared(both, TEXTS), both.encode(TEXTS))
-        assert toy.asked == [*TEXTS, *TEXTS]  # once by the cache, once by the line above
+        np.testing.assert_array_equal(shared(both, TEXTS)[:, :4], fresh(TEXTS))
+        np.testing.assert_array_equal(shared(both, TEXTS)[:, 4:], Length().encode(TEXTS))
+        shared.warm(both, TEXTS)
+        assert toy.asked == TEXTS
 
     def test_without_features(self) -> None:
         shared = Features()
@@ -503,7 +617,7 @@ class TestMiniLM:
         FeatureCache(minilm, tmp_path)(TEXTS)
         later = MiniLM()
         monkeypatch.setattr(later, "encode", lambda texts: pytest.fail(f"{texts} are in the cache"))
-        np.testing.assert_array_equal(FeatureCache(later, tmp_path)(TEXTS), minilm.encode(TEXTS))
+        np.testing.assert_array_equal(FeatureCache(later, tmp_path)(TEXTS), rounded(minilm.encode(TEXTS)))
 
     def test_with_length_the_embedding_dominates_distances(self, minilm: MiniLM) -> None:
         both = resolve("minilm+length")

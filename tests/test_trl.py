@@ -534,3 +534,59 @@ def test_scaling_that_voids_the_law_warns_or_is_refused(tmp_path):
         VIPGRPOConfig(**options(tmp_path), vip_estimator="rloo", scale_rewards="group")
     with pytest.raises(ValueError, match="expected 'none'"):
         VIPGRPOConfig(**options(tmp_path), scale_rewards="bogus")
+
+
+class Listening(VIP):
+    """Remembers the surprises that the trainer hands over."""
+
+    def observe(self, prompts, rewards, *, surprise=None):
+        self.heard = getattr(self, "heard", [])
+        self.heard.append(None if surprise is None else dict(zip(prompts, surprise, strict=True)))
+        return super().observe(prompts, rewards, surprise=surprise)
+
+
+def surprises_of_rows(model, inputs, tokenizer) -> dict[str, list[float]]:
+    """By prompt, sorted: one forward pass a row, without padding."""
+    found: dict[str, list[float]] = {}
+    columns = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    for prompt, seen, answer, kept in zip(*(inputs[name] for name in columns), strict=True):
+        prompt, answer = prompt[seen.bool()], answer[kept.bool()]
+        with torch.no_grad():
+            logits = model(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1].double()
+        logp = logits.log_softmax(-1).gather(1, answer[:, None]).sum()
+        found.setdefault(tokenizer.decode(prompt), []).append(-float(logp))
+    return {text: sorted(values) for text, values in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("rloo", {}),
+        ("grpo", {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "per_device_train_batch_size": 4}),
+    ],
+)
+def test_vip_hears_how_surprising_each_rollout_was(kind, more, tmp_path):
+    vip = Listening(estimator="rloo" if kind == "rloo" else "dr_grpo", strategy="random", features="none", low=3)
+    trainer = build(kind, tmp_path, vip=vip, learning_rate=0.0, max_steps=1, **more)
+    rows: dict[str, list[float]] = {}
+    inner = trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        for text, values in surprises_of_rows(model, inputs, trainer.processing_class).items():
+            rows.setdefault(text, []).extend(values)
+        return inner(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    trainer.train()
+    (heard,) = trainer.vip.heard
+    assert len(rows) > 1
+    for text, values in rows.items():  # with accumulation, one optimizer step sees half of the generation batch
+        given = np.array(heard[text])
+        assert all(np.abs(given - value).min() < 1e-4 for value in values)
+        assert kind == "grpo" or sorted(given) == pytest.approx(sorted(values), abs=1e-4)
+
+
+def test_grpo_that_never_computes_log_probabilities_has_no_surprises(tmp_path):
+    trainer = build("grpo", tmp_path, vip=Listening(estimator="dr_grpo", strategy="default", features="none", low=3))
+    trainer.train()
+    assert trainer.vip.heard == [None] * 3

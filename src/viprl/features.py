@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
+import re
 import warnings
-import zlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from viprl.encoders import Concatenated, Encoder, FeatureSpec, batches, checked, resolve
+from viprl.encoders import Concatenated, Encoder, FeatureSpec, Length, batches, checked, resolve
+from viprl.variance import FloatArray
+from viprl.vectorfile import KEY, VectorFile, VectorFileError, Vectors
 
 
 class Features:
@@ -29,9 +29,15 @@ class Features:
         """Build what ``spec`` needs, so that a missing extra shows now; False when it means no features."""
         return bool(self._parts(spec))
 
-    def __call__(self, spec: FeatureSpec, texts: Sequence[str]) -> np.ndarray | None:
+    def warm(self, spec: FeatureSpec, texts: Sequence[str]) -> None:
+        """Compute what is missing, without the memory that all the vectors at once would take."""
+        for encoder in self._parts(spec):
+            if not isinstance(encoder, Length):
+                self._cache(encoder).warm(texts)
+
+    def __call__(self, spec: FeatureSpec, texts: Sequence[str]) -> FloatArray | None:
         """Vectors [n, d] of ``texts`` in float64; None for no features."""
-        columns = [self._cache(encoder)(texts) for encoder in self._parts(spec)]
+        columns = [self._vectors(encoder, texts) for encoder in self._parts(spec)]
         return np.hstack(columns) if columns else None
 
     def _parts(self, spec: FeatureSpec) -> tuple[Encoder, ...]:
@@ -41,6 +47,11 @@ class Features:
             single = () if encoder is None else (encoder,)
             self._encoders[key] = encoder.encoders if isinstance(encoder, Concatenated) else single
         return self._encoders[key]
+
+    def _vectors(self, encoder: Encoder, texts: Sequence[str]) -> FloatArray:
+        if isinstance(encoder, Length):  # sooner computed than looked up
+            return encoder.encode(list(texts)).astype(np.float64)
+        return self._cache(encoder)(texts)
 
     def _cache(self, encoder: Encoder) -> FeatureCache:
         key = encoder.name or f"unnamed {id(encoder)}"
@@ -53,104 +64,83 @@ def default_folder() -> Path:
 
 
 class FeatureCache:
-    """Vectors of texts, computed once per distinct text.
+    """Vectors of texts, computed once per distinct text, to the precision of float16.
 
-    Kept in memory and, with a ``folder``, in ``folder/features.sqlite``, which many processes may use at
-    once and which survives crashes. Rows are keyed by a hash of the encoder's name and the text, and carry
-    a checksum: what another model wrote is never found, what is damaged is computed again with a warning.
-    A file that cannot be used at all (damaged, locked, read-only) costs a warning and time, nothing else.
+    With a ``folder`` and an encoder that has a name they lie in files there (`viprl.vectorfile`), which many
+    processes may use at once and which survive crashes; of a million prompts only the keys are in memory. Otherwise
+    the vectors are. Both give the same numbers. Keys are hashes of the encoder's name and the text: what another
+    model wrote is never found, and what is damaged is computed again with a warning. A file that cannot be used at
+    all (damaged, locked, read-only) costs a warning and time, nothing else.
     """
 
-    FILE = "features.sqlite"
     CHUNK = 4096  # new texts encoded between two writes: what a crash can lose
-    UNUSABLE = (sqlite3.Error, OSError, UnicodeDecodeError)  # the last one: a damaged table of contents
 
     def __init__(self, encoder: Encoder, folder: str | Path | None = None) -> None:
-        self.encoder = encoder
-        self.file = None if folder is None else Path(folder).expanduser() / self.FILE
-        self._vectors: dict[bytes, np.ndarray] = {}
+        self.encoder, self.folder = encoder, None if folder is None else Path(folder).expanduser()
+        self._opened: Vectors | None = None
+        self._prefix = b""
 
-    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    def __call__(self, texts: Sequence[str]) -> FloatArray:
         """Vectors [n, d] in float64, row by row for ``texts`` ([0, 0] for none; d as the encoder makes it).
 
         Raises TypeError for anything but strings, ValueError for an encoder whose vectors are not usable.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("expected a sequence of strings; viprl.prompts.text gives the text of a prompt")
-        prefix = hashlib.sha256(self.encoder.name.encode()).digest()
-        keys = [hashlib.sha256(prefix + text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-        wanted = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._vectors}
-        if wanted:
-            self._vectors |= self._read(list(wanted))
-            self._compute({key: text for key, text in wanted.items() if key not in self._vectors})
-        if len({self._vectors[key].size for key in keys}) > 1:
-            raise ValueError(
-                f"the encoder {self.encoder.name!r} made vectors of different lengths; "
-                "an encoder that changes needs another name"
-            )
-        vectors = [self._vectors[key] for key in keys]
-        return np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
+        if not texts:
+            return np.empty((0, 0))
+        rows = self._rows(texts)  # comes first: it may go over to another store
+        return self._store().take(rows)
 
-    def _compute(self, texts: Mapping[bytes, str]) -> None:
+    def warm(self, texts: Sequence[str]) -> None:
+        """Compute what is missing."""
+        for chunk in batches(texts, self.CHUNK):
+            self._rows(chunk)
+
+    def _store(self) -> Vectors:
+        if self._opened is None:
+            name = self.encoder.name  # may take a moment: the hash of a model's files
+            digest = hashlib.sha256(name.encode())
+            stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:40]}-{digest.hexdigest()[:12]}"
+            self._prefix = digest.digest()
+            self._opened = VectorFile(self.folder / stem) if self.folder is not None and name else Vectors()
+        return self._opened
+
+    def _rows(self, texts: Sequence[str]) -> np.ndarray:
+        """[n] row of each text in the store, which afterwards has them all."""
+        store = self._store()
+        keys = [hashlib.sha256(self._prefix + text.encode("utf-8", "surrogatepass")).digest()[:KEY] for text in texts]
+        while True:  # again only where the file fails on the way
+            try:
+                rows = store.find(keys)
+            except VectorFileError as error:
+                store = self._give_up(error)
+                continue
+            sound = store.sound(keys, rows)
+            if sound.all():
+                return rows
+            damaged = len({key for key, row, good in zip(keys, rows, sound, strict=True) if row >= 0 and not good})
+            if damaged:
+                message = f"{self.folder}: {damaged} damaged rows are computed again"
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
+            self._compute({key: text for key, text, good in zip(keys, texts, sound, strict=True) if not good})
+            store = self._store()
+
+    def _compute(self, texts: dict[bytes, str]) -> None:
         for chunk in batches(texts, self.CHUNK):
             vectors = checked(self.encoder.encode([texts[key] for key in chunk]), len(chunk))
-            fresh = dict(zip(chunk, vectors, strict=True))
-            self._vectors |= fresh
-            self._write(fresh)
+            try:
+                self._store().append(chunk, vectors)
+            except VectorFileError as error:
+                self._give_up(error).append(chunk, vectors)
 
-    def _read(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-        found: dict[bytes, np.ndarray] = {}
-        if self.file is None or not self.encoder.name or not self.file.exists():
-            return found
-        damaged = 0
-        try:
-            with closing(self._connect()) as database:
-                for batch in batches(keys, 500):
-                    marks = ",".join("?" * len(batch))
-                    query = f"SELECT key, vector, checksum FROM features WHERE key IN ({marks})"
-                    for key, vector, checksum in database.execute(query, batch):
-                        blobs = isinstance(key, bytes) and isinstance(vector, bytes)
-                        if blobs and checksum == zlib.crc32(key + vector):
-                            found[key] = np.frombuffer(vector, dtype="<f4")
-                        else:
-                            damaged += 1
-        except self.UNUSABLE as error:
-            self._give_up(error)
-        if damaged:
-            message = f"{self.file}: {damaged} damaged rows are computed again"
-            warnings.warn(message, RuntimeWarning, stacklevel=3)
-        return found
-
-    def _write(self, vectors: Mapping[bytes, np.ndarray]) -> None:
-        if self.file is None or not self.encoder.name:
-            return
-        blobs = ((key, vector.astype("<f4", copy=False).tobytes()) for key, vector in vectors.items())
-        rows = ((key, blob, zlib.crc32(key + blob)) for key, blob in blobs)
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as database, database:
-                database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", rows)
-        except self.UNUSABLE as error:
-            self._give_up(error)
-
-    def _connect(self) -> sqlite3.Connection:
-        """A connection for one read or write: none is carried into a forked process or another thread."""
-        database = sqlite3.connect(str(self.file), timeout=60)
-        try:
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS features "
-                "(key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
-            )
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: Exception) -> Vectors:
+        """Go on in memory, afresh."""
         warnings.warn(
-            f"{self.file}: the feature cache cannot be used ({error}); going on in memory. If it is damaged, "
+            f"{self.folder}: the feature cache cannot be used ({error}); going on in memory. If it is damaged, "
             "delete it; if the disk does not suit, set VIPRL_CACHE to a folder on a local one",
             RuntimeWarning,
             stacklevel=4,
         )
-        self.file = None
+        self._opened = Vectors()
+        return self._opened

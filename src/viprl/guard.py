@@ -1,7 +1,8 @@
 """A watch on the predictor: what its allocations really bought decides how far they are trusted.
 
-Every group measures p(1-p) without bias, k(n-k)/(n(n-1)), whatever its size. So after each step the realised variance
-sum_q k(n-k)/(n(n-1)) f(n'_q) of *any* allocation n' of that batch is known without bias, played or not. The guard
+Every group measures its own weight y without bias, k(n-k)/(n(n-1)) or the like (`viprl.weights`), whatever its size. So
+after each step the realised variance sum_q y_q f(n'_q) of *any* allocation n' of that batch is known without bias,
+played or not. The guard
 compares a few mixtures of the predicted weights with equal ones, (1 - t) a + t mean(a). It plays the prediction itself,
 t = 0, unless another mixture has been better by more than the noise of that comparison (`caution` standard errors of
 the paired differences). A predictor that does harm ends at t = 1, the uniform allocation.
@@ -10,6 +11,7 @@ the paired differences). A predictor that does harm ends at t = 1, the uniform a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,10 +45,11 @@ class Guard:
         """The counts of every mixture."""
         return [allocate(mixed(prediction, t)) for t in SHARES]
 
-    def observe(self, candidates: list[IntArray], sample_variance: FloatArray, estimator: Estimator) -> None:
-        """Book what each candidate would have bought; `sample_variance` [Q] may hold NaN (no two scorable rollouts)."""
-        known = ~np.isnan(sample_variance)
-        realised = np.array([estimator.factor(counts) for counts in candidates])[:, known] @ sample_variance[known]
+    def observe(self, candidates: list[IntArray], measured: FloatArray, estimator: Estimator) -> None:
+        """Book what each candidate would have bought; `measured` [Q] is the weight that each
+        group showed (`viprl.weights.measured_weight`), NaN where it showed none."""
+        known = ~np.isnan(measured)
+        realised = np.array([estimator.factor(counts) for counts in candidates])[:, known] @ measured[known]
         difference = realised - realised[0]
         self._difference = self.memory * self._difference + difference
         self._squares = self.memory**2 * self._squares + difference**2
@@ -59,6 +62,6 @@ class Guard:
 
 
 def mixed(prediction: Prediction, share: float) -> Prediction:
-    """Weights (1 - share) a + share mean(a); the probabilities stay."""
-    a = prediction.reward_variance
-    return Prediction(prediction.success_probability, (1 - share) * a + share * a.mean())
+    """Weights (1 - share) a + share mean(a); the rest stays."""
+    a = prediction.weight
+    return replace(prediction, learned_weight=(1 - share) * a + share * a.mean())

@@ -17,16 +17,18 @@ from viprl import state as durable
 from viprl.allocation import Allocation, Budget, IntArray, even_share
 from viprl.encoders import FeatureSpec
 from viprl.features import Features, default_folder
+from viprl.metrics import batch_metrics, ratio
 from viprl.predictors.protocol import Batch, State
-from viprl.prompts import Prompt, identity
+from viprl.prompts import Prompt, PromptBatch, identity
 from viprl.prompts import text as prompt_text
-from viprl.rewards import Outcomes, Success, sample_variance, tally
+from viprl.rewards import Outcomes, Success, Surprise, tally
 from viprl.strategies import Proposal, Strategy, preset
 from viprl.variance import FloatArray, get_estimator
+from viprl.weights import measured_weight
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND, STATE_VERSION = "viprl.VIP", 2
+STATE_KIND, STATE_VERSION = "viprl.VIP", 3
 OUTSTANDING = 16
 """Plans remembered until their rewards come; engines that drop batches must not fill the memory."""
 
@@ -106,7 +108,7 @@ class VIP:
 
     def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
         """[Q] success probability of each prompt, as the active strategy believes."""
-        view = _View(prompts, self._text)
+        view = PromptBatch(prompts, self._text)
         if not view.keys:
             return np.empty(0)
         prediction = self._strategies[self.strategy].predictor.predict(self._batch(self.strategy, view))
@@ -121,9 +123,10 @@ class VIP:
         override the bounds of the object. Raises ValueError for a budget that cannot be met.
         """
         began = time.perf_counter()
-        view = _View(prompts, self._text)
+        view = PromptBatch(prompts, self._text)
         spec = self._budget(len(prompts), budget, low, high)
-        plan = _Plan(spec, self._proposals(view, spec, self._rng))
+        batches = self._batches(view)
+        plan = _Plan(spec, self._proposals(batches, view, spec, self._rng), batches)
         self._outstanding[view.keys] = plan
         self._outstanding.move_to_end(view.keys)
         while len(self._outstanding) > OUTSTANDING:
@@ -135,19 +138,29 @@ class VIP:
         self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
     ) -> dict[str, Allocation]:
         """What each strategy, shadows included, would do now. Nothing is remembered."""
-        view = _View(prompts, self._text)
+        view = PromptBatch(prompts, self._text)
         spec = self._budget(len(prompts), budget, None, None)
-        proposals = self._proposals(view, spec, np.random.default_rng(0) if rng is None else rng)
+        rng = np.random.default_rng(0) if rng is None else rng
+        proposals = self._proposals(self._batches(view), view, spec, rng)
         return {name: proposal.allocation for name, proposal in proposals.items()}
 
-    def observe(self, prompts: Sequence[Prompt], rewards: Sequence[Sequence[float | None]]) -> Observation:
+    def observe(
+        self,
+        prompts: Sequence[Prompt],
+        rewards: Sequence[Sequence[float | None]],
+        *,
+        surprise: Sequence[Sequence[float | None]] | None = None,
+    ) -> Observation:
         """Learn from the rewards of a batch, one list a prompt; None and NaN are unscorable. Returns what was read.
+
+        `surprise` is shaped like `rewards`: -log probability of each sampled text under the policy, in nats, where the
+        engine knows it. The default strategy then learns which prompts have large gradients (`viprl.weights`).
 
         With an outstanding plan for these prompts each list must have the planned length (ValueError otherwise, and
         nothing is learned). Other prompts are welcome: logs of an earlier run are a warm start.
         """
         began = time.perf_counter()
-        view = _View(prompts, self._text)
+        view = PromptBatch(prompts, self._text)
         if len(rewards) != len(view.keys):
             raise ValueError(
                 f"{len(rewards)} lists of rewards were given for {len(view.keys)} prompts; expected one each"
@@ -155,28 +168,76 @@ class VIP:
         for q, group in enumerate(rewards):
             if not hasattr(group, "__len__"):
                 raise ValueError(f"expected a list of rewards for each prompt, got {group!r} for prompt {q}")
+        if surprise is not None and list(map(len, surprise)) != list(map(len, rewards)):
+            raise ValueError("surprise and rewards differ in shape; give one surprise a rollout, None where unknown")
         plan = self._outstanding.get(view.keys)
         if plan is not None:
             _check_lengths(rewards, plan.proposals[self.strategy].allocation.counts)
-        batches = {name: self._batch(name, view) for name in self._strategies}  # what may fail comes first
-        successes, rollouts = tally([self._outcomes(group) for group in rewards])
+        batches = plan.batches if plan is not None else self._batches(view)  # what may fail comes first
+        outcomes = [self._outcomes(group) for group in rewards]
+        successes, rollouts = tally(outcomes)
         if plan is not None:
             del self._outstanding[view.keys]
-            self._review(plan, successes, rollouts)
-        k, n = (np.bincount(view.rows, values).astype(float) for values in (successes, rollouts))
+            self._review(plan, successes, rollouts, None if surprise is None else Surprise.of(outcomes, surprise))
+        merged = None if surprise is None else Surprise.of(view.merged(outcomes), view.merged(surprise))
         for name, strategy in self._strategies.items():
-            strategy.predictor.observe(batches[name], k, n)
+            believed = None if plan is None else plan.proposals[name].believed
+            strategy.observe(batches[name], view.summed(successes), view.summed(rollouts), believed, merged)
         self._seconds += time.perf_counter() - began
         if plan is not None:
             self._metrics["overhead_seconds"], self._seconds = self._seconds, 0.0
         return Observation(view.keys, successes, rollouts)
 
+    @classmethod
+    def from_log(cls, path: str | Path, *, match: str = "prompt", reward: str | None = None, **options: Any) -> VIP:
+        """A VIP that has learned from the log of an earlier run, whatever `viprl replay` reads.
+
+        Args:
+            path: a file of trajectories, a run folder, verl's rollout_data_dir or TRL's completions.
+            match: how the new run's prompts are recognised: by their content ("prompt") or by their "id".
+            reward: column of verl's or TRL's logs that decides, read as `success` says.
+            options: of `VIP`.
+        """
+        vip = cls(**options)
+        vip.learn_from_log(path, match=match, reward=reward)
+        return vip
+
+    def learn_from_log(self, path: str | Path, *, match: str = "prompt", reward: str | None = None) -> None:
+        """Observe the visits of an earlier run in their order; see `from_log`."""
+        from viprl.lab.trajectories import read_trajectories, visits
+
+        if match not in ("prompt", "id"):
+            raise ValueError(f"match is {match!r}; expected 'prompt' or 'id'")
+        logged = read_trajectories(path, reward=reward, success=self._outcomes.success)
+        if match == "prompt":
+            logged = [trajectory for trajectory in logged if trajectory.prompt]
+        if not logged:
+            raise ValueError(f"{path} holds ids without prompts; match='id' recognises them in a run that has ids too")
+        for batch, successes, rollouts in visits(logged):
+            ids = match == "id"
+            self.observe_counts(
+                [{"prompt": t.prompt, "id": t.id} if ids else t.prompt for t in batch], successes, rollouts
+            )
+        logger.info("learned from %d prompts of %s", len(logged), path)
+
+    def observe_counts(self, prompts: Sequence[Prompt], successes: ArrayLike, rollouts: ArrayLike) -> None:
+        """Learn from [Q] successes among [Q] rollouts that were not planned here."""
+        view = PromptBatch(prompts, self._text)
+        k, n = np.asarray(successes, dtype=float), np.asarray(rollouts, dtype=float)
+        if k.shape != (len(view.keys),) or n.shape != k.shape or not ((k >= 0) & (k <= n)).all():
+            raise ValueError(f"expected successes and rollouts of {len(view.keys)} prompts, 0 <= successes <= rollouts")
+        for name, strategy in self._strategies.items():
+            strategy.observe(self._batch(name, view), view.summed(k), view.summed(n))
+
     def register(self, prompts: Sequence[Prompt]) -> None:
         """Announce prompts known in advance: their features are computed now, and the paper's predictor takes its
         bandwidth from them. Optional."""
-        view = _View(prompts, self._text)
+        view = PromptBatch(prompts, self._text)
         for name, strategy in self._strategies.items():
-            strategy.predictor.register(self._batch(name, view))
+            if strategy.reads_pool:
+                strategy.predictor.register(self._batch(name, view))
+            else:
+                self._features.warm(self._specs[name], view.texts)  # cached, but never all in memory
 
     def tell_oracle(self, prompts: Sequence[Prompt], success_probability: ArrayLike) -> None:
         """Give the strategy "oracle" the true success probabilities [Q] of prompts. No effect on any other."""
@@ -258,26 +319,32 @@ class VIP:
         name = str(spec) if isinstance(spec, str | Path) else "custom"
         return "none" if vectors is None else f"{name}, {vectors.shape[1]} columns"
 
-    def _batch(self, name: str, view: _View) -> Batch:
+    def _batch(self, name: str, view: PromptBatch) -> Batch:
         return Batch(view.distinct, self._features(self._specs[name], view.texts))
 
-    def _proposals(self, view: _View, spec: Budget, rng: np.random.Generator) -> dict[str, Proposal]:
+    def _batches(self, view: PromptBatch) -> dict[str, Batch]:
+        """What each strategy sees of the prompts; strategies with the same features share the vectors."""
+        vectors = {id(spec): self._features(spec, view.texts) for spec in self._specs.values()}
+        return {name: Batch(view.distinct, vectors[id(spec)]) for name, spec in self._specs.items()}
+
+    def _proposals(
+        self, batches: dict[str, Batch], view: PromptBatch, spec: Budget, rng: np.random.Generator
+    ) -> dict[str, Proposal]:
         seed = int(rng.integers(2**63))  # the same for all, so that a shadow leaves the driver's draws alone
         return {
-            name: strategy.propose(self._batch(name, view), view.rows, spec, seed)
-            for name, strategy in self._strategies.items()
+            name: strategy.propose(batches[name], view.rows, spec, seed) for name, strategy in self._strategies.items()
         }
 
-    def _review(self, plan: _Plan, successes: FloatArray, rollouts: FloatArray) -> None:
+    def _review(self, plan: _Plan, successes: FloatArray, rollouts: FloatArray, surprise: Surprise | None) -> None:
         """Metrics of a planned batch and what the guards learn from it, before any predictor has seen the outcome."""
-        variance = np.nan_to_num(sample_variance(successes, rollouts))
-        law, even = self.estimator, float(variance @ self.estimator.interpolated(even_share(plan.spec)))
+        measured = np.nan_to_num(measured_weight(successes, rollouts, surprise))
+        law, even = self.estimator, float(measured @ self.estimator.interpolated(even_share(plan.spec)))
         for name, proposal in plan.proposals.items():
-            realised = float(variance @ law.factor(proposal.allocation.counts))
+            realised = float(measured @ law.factor(proposal.allocation.counts))
             self._saved[name] += realised, even
-            ratios = {"variance_ratio": _ratio(realised, even), "running": _ratio(*self._saved[name])}
+            ratios = {"variance_ratio": ratio(realised, even), "running": ratio(*self._saved[name])}
             if name == self.strategy:
-                self._metrics = _batch_metrics(proposal, successes, rollouts)
+                self._metrics = batch_metrics(proposal, successes, rollouts)
                 self._metrics["variance_ratio/realised"] = ratios["variance_ratio"]
                 self._metrics["variance_ratio/running"] = ratios["running"]
             else:
@@ -285,54 +352,14 @@ class VIP:
             strategy = self._strategies[name]
             if strategy.guard is not None and name == self.strategy:
                 self._metrics["trust"] = strategy.guard.trust
-            strategy.review(proposal, successes, rollouts, law)
+            strategy.review(proposal, successes, rollouts, law, surprise)
 
 
 @dataclass(frozen=True)
 class _Plan:
     spec: Budget
     proposals: dict[str, Proposal]
-
-
-class _View:
-    """A batch of prompts as predictors need it: distinct keys and texts, and the row of each prompt among them."""
-
-    def __init__(self, prompts: Sequence[Prompt], text: Callable[[Prompt], str]) -> None:
-        if isinstance(prompts, str):
-            raise TypeError("expected a sequence of prompts; got one string")
-        self.keys = tuple(identity(prompt) for prompt in prompts)
-        first = {key: position for position, key in reversed(list(enumerate(self.keys)))}
-        self.distinct = tuple(dict.fromkeys(self.keys))
-        self.texts = [text(prompts[first[key]]) for key in self.distinct]
-        row = {key: index for index, key in enumerate(self.distinct)}
-        self.rows: IntArray = np.array([row[key] for key in self.keys], dtype=np.int64)
-
-
-def _batch_metrics(proposal: Proposal, successes: FloatArray, rollouts: FloatArray) -> dict[str, float]:
-    counts, p = proposal.allocation.counts, proposal.prediction.success_probability
-    seen = rollouts > 0
-    settled = seen & ((successes == 0) | (successes == rollouts))
-    rate, guess = successes[seen] / rollouts[seen], p[seen]
-    safe = np.clip(guess, 1e-4, 1 - 1e-4)
-    return {
-        "counts/min": float(counts.min()),
-        "counts/mean": float(counts.mean()),
-        "counts/max": float(counts.max()),
-        "variance_ratio/predicted": proposal.allocation.variance_ratio,
-        "zero_advantage_rollouts": _ratio(float(counts[settled].sum()), float(counts[seen].sum())),
-        "unscorable": float(1 - rollouts.sum() / counts.sum()),
-        "brier": _mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2),
-        "log_loss": _mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe)),
-    }
-
-
-def _mean(values: FloatArray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _ratio(value: float, reference: float) -> float:
-    """NaN where no group of the batch was mixed: then nothing was measured."""
-    return float(value / reference) if reference > 0 else float("nan")
+    batches: dict[str, Batch]
 
 
 def _check_lengths(rewards: Sequence[Sequence[Any]], counts: IntArray) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -24,6 +24,9 @@ Prompt: TypeAlias = Any  # a str, a list of messages or a mapping with "prompt":
 _EXPECTED = (
     "a prompt is a string, a list of messages {'role', 'content'}, or a mapping with one of these under 'prompt'"
 )
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def identity(prompt: Prompt) -> str:
@@ -39,7 +42,7 @@ def identity(prompt: Prompt) -> str:
     content, given = _split(prompt)
     if given is not None:
         return f"id:{given}"
-    canonical = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"))
+    canonical = _JSON.encode(_canonical(content))
     return f"sha:{hashlib.sha256(canonical.encode('ascii')).hexdigest()}"
 
 
@@ -148,3 +151,28 @@ def _plain(value: Any) -> Any:
             "give the prompt as {'prompt': ..., 'id': ...}"
         )
     return [_plain(item) for item in items]
+
+
+class PromptBatch:
+    """A batch of prompts as predictors need it: distinct keys and texts, and the row of each prompt among them."""
+
+    def __init__(self, prompts: Sequence[Prompt], text: Callable[[Prompt], str]) -> None:
+        if isinstance(prompts, str):
+            raise TypeError("expected a sequence of prompts; got one string")
+        self.keys = tuple(identity(prompt) for prompt in prompts)
+        first = {key: position for position, key in reversed(list(enumerate(self.keys)))}
+        self.distinct = tuple(dict.fromkeys(self.keys))
+        self.texts = [text(prompts[first[key]]) for key in self.distinct]
+        row = {key: index for index, key in enumerate(self.distinct)}
+        self.rows: np.ndarray = np.array([row[key] for key in self.keys], dtype=np.int64)
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """[distinct] sums over the positions of the same prompt."""
+        return np.bincount(self.rows, values, minlength=len(self.distinct)).astype(float)
+
+    def merged(self, groups: Sequence[Any]) -> list[np.ndarray]:
+        """Groups of the same prompt put together; None becomes NaN."""
+        together: list[list[Any]] = [[] for _ in self.distinct]
+        for row, group in zip(self.rows, groups, strict=True):
+            together[row].extend(group)
+        return [np.array(group, dtype=float) for group in together]

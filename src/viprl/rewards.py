@@ -6,6 +6,8 @@ import logging
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 Success = float | Callable[[float], bool | None] | None
 """None: rewards are 0/1 or -1/+1. A number: success is reward >= number. A callable decides for itself."""
+
+
+_PLAIN = frozenset({0.0, 1.0, -1.0})
 
 
 class Outcomes:
@@ -29,6 +34,8 @@ class Outcomes:
 
     def __call__(self, rewards: Sequence[float | None]) -> FloatArray:
         """[n] outcomes of one group."""
+        if self.success is None and all(type(r) is float for r in rewards) and _PLAIN.issuperset(rewards):
+            return np.array([r == 1 for r in rewards], dtype=float)  # the common case, four times as fast
         return np.array([self._outcome(r) for r in rewards], dtype=float)
 
     def _outcome(self, reward: float | None) -> float:
@@ -62,9 +69,35 @@ class Outcomes:
 
 def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
     """[Q] successes and [Q] scorable rollouts of each group."""
-    successes = np.array([float(np.nansum(group)) for group in outcomes])
-    rollouts = np.array([float((~np.isnan(group)).sum()) for group in outcomes])
-    return successes, rollouts
+    owner = np.repeat(np.arange(len(outcomes)), [len(group) for group in outcomes])
+    values = np.concatenate([np.empty(0), *outcomes])
+    known = ~np.isnan(values)
+    successes = np.bincount(owner[known], values[known], minlength=len(outcomes)).astype(float)
+    return successes, np.bincount(owner[known], minlength=len(outcomes)).astype(float)
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """Mean surprise (-log probability of the sampled text, nats) of a batch of groups; NaN where none is known."""
+
+    right: FloatArray
+    """[Q] of the successes."""
+    wrong: FloatArray
+    """[Q] of the failures."""
+
+    @classmethod
+    def of(cls, outcomes: Sequence[FloatArray], surprise: Sequence[Any]) -> Surprise:
+        """From the outcome and the surprise of each rollout, group by group."""
+        known = [np.array(group, dtype=float) for group in surprise]  # None becomes NaN
+        return cls(
+            np.array([_mean(s[o == 1]) for o, s in zip(outcomes, known, strict=True)]),
+            np.array([_mean(s[o == 0]) for o, s in zip(outcomes, known, strict=True)]),
+        )
+
+
+def _mean(values: FloatArray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def sample_variance(successes: FloatArray, rollouts: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from viprl.predictors.paper import PaperGP
 from viprl.predictors.protocol import Batch, Prediction, Predictor, State
 from viprl.predictors.ridge import RidgeRegression
 from viprl.predictors.state_space import StateSpace
-from viprl.rewards import sample_variance
+from viprl.rewards import Surprise
 from viprl.rules.gvm import gradient_norm
 from viprl.rules.knapsack import knapsack
 from viprl.rules.neyman import neyman
@@ -32,7 +32,8 @@ from viprl.rules.protocol import Rule
 from viprl.rules.selective import skip_and_redistribute
 from viprl.rules.uniform import uniform
 from viprl.rules.variance import minimum_variance
-from viprl.variance import Estimator
+from viprl.variance import Estimator, FloatArray
+from viprl.weights import LearnedWeights, measured_weight
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Preset:
     """What the predictor reads of a prompt, unless the user says otherwise (see `viprl.features.parts`)."""
     guarded: bool
     summary: str
+    learned_weights: bool = False
+    """Whether the weights of the allocation are learned (`viprl.weights`) or E[p(1-p)]."""
 
 
 STRATEGIES: dict[str, Preset] = {
     "default": Preset(
         lambda features: StateSpace(text=features), minimum_variance, "minilm+length", True,
-        "a Bayesian filter for each prompt; drift, prior and text learned; exact minimum of E[p(1-p)] f(n), guarded",
+        "a Bayesian filter for each prompt; drift, prior, text and weights learned; exact minimum, guarded", True,
     ),
     "paper": Preset(lambda _: PaperGP(), published, "minilm", False, "VIP as published: GP, floor and greedy"),
     "uniform": Preset(lambda _: SuccessRate(), uniform, None, False, "C/Q rollouts each, as a stock trainer does"),
@@ -99,11 +102,15 @@ class Proposal:
 
     allocation: Allocation
     prediction: Prediction
+    """For each prompt of the batch."""
+    believed: Prediction
+    """For each distinct prompt."""
     candidates: list[IntArray]
 
 
 class Strategy:
-    """A preset at work. `propose` changes nothing; what is learned is in the predictor and the guard."""
+    """A preset at work. `propose` changes nothing; what is learned is in the predictor, the weights and
+    the guard."""
 
     def __init__(self, name: str, *, features: bool = True) -> None:
         parts = preset(name)
@@ -111,33 +118,65 @@ class Strategy:
         self.predictor = parts.predictor(features)
         if self.predictor.uses_features and not features:
             raise ValueError(f"strategy {name!r} predicts from prompt features; give it features='minilm' or 'length'")
+        self.weights = LearnedWeights() if parts.learned_weights else None
         self.guard = Guard() if parts.guarded else None
+
+    @property
+    def reads_pool(self) -> bool:
+        """Whether the predictor makes anything of prompts that are known in advance."""
+        return type(self.predictor).register is not Predictor.register
 
     def propose(self, batch: Batch, rows: IntArray, spec: Budget, seed: int) -> Proposal:
         """Counts for the prompts `batch[rows]` (`rows` repeats those that stand in the batch more than once).
 
         All candidates break ties by the same `seed`, so that they differ by their weights alone.
         """
-        distinct = self.predictor.predict(batch)
-        prediction = Prediction(distinct.success_probability[rows], distinct.reward_variance[rows])
+        believed = self.predictor.predict(batch)
+        if self.weights is not None:
+            believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
+        prediction = believed.at(rows)
 
         def allocate(prediction: Prediction) -> IntArray:
             return self.rule(prediction, spec, np.random.default_rng(seed))
 
         candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
         counts = candidates[self.guard.mixture if self.guard else 0]
-        allocation = describe(counts, prediction.reward_variance, spec, prediction.success_probability)
-        return Proposal(allocation, prediction, candidates)
+        allocation = describe(counts, prediction.weight, spec, prediction.success_probability)
+        return Proposal(allocation, prediction, believed, candidates)
 
-    def review(self, proposal: Proposal, successes: np.ndarray, rollouts: np.ndarray, estimator: Estimator) -> None:
+    def review(
+        self,
+        proposal: Proposal,
+        successes: FloatArray,
+        rollouts: FloatArray,
+        estimator: Estimator,
+        surprise: Surprise | None = None,
+    ) -> None:
         """Tell the guard what the proposal would have bought, given the outcomes of the batch."""
         if self.guard is not None:
-            self.guard.observe(proposal.candidates, sample_variance(successes, rollouts), estimator)
+            self.guard.observe(proposal.candidates, measured_weight(successes, rollouts, surprise), estimator)
+
+    def observe(
+        self,
+        batch: Batch,
+        successes: FloatArray,
+        rollouts: FloatArray,
+        believed: Prediction | None = None,
+        surprise: Surprise | None = None,
+    ) -> None:
+        """Learn from the outcomes of distinct prompts; `believed` is what was predicted of them, where it is known."""
+        if not (rollouts > 0).any():
+            return
+        if self.weights is not None and surprise is not None:
+            believed = self.predictor.predict(batch) if believed is None else believed
+            self.weights.observe(batch.keys, believed, successes, rollouts, surprise)
+        self.predictor.observe(batch, successes, rollouts)
 
     def state_dict(self) -> State:
         return {
             "model": type(self.predictor).__name__,
             "predictor": self.predictor.state_dict(),
+            "weights": self.weights.state_dict() if self.weights is not None else None,
             "guard": self.guard.state_dict() if self.guard is not None else None,
         }
 
@@ -149,5 +188,7 @@ class Strategy:
                 f"version has {model}; delete the state to start prediction afresh"
             )
         self.predictor.load_state_dict(state["predictor"])
+        if self.weights is not None and state["weights"] is not None:
+            self.weights.load_state_dict(state["weights"])
         if self.guard is not None and state["guard"] is not None:
             self.guard.load_state_dict(state["guard"])

@@ -40,12 +40,14 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
 from viprl.advantages import group_advantages, group_index, group_std, prompt_scale
 from viprl.engines.success import SuccessSource
 from viprl.engines.trl_config import VIPGRPOConfig, VIPRLOOConfig
+from viprl.engines.trl_data import EpochSampler, check_dataset
 from viprl.planner import VIP, Observation
 from viprl.prompts import Prompt
 from viprl.variance import FloatArray
 
 logger = logging.getLogger(__name__)
 
+SUPPORTED = "trl>=1.16,<1.17"
 STATE_FILE = "vip_state.safetensors"
 OVERRIDDEN = (
     "_generate_and_score_completions",
@@ -58,16 +60,6 @@ OVERRIDDEN = (
 
 
 _Host: Any = object  # at run time nothing; to a type checker "some trainer", whose attributes it cannot know
-
-
-class EpochSampler(RepeatSampler):
-    """TRL's sampler with an order that (seed, epoch) decide. TRL's own order depends on how many epochs the process
-    has seen, so a run resumed in its second epoch would see the first one's order again."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch, resumed ones included."""
-        if self.shuffle:
-            self.generator.manual_seed((self.seed or 0) + epoch)
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class VIPTrainer(_Host):
         for name in OVERRIDDEN:
             if not hasattr(super(), name):
                 raise ImportError(
-                    f"this version of TRL has no {type(self).__name__}.{name}; viprl supports trl>=1.16,<1.17"
+                    f"this version of TRL has no {type(self).__name__}.{name}; viprl supports {SUPPORTED}"
                 )
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -129,32 +121,20 @@ class VIPTrainer(_Host):
             )
         several = isinstance(reward_funcs, list | tuple)
         functions = list(reward_funcs) if several else [] if reward_funcs is None else [reward_funcs]
-        self._vip_success = SuccessSource(args.vip_success, functions)
+        owns_rewards = more.get("environment_factory") is not None  # then the trainer finds more rewards than these
+        self._vip_success = SuccessSource(args.vip_success, functions, complete=not owns_rewards)
         self._vip_round: _Round | None = None
         self._vip_first = True
         self.vip_batch: Groups | None = None
         self.vip_listeners: list[Callable[[Groups], None]] = []
         self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
+        if args.vip_warm_start:
+            self.vip.learn_from_log(args.vip_warm_start, match="id" if args.vip_id_column else "prompt")
         super().__init__(model, reward_funcs, args, *rest, **more)
         self._vip_success.bind(self.reward_func_names)
-        self._vip_check_data()
+        check_dataset(self.train_dataset, args, environments=getattr(self, "environment_factories", None) is not None)
         if args.vip_register_pool and self.accelerator.is_main_process:
             self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
-
-    def _vip_check_data(self) -> None:
-        """What a dataset of known size and columns can be told before the first step."""
-        data, args = self.train_dataset, self.args
-        columns = getattr(data, "column_names", None)
-        if columns and args.vip_id_column is not None and args.vip_id_column not in columns:
-            raise ValueError(f"vip_id_column is {args.vip_id_column!r}, but the dataset has {', '.join(columns)}")
-        if columns and "prompt" not in columns and getattr(self, "environment_factories", None) is None:
-            raise ValueError(f"the dataset has the columns {', '.join(columns)}, but no `prompt`; rename one")
-        prompts = args.generation_batch_size // self.num_generations
-        if hasattr(data, "__len__") and len(data) < prompts:
-            raise ValueError(
-                f"the dataset holds {len(data)} prompts, but a generation batch takes {prompts} (generation_batch_size "
-                f"{args.generation_batch_size} / num_generations {self.num_generations}); nothing would be trained"
-            )
 
     def _vip_check_rewards(self, observation: Observation, rewards: list[list[float]]) -> None:
         """A first batch in which no reward can be read is a set-up that was never clear; later ones only warn."""
@@ -235,7 +215,7 @@ class VIPTrainer(_Host):
     def _vip_finish(self, output: dict[str, Any], prompts: list[Prompt], current: _Round) -> None:
         """Replace the advantages, repair what TRL logged of them, and tell VIP what happened."""
         if current.rewards is None:
-            raise RuntimeError("TRL did not call _calculate_rewards; viprl supports trl>=1.16,<1.17")
+            raise RuntimeError(f"TRL did not call _calculate_rewards; viprl supports {SUPPORTED}")
         per_function = current.rewards.double().cpu().numpy()
         weights = self.reward_weights.double().cpu().numpy()
         total = np.where(np.isnan(per_function).all(axis=1), np.nan, np.nansum(per_function * weights, axis=1))
@@ -254,18 +234,37 @@ class VIPTrainer(_Host):
         if metrics.get("frac_reward_zero_std"):
             metrics["frac_reward_zero_std"][-1] = float(np.isclose(std, 0)[group_index(current.counts)].mean())
 
+        surprise = self._vip_surprise(output)
         ends = np.cumsum(current.counts)[:-1]
         by_prompt = [group.tolist() for group in np.split(total, ends)]
         observation = None
         if self.accelerator.is_main_process:
             outcomes = self._vip_success.values(per_function, total)
-            observation = self.vip.observe(prompts, [group.tolist() for group in np.split(outcomes, ends)])
+            observation = self.vip.observe(
+                prompts,
+                [group.tolist() for group in np.split(outcomes, ends)],
+                surprise=None if surprise is None else [group.tolist() for group in np.split(surprise, ends)],
+            )
             self._vip_check_rewards(observation, by_prompt)
             for name, value in self.vip.metrics().items():
                 metrics[f"vip/{name}"].append(value)
         self.vip_batch = Groups(prompts, current.counts, by_prompt, advantages, observation)
         for listener in self.vip_listeners:
             listener(self.vip_batch)
+
+    def _vip_surprise(self, output: dict[str, Any]) -> FloatArray | None:
+        """[C] -log probability of each completion under the policy that sampled it, where TRL has computed it: always
+        for RLOO; for GRPO with vLLM's importance sampling, or where a batch serves several optimizer steps."""
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        for name in ("old_per_token_logps", "sampling_per_token_logps"):
+            if output.get(name) is not None:
+                mine = (output[name] * mask).sum(1)
+                break
+        else:
+            if output.get("old_logps") is None:
+                return None
+            mine = output["old_logps"]
+        return -self.accelerator.gather(mine.detach()).double().cpu().numpy()
 
     def _vip_shaped(self, total: FloatArray, output: dict[str, Any]) -> FloatArray:
         """[C] the rewards that advantages are made of."""
@@ -277,19 +276,10 @@ class VIPTrainer(_Host):
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(dataset)
-        if type(sampler) is not RepeatSampler:
-            return sampler
-        return EpochSampler(
-            sampler.data_source,
-            sampler.mini_repeat_count,
-            sampler.batch_size,
-            sampler.repeat_count,
-            sampler.shuffle,
-            sampler.seed,
-        )
+        return EpochSampler.of(sampler) if type(sampler) is RepeatSampler else sampler
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.args.should_save:  # before super(), which may push the folder to the hub
+        if self.accelerator.is_main_process:  # before super(), which may push the folder to the hub
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
             self.vip.save(folder / STATE_FILE)
@@ -297,7 +287,7 @@ class VIPTrainer(_Host):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
+        if checkpoint is None or not self.accelerator.is_main_process:
             return
         path = Path(checkpoint) / STATE_FILE
         if path.exists():

@@ -67,6 +67,10 @@ class VIPOptions(_Host):
         default=False,
         metadata={"help": "Compute the features of the whole training set before the first step, with a progress bar."},
     )
+    vip_warm_start: str | None = field(
+        default=None,
+        metadata={"help": "Log of an earlier run to learn from before the first step: whatever `viprl replay` reads."},
+    )
 
     estimators: ClassVar[tuple[str, ...]] = ()
 

@@ -60,7 +60,7 @@ SCORES = {
 BINS = 10
 
 _WEIGHTS: dict[Rule, Callable[[Prediction], FloatArray]] = {
-    minimum_variance: lambda prediction: prediction.reward_variance,
+    minimum_variance: lambda prediction: prediction.weight,
     published: lambda prediction: prediction.success_probability * (1 - prediction.success_probability),
 }
 """What the rules that minimise sum a f(n) take for a."""
@@ -218,7 +218,7 @@ def play(name: str, pool: Pool, vectors: FloatArray | None, protocol: Protocol, 
             scores["zero_advantage_rollouts"] = float(counts[settled].sum() / counts.sum())
             began = time.perf_counter()
             strategy.review(proposal, seen_k, seen_n, spec.estimator)
-            strategy.predictor.observe(batch, seen_k, seen_n)
+            strategy.observe(batch, seen_k, seen_n, proposal.believed)
             scores["milliseconds"] = 1e3 * (seconds + time.perf_counter() - began)
             yield Step(visit, counts, seen_n, scores, binned(guess, rate))
 

@@ -35,6 +35,8 @@ Rewarded = tuple[Prompt, float | None]
 _TRL_COLUMNS = ("step", "prompt", "completion", "advantage")
 _VERL_OUTPUT = re.compile(r"(.+_\d+)_\d+", re.DOTALL)
 """SAMPLE_ROLLOUT_OUTPUT, of which the first two name a rollout."""
+_VERL_PADDING = re.compile(r"pad[0-9a-f]{32}_\d+_\d+")
+"""Rows that verl adds when a batch does not divide; it dumps them too, with an empty input and score 0."""
 
 _EXPECTED = (
     "expected a file .jsonl, .jsonl.gz or .parquet, or a folder with trajectories.jsonl.gz (a viprl run), STEP.jsonl "
@@ -89,6 +91,17 @@ def read_trajectories(path: str | Path, *, reward: str | None = None, success: S
     return [trajectory for _, trajectory in found.values()]
 
 
+def visits(
+    trajectories: Sequence[Trajectory], size: int = 512
+) -> Iterator[tuple[list[Trajectory], FloatArray, FloatArray]]:
+    """The outcomes in training order, first all first visits, in batches: trajectories, successes and rollouts [Q]."""
+    for visit in range(max(len(trajectory.rollouts) for trajectory in trajectories)):
+        there = [trajectory for trajectory in trajectories if len(trajectory.rollouts) > visit]
+        for start in range(0, len(there), size):
+            batch = there[start : start + size]
+            yield batch, np.array([t.successes[visit] for t in batch]), np.array([t.rollouts[visit] for t in batch])
+
+
 def save_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> None:
     """Write JSON lines, compressed where the name ends in .gz."""
     lines = (
@@ -114,7 +127,7 @@ def from_verl(folder: str | Path, *, reward: str = "score", success: Success = N
     included), `output`, `gts`, `score` (the summed reward), `step`, and what else the reward function returned.
     The prompt's identity is its `input`; its rollouts within one step are one visit. Where `uid` is
     SAMPLE_ROLLOUT_OUTPUT (agent loops with several outputs a rollout) a rollout counts once: its first input, its last
-    score.
+    score. Rows with which verl padded the batch do not count.
 
     Args:
         reward: the field that says how good a rollout was, such as `score` or `acc`.
@@ -176,7 +189,7 @@ def _gather(steps: Iterable[Sequence[Rewarded]], success: Success, where: str) -
 
 def _verl_step(file: Path, reward: str) -> list[Rewarded]:
     """The rollouts of one step; outputs of one rollout stand next to each other, the last one is its end."""
-    rows = list(_json_rows(file))
+    rows = [(number, row) for number, row in _json_rows(file) if not _VERL_PADDING.fullmatch(str(row.get("uid")))]
     for number, row in rows:
         missing = [field for field in ("input", reward) if field not in row]
         if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ class Batch:
 
     def select(self, mask: np.ndarray) -> Batch:
         """The prompts where `mask` [Q] is true."""
+        if mask.all():
+            return self
         keys = tuple(key for key, keep in zip(self.keys, mask, strict=True) if keep)
         return Batch(keys, None if self.features is None else self.features[mask])
 
@@ -37,7 +40,21 @@ class Prediction:
     success_probability: FloatArray
     """[Q] E[p]."""
     reward_variance: FloatArray
-    """[Q] E[p(1-p)], the weight of the allocation (the objective is linear in it); p(1-p) for a point prediction."""
+    """[Q] E[p(1-p)]; p(1-p) for a point prediction."""
+    text_score: FloatArray | None = None
+    """[Q] logit of what the text alone says; None where the predictor reads none."""
+    learned_weight: FloatArray | None = None
+    """[Q] what `viprl.weights` made of all this; None where nothing did."""
+
+    @property
+    def weight(self) -> FloatArray:
+        """[Q] the weights a of the allocation; its objective sum_q a_q f(n_q) is linear in them."""
+        return self.reward_variance if self.learned_weight is None else self.learned_weight
+
+    def at(self, rows: np.ndarray) -> Prediction:
+        """The prediction for the prompts `rows`."""
+        parts = (self.success_probability, self.reward_variance, self.text_score, self.learned_weight)
+        return Prediction(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 
     @classmethod
     def of_points(cls, p: FloatArray) -> Prediction:
@@ -79,10 +96,13 @@ class RowIndex:
 
     def find(self, keys: tuple[str, ...]) -> np.ndarray:
         """[Q] row of each key, -1 for a new one."""
-        return np.array([self._row.get(key, -1) for key in keys], dtype=np.int64)
+        return np.fromiter(map(self._row.get, keys, repeat(-1)), dtype=np.int64, count=len(keys))
 
     def add(self, keys: tuple[str, ...]) -> np.ndarray:
         """[Q] row of each key, new keys appended."""
+        rows = self.find(keys)
+        if (rows >= 0).all():
+            return rows
         for key in keys:
             if key not in self._row:
                 self._row[key] = len(self.keys)

@@ -31,10 +31,11 @@ Cost of a step: O(Q G^2 c) and the text's O(Q d^2); memory N (G + 1) numbers of 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit, logit, logsumexp
+from scipy.special import expit, logit
 
 from viprl.predictors.protocol import Batch, Prediction, Predictor, RowIndex, State, grown
 from viprl.predictors.text import TextRegression
+from viprl.threads import single_threaded
 from viprl.variance import FloatArray
 
 GRID = np.linspace(-9.0, 9.0, 31)
@@ -76,26 +77,28 @@ class StateSpace(Predictor):
         self._score = np.empty(0, dtype=np.float32)
         self._histograms = np.zeros((len(SCORES), len(GRID)))
 
+    @single_threaded
     def predict(self, batch: Batch) -> Prediction:
-        belief = self._drifted(self._before(batch, self._scores(batch)), self._index.find(batch.keys) >= 0)
-        return Prediction(belief @ self._p, belief @ (self._p * (1 - self._p)))
+        rows = self._index.find(batch.keys)
+        score = self._scores(batch)
+        belief = self._drifted(self._before(rows, score), rows >= 0)
+        return Prediction(belief @ self._p, belief @ (self._p * (1 - self._p)), score)
 
+    @single_threaded
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
         seen = rollouts > 0
         if not seen.any():
             return
         batch, k, n = batch.select(seen), successes[seen, None], rollouts[seen, None]
-        score = self._scores(batch)
-        before = self._before(batch, score)
+        score = self._learned_scores(batch, k[:, 0], n[:, 0])
         rows = self._index.find(batch.keys)
         known = rows >= 0
+        before = self._before(rows, score)
         likelihood = k * self._log_p + (n - k) * self._log_q
         likelihood = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
         belief = _normalised(self._drifted(before, known) * likelihood)
         self._weigh_walks(before[known], likelihood[known])
         self._histograms -= _membership(self._score[rows[known]]).T @ self._belief[rows[known]]
-        if self.text is not None and batch.features is not None:
-            self.text.observe(batch.features, k[:, 0], n[:, 0], strength=1.0)
         rows = self._index.add(batch.keys)
         self._belief, self._score = grown(self._belief, len(self._index)), grown(self._score, len(self._index))
         self._belief[rows], self._score[rows] = belief, score
@@ -125,9 +128,8 @@ class StateSpace(Predictor):
         if self.text is not None:
             self.text.load_state_dict(state["text"])
 
-    def _before(self, batch: Batch, score: FloatArray) -> FloatArray:
+    def _before(self, rows: np.ndarray, score: FloatArray) -> FloatArray:
         """[Q, G] belief at the last visit, under the prior that the text suggests now; for new prompts that prior."""
-        rows = self._index.find(batch.keys)
         known = rows >= 0
         belief = self._prior(score)
         if known.any():
@@ -137,12 +139,13 @@ class StateSpace(Predictor):
 
     def _drifted(self, belief: FloatArray, known: np.ndarray) -> FloatArray:
         """[Q, G] belief after the time between two visits; new prompts have had none."""
-        weights = np.exp(self._log_weights - logsumexp(self._log_weights))
+        weights = _normalised(np.exp(self._log_weights - self._log_weights.max()))
         return np.where(known[:, None], belief @ np.tensordot(weights, self._walks, axes=1), belief)
 
     def _weigh_walks(self, belief: FloatArray, likelihood: FloatArray) -> None:
         """Add to each candidate's weight how well it predicted the outcomes of prompts seen before."""
-        predicted = (belief.T * (self._walks @ likelihood.T)).sum(axis=1)  # [c, Q]
+        moved = np.tensordot(belief, self._walks, axes=(1, 1))  # [Q, c, G], one matrix product
+        predicted = np.einsum("qcg,qg->cq", moved, likelihood)
         self._log_weights = self.memory * self._log_weights + np.log(np.maximum(predicted, 1e-300)).sum(axis=1)
         self._log_weights -= self._log_weights.max()
 
@@ -151,6 +154,12 @@ class StateSpace(Predictor):
         if self.text is None or batch.features is None:
             return np.zeros(len(batch))
         return logit(self.text.predict(batch.features, len(batch))).astype(np.float32)
+
+    def _learned_scores(self, batch: Batch, k: FloatArray, n: FloatArray) -> FloatArray:
+        """`_scores`, before the text regression learns from the outcomes, as it does here."""
+        if self.text is None or batch.features is None:
+            return np.zeros(len(batch))
+        return logit(self.text.observe(batch.features, k, n, strength=1.0)).astype(np.float32)
 
     def _prior(self, score: FloatArray) -> FloatArray:
         """[Q, G] mean belief of the prompts with similar scores."""

@@ -12,6 +12,7 @@ since they share what is that prompt's own (the variance of a beta-binomial).
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.special import expit
 
@@ -20,10 +21,20 @@ from viprl.variance import FloatArray
 
 
 class TextRegression:
-    """The regression above. A step costs O(Q d^2 + d^3), whatever the number of prompts seen."""
+    """The regression above. A step costs O(Q d^2 + d^3), whatever the number of prompts seen.
 
-    def __init__(self, *, prior_variance: float = 4.0, memory: float = 0.99, columns: int = 128) -> None:
-        self.prior_variance, self.memory, self.columns = prior_variance, memory, columns
+    `dtype` is that of all arithmetic; float32 is there to be compared (`make bench`).
+    """
+
+    def __init__(
+        self,
+        *,
+        prior_variance: float = 4.0,
+        memory: float = 0.99,
+        columns: int = 128,
+        dtype: DTypeLike = np.float64,
+    ) -> None:
+        self.prior_variance, self.memory, self.columns, self.dtype = prior_variance, memory, columns, np.dtype(dtype)
         self._width: int | None = None  # columns of the features before the projection
         self._projection: FloatArray | None = None
         self._mean: FloatArray | None = None  # [d + 1], the last for the intercept
@@ -31,44 +42,31 @@ class TextRegression:
 
     def predict(self, features: FloatArray | None, prompts: int) -> FloatArray:
         """[Q] E[sigmoid], by the probit approximation; a constant .5 before anything is known."""
-        if features is None or self._mean is None or self._precision is None:
-            return np.full(prompts, 0.5)
-        x = self._design(features)
-        white = solve_triangular(cholesky(self._precision, lower=True), x.T, lower=True)
-        variance = (white * white).sum(axis=0)  # x^T precision^-1 x
-        return np.clip(expit(x @ self._mean / np.sqrt(1 + np.pi / 8 * variance)), 1e-3, 1 - 1e-3)
+        return np.full(prompts, 0.5) if features is None else self._expected(self._design(features))
 
-    def observe(self, features: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> None:
-        """Move to the mode of the posterior by damped Newton steps; `n` counts less where rollouts share a prompt."""
+    def observe(self, features: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> FloatArray:
+        """Move to the mode of the posterior by damped Newton steps; `n` counts less where rollouts share a prompt.
+
+        Returns: [Q] what `predict` said of these prompts before.
+        """
         x = self._design(features)
+        before = self._expected(x)
         if self._mean is None or self._precision is None:
-            self._mean = np.zeros(x.shape[1])
-            self._precision = np.eye(x.shape[1]) / self.prior_variance
+            self._mean = np.zeros(x.shape[1], self.dtype)
+            self._precision = np.eye(x.shape[1], dtype=self.dtype) / self.prior_variance
         # forgetting pulls towards the prior, so that the precision never falls below it
-        start = self._mean
-        prior = self.memory * self._precision + (1 - self.memory) * np.eye(len(start)) / self.prior_variance
-        effective = n * (strength + 1) / (strength + n)
-        rate = k / n
+        prior = self.memory * self._precision
+        np.einsum("ii->i", prior)[:] += (1 - self.memory) / self.prior_variance
+        rate, effective = (k / n).astype(self.dtype), (n * (strength + 1) / (strength + n)).astype(self.dtype)
+        self._mean, self._precision = _posterior(self._mean, prior, x, rate, effective)
+        return before
 
-        def loss(mean: FloatArray) -> float:
-            z = x @ mean
-            move = mean - start
-            return float(effective @ (np.logaddexp(0, z) - rate * z) + 0.5 * move @ prior @ move)
-
-        mean, value = start, loss(start)
-        for _ in range(20):
-            p = expit(x @ mean)
-            gradient = x.T @ (effective * (p - rate)) + prior @ (mean - start)
-            precision = prior + (x.T * (effective * p * (1 - p))) @ x
-            step = cho_solve(cho_factor(precision, lower=True), gradient)
-            scale = 1.0
-            while (new := loss(mean - scale * step)) > value and scale > 1e-4:
-                scale /= 2  # undamped Newton can cycle for ever on logistic losses
-            if value - new < 1e-6:
-                break
-            mean, value = mean - scale * step, new
-        p = expit(x @ mean)
-        self._mean, self._precision = mean, prior + (x.T * (effective * p * (1 - p))) @ x
+    def _expected(self, x: FloatArray) -> FloatArray:
+        if self._mean is None or self._precision is None:
+            return np.full(len(x), 0.5)
+        white = solve_triangular(cholesky(self._precision, lower=True), x.T, lower=True)
+        variance = np.einsum("dq,dq->q", white, white)  # x^T precision^-1 x
+        return np.clip(expit(x @ self._mean / np.sqrt(1 + np.pi / 8 * variance)), 1e-3, 1 - 1e-3)
 
     def _design(self, features: FloatArray) -> FloatArray:
         """[Q, d + 1] projected features with a column of ones."""
@@ -80,15 +78,21 @@ class TextRegression:
                 f"features have {width} columns, but the text regression learned from {self._width}; use the same "
                 "`features` as before"
             )
-        x = features if self._projection is None else features @ self._projection
-        return np.column_stack([x, np.ones(len(x))])
+        features = features.astype(self.dtype, copy=False)
+        x = np.ones((len(features), 1 + min(width, self.columns)), self.dtype)
+        if self._projection is None:
+            x[:, :-1] = features
+        else:
+            np.matmul(features, self._projection, out=x[:, :-1])
+        return x
 
     def _set_width(self, width: int) -> None:
         """Random orthogonal directions, the same for every run; inner products are kept on average."""
         self._width = width
         if width > self.columns:
             normal = np.random.default_rng(0).normal(size=(width, self.columns))
-            self._projection = np.linalg.qr(normal)[0] * np.sqrt(width / self.columns)
+            directions = np.linalg.qr(normal)[0] * np.sqrt(width / self.columns)
+            self._projection = directions.astype(self.dtype, copy=False)
 
     def state_dict(self) -> State:
         return {"width": self._width, "mean": self._mean, "precision": self._precision}
@@ -98,3 +102,32 @@ class TextRegression:
         self._width = None
         if state["width"] is not None:
             self._set_width(state["width"])
+
+
+def _posterior(
+    start: FloatArray, prior: FloatArray, x: FloatArray, rate: FloatArray, rollouts: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Mode [d + 1] of the posterior and the precision [d + 1, d + 1] there, for a Gaussian prior of mean `start` and
+    precision `prior`; `rate` [Q] of `rollouts` [Q] were solved."""
+
+    def loss(mean: FloatArray) -> float:
+        z, move = x @ mean, mean - start
+        return float(rollouts @ (np.logaddexp(0, z) - rate * z) + 0.5 * move @ (prior @ move))
+
+    def curvature(p: FloatArray) -> FloatArray:
+        root = np.sqrt(rollouts * p * (1 - p))[:, None] * x
+        return prior + root.T @ root  # a product with its own transpose: half the work, and exactly symmetric
+
+    mean, value = start, loss(start)
+    for _ in range(20):
+        p = expit(x @ mean)
+        precision = curvature(p)
+        gradient = x.T @ (rollouts * (p - rate)) + prior @ (mean - start)
+        step = cho_solve(cho_factor(precision, lower=True), gradient)
+        scale = 1.0
+        while (new := loss(mean - scale * step)) > value and scale > 1e-4:
+            scale /= 2  # undamped Newton can cycle for ever on logistic losses
+        if value - new < 1e-6:
+            return mean, precision
+        mean, value = mean - scale * step, new
+    return mean, curvature(expit(x @ mean))

@@ -1,0 +1,88 @@
+"""Ten thousand steps of the default predictor: does anything drift apart, and would float32 do?
+
+usage: python benchmarks/stability.py [--steps 10000] [--batch 16] [--pool 2000]
+
+Prints one JSON object. Three predictors see the same stream: as it is (beliefs kept in float32, all arithmetic in
+float64), beliefs kept in float64 too, and the text regression's arithmetic in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import stream
+from rich.console import Console
+from rich.progress import track
+
+from viprl.predictors.protocol import Batch
+from viprl.predictors.state_space import GRID, StateSpace
+from viprl.predictors.text import TextRegression
+
+
+def variants() -> dict[str, StateSpace]:
+    default, double, single = StateSpace(), StateSpace(), StateSpace()
+    double._belief, double._score = np.empty((0, len(GRID))), np.empty(0)
+    single.text = TextRegression(dtype=np.float32)
+    return {"as it is": default, "beliefs in float64": double, "text in float32": single}
+
+
+def health(predictor: StateSpace) -> dict[str, Any]:
+    """What must hold after any number of steps."""
+    assert predictor.text is not None and predictor.text._precision is not None
+    precision = predictor.text._precision.astype(np.float64)
+    values = np.linalg.eigvalsh((precision + precision.T) / 2)
+    used = len(predictor._index)
+    belief = predictor._belief[:used].astype(np.float64)
+    return {
+        "asymmetry": float(np.abs(precision - precision.T).max() / np.abs(precision).max()),
+        "smallest_eigenvalue": float(values[0]),
+        "condition": float(values[-1] / values[0]),
+        "belief_sum_error": float(np.abs(belief.sum(axis=1) - 1).max()),
+        "smallest_belief": float(belief.min()),
+        "histogram_error": float(np.abs(predictor._histograms.sum(axis=0) - belief.sum(axis=0)).max()),
+        "finite": bool(np.isfinite(precision).all() and np.isfinite(belief).all()),
+    }
+
+
+def run(steps: int, batch: int, pool: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    predictors = variants()
+    marks = sorted({steps // 100, steps // 10, steps} - {0})
+    found: dict[str, Any] = {"steps": steps, "batch": batch, "pool": pool, "at": {}}
+    apart = dict.fromkeys(predictors, 0.0)
+    least = dict.fromkeys(predictors, 1.0)
+    vectors = stream.features().encode(stream.prompts(np.arange(pool))).astype(np.float64)
+    for step in track(range(1, steps + 1), "steps", console=Console(file=sys.stderr), transient=True):
+        rows = rng.choice(pool, batch, replace=False)
+        asked = Batch(tuple(map(str, rows)), vectors[rows])
+        k, n = stream.outcomes(rows, rng)
+        reference = None
+        for name, predictor in predictors.items():
+            weight = predictor.predict(asked).reward_variance
+            reference = weight if reference is None else reference
+            apart[name] = max(apart[name], float(np.abs(weight - reference).max()))
+            least[name] = min(least[name], float(weight.min()))
+            predictor.observe(asked, k, n)
+        if step in marks:
+            found["at"][step] = {
+                name: health(predictor) | {"apart": apart[name], "smallest_weight": least[name]}
+                for name, predictor in predictors.items()
+            }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--pool", type=int, default=2000)
+    arguments = parser.parse_args()
+    print(json.dumps(run(arguments.steps, arguments.batch, arguments.pool)))
+
+
+if __name__ == "__main__":
+    main()

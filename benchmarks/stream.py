@@ -1,0 +1,49 @@
+"""Synthetic prompts without end: text, embedding and success probability follow from a prompt's number."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from viprl.encoders import Concatenated, Length
+
+COLUMNS = 384
+ROLLOUTS = 8
+
+
+class Synthetic:
+    """Unit vectors as a sentence embedding gives them: 64 directions matter, and neighbours exist."""
+
+    name = f"synthetic-{COLUMNS}"
+
+    def __init__(self) -> None:
+        self._mix = np.random.default_rng(1).normal(size=(64, COLUMNS)).astype(np.float32)
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        numbers = np.array([int(text.split()[1]) for text in texts])
+        waves = np.sin((numbers[:, None] + 1.0) * (np.arange(64) + 1.7)).astype(np.float32)
+        vectors = waves @ self._mix
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def features() -> Concatenated:
+    """Columns as of "minilm+length"."""
+    return Concatenated(Synthetic(), Length(scale=0.3, centre=(5.0, 3.5)))
+
+
+def prompts(numbers: np.ndarray) -> list[str]:
+    return [f"Problem {number} asks for the value of x, where x is a number. Show each step." for number in numbers]
+
+
+def probability(numbers: np.ndarray) -> np.ndarray:
+    """U-shaped, as in real runs."""
+    return 1 / (1 + np.exp(-6 * np.sin(numbers * 12.9898)))
+
+
+def rewards(numbers: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> list[list[float]]:
+    successes = rng.binomial(counts, probability(numbers)).tolist()
+    return [[1.0] * k + [0.0] * (n - k) for k, n in zip(successes, counts.tolist(), strict=True)]
+
+
+def outcomes(numbers: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    n = np.full(len(numbers), float(ROLLOUTS))
+    return rng.binomial(ROLLOUTS, probability(numbers)).astype(float), n

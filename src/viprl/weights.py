@@ -1,0 +1,151 @@
+"""From success to weight: how much a prompt's rollouts move the gradient, learned from the outcomes themselves.
+
+What a prompt adds to gradient variance is not p(1-p) but E[(r-p)^2 |Z|^2], Z the score of a rollout (docs/method.md).
+Prompts differ in it by a factor of ten, since a rare outcome is an unlikely text and unlikely texts have large scores.
+|Z| is unknown before the backward pass, but the *surprise* of a rollout is not, and it grows with |Z|^2:
+
+    symbol  meaning                                                                            shape
+    s       surprise of a rollout: -log probability of the sampled text under the policy, nats  scalar
+    s1, s0  mean surprise of a group's right and of its wrong rollouts                          [Q]
+    y       measured weight of a group: (n-1)/n times the mean of (r - mean of the others)^2 s [Q]
+    t       logit of what the text alone says of a prompt                                       [Q]
+    x       log E[p(1-p)], logit E[p]; for each kind of prompt (new; all right, all wrong or
+            mixed at its last visit) a constant and t; log s1, log s0 of the last visit         [Q, 12]
+    b       coefficients: E[y] = exp(x b)                                                       [12]
+
+b starts at (1, 0, 0, ...), the weight E[p(1-p)], and moves with each batch: a Poisson quasi-likelihood, which asks
+only that the mean be exp(x b) and the variance in proportion to it, one Laplace approximation a step, slowly forgotten.
+
+Surprise also tells what successes cannot: a group all right with surprise .01 is settled, with surprise 1 it is not.
+Engines that do not know log probabilities leave the weights at E[p(1-p)]; without surprises this regression was worth
+nothing on the log of a real run (docs/replay.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.special import logit
+
+from viprl.predictors.protocol import Prediction, RowIndex, State, grown
+from viprl.rewards import Surprise, sample_variance
+from viprl.variance import FloatArray
+
+COLUMNS = 12
+SMALLEST = 1e-3
+"""Nats added to a surprise before its logarithm: a text of probability .999 and a certain one are alike."""
+
+
+class LearnedWeights:
+    """The regression above.
+
+    Args:
+        memory: of what was learned, a step.
+        prior_variance: of each coefficient around its start.
+    """
+
+    def __init__(self, *, memory: float = 0.98, prior_variance: float = 1.0) -> None:
+        self.memory = memory
+        self._ridge = np.eye(COLUMNS) / prior_variance
+        self._mean = np.eye(COLUMNS)[0]
+        self._precision = self._ridge.copy()
+        self._index = RowIndex()
+        self._last = np.empty((0, 3), dtype=np.float32)  # success rate, log s1, log s0
+
+    def weigh(self, keys: tuple[str, ...], prediction: Prediction) -> FloatArray:
+        """[Q] E[y]; E[p(1-p)] before any surprise was seen."""
+        if len(self._index) == 0:
+            return prediction.reward_variance
+        return _exp(self._design(keys, prediction) @ self._mean)
+
+    def observe(
+        self,
+        keys: tuple[str, ...],
+        prediction: Prediction,
+        successes: FloatArray,
+        rollouts: FloatArray,
+        surprise: Surprise,
+    ) -> None:
+        """Learn from [Q] groups; `prediction` is what was believed of them before."""
+        y = measured_weight(successes, rollouts, surprise)
+        usable = ~np.isnan(y)
+        if usable.any():
+            repeats = rollouts[usable] / rollouts[usable].mean()
+            self._fit(self._design(keys, prediction)[usable], y[usable], repeats)
+        seen = rollouts > 0
+        rows = self._index.add(tuple(key for key, known in zip(keys, seen, strict=True) if known))
+        self._last = grown(self._last, len(self._index))
+        rate = successes / np.maximum(rollouts, 1)
+        last = np.column_stack([rate, _log_surprise(surprise.right), _log_surprise(surprise.wrong)])
+        self._last[rows] = last[seen]
+
+    def state_dict(self) -> State:
+        return {
+            "mean": self._mean.copy(),
+            "precision": self._precision.copy(),
+            "keys": list(self._index.keys),
+            "last": self._last[: len(self._index)].copy(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self._mean, self._precision = np.array(state["mean"]), np.array(state["precision"])
+        self._index, self._last = RowIndex(state["keys"]), np.array(state["last"])
+
+    def _design(self, keys: tuple[str, ...], prediction: Prediction) -> FloatArray:
+        """[Q, 12] the regressors x."""
+        rows = self._index.find(keys)
+        seen = rows >= 0
+        last = np.zeros((len(keys), 3))
+        last[seen] = self._last[rows[seen]]
+        rate, right, wrong = last.T
+        p = np.clip(prediction.success_probability, 1e-4, 1 - 1e-4)
+        solved, failed = seen & (rate == 1), seen & (rate == 0)
+        kind = np.column_stack([~seen, solved, failed, seen & ~solved & ~failed])
+        text = np.zeros(len(keys)) if prediction.text_score is None else prediction.text_score / 3
+        variance = np.log(np.maximum(prediction.reward_variance, 1e-6))
+        return np.column_stack([variance, logit(p) / 3, kind, kind * text[:, None], right, wrong])
+
+    def _fit(self, x: FloatArray, y: FloatArray, repeats: FloatArray) -> None:
+        """Move to the mode of the quasi-posterior by damped Newton steps; a row counts `repeats` [Q] times."""
+        start = self._mean
+        prior = self.memory * self._precision + (1 - self.memory) * self._ridge
+
+        def loss(mean: FloatArray) -> float:
+            z, move = x @ mean, mean - start
+            return float(repeats @ (_exp(z) - y * z) + 0.5 * move @ prior @ move)
+
+        mean, value = start, loss(start)
+        for _ in range(20):
+            rate = repeats * _exp(x @ mean)
+            gradient = x.T @ (rate - repeats * y) + prior @ (mean - start)
+            step = cho_solve(cho_factor(prior + (x.T * rate) @ x), gradient)
+            scale = 1.0
+            while (new := loss(mean - scale * step)) > value and scale > 1e-4:
+                scale /= 2
+            if value - new < 1e-6:
+                break
+            mean, value = mean - scale * step, new
+        self._mean, self._precision = mean, prior + (x.T * (repeats * _exp(x @ mean))) @ x
+
+
+def measured_weight(successes: FloatArray, rollouts: FloatArray, surprise: Surprise | None) -> FloatArray:
+    """[Q] y, NaN for groups of fewer than two scorable rollouts. With surprises
+    (n-1)/n mean_i (r_i - mean of the others)^2 s_i, where a success is (n-k)/(n-1) above the others, a failure
+    k/(n-1) below; a mean surprise that is not known (NaN) leaves y unknown too, where it matters."""
+    if surprise is None:
+        return sample_variance(successes, rollouts)
+    k, n = successes, np.maximum(rollouts, 2)
+    right, wrong = k * (n - k) ** 2, (n - k) * k**2
+    y = (np.where(right > 0, right * surprise.right, 0) + np.where(wrong > 0, wrong * surprise.wrong, 0)) / (
+        n**2 * (n - 1)
+    )
+    return np.where(rollouts >= 2, y, np.nan)
+
+
+def _log_surprise(mean: FloatArray) -> FloatArray:
+    """log of a mean surprise; 0, "nothing known", where there is none."""
+    return np.where(np.isnan(mean), 0.0, np.log(np.maximum(np.nan_to_num(mean), 0) + SMALLEST))
+
+
+def _exp(x: FloatArray) -> FloatArray:
+    return np.exp(np.clip(x, -30.0, 30.0))

@@ -1,0 +1,87 @@
+"""What an earlier run's log teaches: `VIP.from_log` and `observe_counts`."""
+
+import json
+
+import numpy as np
+import pytest
+
+from viprl import VIP
+
+PROMPTS = ["easy one", "hard one", "other one"]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def log(tmp_path):
+    successes = [[8, 8, 8], [0, 1], [3, 4, 5]]
+    numbered = enumerate(zip(PROMPTS, successes, strict=True))
+    rows = [{"id": f"n{i}", "prompt": p, "rollouts": 8, "successes": k} for i, (p, k) in numbered]
+    return write(tmp_path / "run.jsonl", rows)
+
+
+def vip(**more):
+    return VIP(features="none", cache=None, **more)
+
+
+def test_a_log_is_observed_visit_by_visit(log):
+    warm, by_hand = VIP.from_log(log, features="none", cache=None), vip()
+    by_hand.observe(PROMPTS, [[1] * 8, [0] * 8, [1] * 3 + [0] * 5])
+    by_hand.observe(PROMPTS, [[1] * 8, [1] + [0] * 7, [1] * 4 + [0] * 4])
+    by_hand.observe([PROMPTS[0], PROMPTS[2]], [[1] * 8, [1] * 5 + [0] * 3])
+    assert (warm.predict(PROMPTS) == by_hand.predict(PROMPTS)).all()
+    assert warm.predict(PROMPTS)[0] > 0.9 > 0.2 > warm.predict(PROMPTS)[1]
+
+
+def test_prompts_are_recognised_by_content_or_by_id(log):
+    by_id = VIP.from_log(log, match="id", features="none", cache=None)
+    known = by_id.predict([{"prompt": "worded anew", "id": "n0"}, "easy one"])
+    assert known[0] > 0.9 > known[1]
+
+
+def test_a_log_of_ids_alone_says_what_to_do(tmp_path):
+    path = write(tmp_path / "ids.jsonl", [{"id": "a", "prompt": "", "rollouts": 2, "successes": [1]}])
+    with pytest.raises(ValueError, match="match='id'"):
+        VIP.from_log(path, features="none", cache=None)
+    with pytest.raises(ValueError, match="expected 'prompt' or 'id'"):
+        VIP.from_log(path, match="text", features="none", cache=None)
+
+
+def test_the_threshold_of_the_run_reads_the_log_of_trl(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rows = {"step": [1] * 4, "prompt": ["p"] * 4, "completion": [""] * 4, "advantage": [0.0] * 4}
+    pandas.DataFrame(rows | {"score": [0.2, 0.7, 0.9, 0.8]}).to_parquet(tmp_path / "completions_00001.parquet")
+    warm = VIP.from_log(tmp_path, reward="score", success=0.5, features="none", cache=None)
+    by_hand = vip()
+    by_hand.observe(["p"], [[0, 1, 1, 1]])
+    assert warm.predict(["p"]) == by_hand.predict(["p"])
+
+
+def test_counts_are_checked_and_merged():
+    one, two = vip(), vip()
+    one.observe_counts(["a", "b", "a"], [1, 0, 2], [4, 4, 4])
+    two.observe(["a", "b"], [[1, 1, 1] + [0] * 5, [0] * 4])
+    assert (one.predict(["a", "b"]) == two.predict(["a", "b"])).all()
+    for successes, rollouts in ([1], [4, 4]), ([5, 0], [4, 4]), ([-1, 0], [4, 4]), ([np.nan, 0], [4, 4]):
+        with pytest.raises(ValueError, match="successes and rollouts of 2 prompts"):
+            one.observe_counts(["a", "b"], successes, rollouts)
+
+
+def test_the_trl_trainers_take_a_log(log, tmp_path):
+    pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
+    import tiny
+    from viprl.engines.trl import VIPRLOOConfig, VIPRLOOTrainer
+
+    data = tiny.dataset()
+    first = data["prompt"][0]
+    path = write(tmp_path / "tiny.jsonl", [{"id": "0", "prompt": first, "rollouts": 8, "successes": [8, 8, 8]}])
+    args = VIPRLOOConfig(
+        str(tmp_path / "run"), vip_features="none", vip_warm_start=str(path), num_generations=4,
+        per_device_train_batch_size=16, use_cpu=True, bf16=False, report_to=[], beta=0.0,
+    )  # fmt: skip
+    trainer = VIPRLOOTrainer(tiny.model(), tiny.contains, args, train_dataset=data, processing_class=tiny.tokenizer())
+    known, unknown = trainer.vip.predict([first, data["prompt"][1]])
+    assert known > 0.9 > unknown

@@ -1,0 +1,191 @@
+"""Learned weights: what a group shows, what is learned of it, and that nothing happens without surprises."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from viprl import VIP
+from viprl.predictors.protocol import Prediction
+from viprl.rewards import Surprise, sample_variance
+from viprl.weights import COLUMNS, LearnedWeights, measured_weight
+
+NOTHING = np.array([np.nan])
+
+
+def believed(p, text=None):
+    p = np.asarray(p, dtype=float)
+    return Prediction(p, p * (1 - p), text)
+
+
+def by_hand(outcomes, surprises):
+    """(n-1)/n mean (r_i - mean of the others)^2 s_i, rollout by rollout."""
+    n = len(outcomes)
+    squares = [
+        (outcomes[i] - np.mean([o for j, o in enumerate(outcomes) if j != i])) ** 2 * surprises[i] for i in range(n)
+    ]
+    return (n - 1) / n * np.mean(squares)
+
+
+def test_measured_weight_is_the_definition():
+    rng = np.random.default_rng(0)
+    for n in range(2, 12):
+        outcomes = (rng.random(n) < 0.6).astype(float)
+        surprises = rng.exponential(2.0, n)
+        surprise = Surprise.of([outcomes], [surprises])
+        got = measured_weight(np.array([outcomes.sum()]), np.array([float(n)]), surprise)
+        assert got == pytest.approx(by_hand(outcomes, surprises), abs=1e-12)
+
+
+def test_equal_surprises_give_the_sample_variance():
+    k, n = np.array([0.0, 1, 3, 8]), np.array([4.0, 5, 6, 8])
+    surprise = Surprise(np.where(k > 0, 2.5, np.nan), np.where(n > k, 2.5, np.nan))
+    assert measured_weight(k, n, surprise) == pytest.approx(2.5 * sample_variance(k, n))
+    assert measured_weight(k, n, None) == pytest.approx(sample_variance(k, n))
+
+
+def test_what_a_group_does_not_show_is_nan():
+    one = measured_weight(np.array([1.0]), np.array([1.0]), Surprise(np.ones(1), NOTHING))
+    half = measured_weight(np.array([1.0]), np.array([2.0]), Surprise(NOTHING, np.ones(1)))
+    assert np.isnan(one).all() and np.isnan(half).all()
+
+
+def test_surprise_takes_means_over_what_is_known():
+    surprise = Surprise.of(
+        [np.array([1.0, 1.0, 0.0, np.nan]), np.array([0.0])], [[0.5, None, 3.0, 9.0], [float("inf")]]
+    )
+    assert surprise.right.tolist()[0] == 0.5 and np.isnan(surprise.right[1])
+    assert surprise.wrong.tolist()[0] == 3.0 and np.isnan(surprise.wrong[1])
+
+
+def test_the_start_is_the_reward_variance():
+    p = np.array([0.02, 0.5, 0.9])
+    assert LearnedWeights().weigh(("a", "b", "c"), believed(p)) == pytest.approx(p * (1 - p))
+
+
+def test_one_step_is_the_mode_of_the_quasi_posterior():
+    rng = np.random.default_rng(1)
+    keys = tuple(f"p{i}" for i in range(40))
+    prediction = believed(rng.uniform(0.05, 0.95, 40), rng.normal(size=40))
+    n = rng.integers(2, 9, 40).astype(float)
+    k = rng.binomial(n.astype(int), prediction.success_probability).astype(float)
+    surprise = Surprise(np.where(k > 0, 0.7, np.nan), np.where(n > k, 3.0, np.nan))
+    weights = LearnedWeights(memory=0.9, prior_variance=0.5)
+    x = weights._design(keys, prediction)
+    weights.observe(keys, prediction, k, n, surprise)
+    y, repeats, start = measured_weight(k, n, surprise), n / n.mean(), np.eye(COLUMNS)[0]
+
+    def loss(b):
+        return repeats @ (np.exp(x @ b) - y * (x @ b)) + 0.5 * np.sum((b - start) ** 2) / 0.5
+
+    best = minimize(loss, start, method="BFGS", options={"gtol": 1e-8})
+    assert weights._mean == pytest.approx(best.x, abs=2e-3)
+    assert loss(weights._mean) <= best.fun + 1e-6
+
+
+def test_it_learns_that_rare_failures_weigh_more():
+    """Failures are ten times as surprising as successes: then the weight of p = .95 against p = .5 is larger than
+    p(1-p) says, by E[(r-p)^2 s] = p(1-p)(p s0 + (1-p) s1)."""
+    rng = np.random.default_rng(2)
+    weights = LearnedWeights()
+    for step in range(300):
+        p = rng.choice([0.05, 0.2, 0.5, 0.8, 0.95], 32)
+        keys = tuple(f"{step}-{i}" for i in range(32))
+        n = np.full(32, 8.0)
+        k = rng.binomial(8, p).astype(float)
+        surprise = Surprise(np.where(k > 0, 0.2, np.nan), np.where(k < n, 2.0, np.nan))
+        weights.observe(keys, believed(p), k, n, surprise)
+    p = np.array([0.2, 0.5, 0.8, 0.95])
+    got = weights.weigh(("a", "b", "c", "d"), believed(p))
+    assert got == pytest.approx(p * (1 - p) * (2.0 * p + 0.2 * (1 - p)), rel=0.35)
+    assert got[3] / got[1] > 1.3 * (0.95 * 0.05) / 0.25
+
+
+def test_it_learns_from_the_surprise_of_the_last_visit():
+    """Two kinds of prompts, both always right when visited first; the surprised ones fail later."""
+    rng = np.random.default_rng(3)
+    weights, n = LearnedWeights(), np.full(20, 8.0)
+    shaky = np.arange(20) < 10
+    for step in range(60):
+        keys = tuple(f"{step}-{i}" for i in range(20))
+        surprise = Surprise(np.where(shaky, 0.5, 0.01), np.full(20, np.nan))
+        weights.observe(keys, believed(np.full(20, 0.9)), n, n, surprise)
+        later = np.where(shaky, rng.binomial(8, 0.6, 20), 8).astype(float)
+        second = Surprise(np.where(later > 0, 0.5, np.nan), np.where(later < 8, 0.5, np.nan))
+        weights.observe(keys, believed(np.full(20, 0.9)), later, n, second)
+    fresh = ("x", "y")
+    weights.observe(fresh, believed([0.9, 0.9]), n[:2], n[:2], Surprise(np.array([0.5, 0.01]), np.full(2, np.nan)))
+    got = weights.weigh(fresh, believed([0.9, 0.9]))
+    assert got[0] > 4 * got[1]
+
+
+def test_state_goes_on_as_if_nothing_had_happened():
+    rng = np.random.default_rng(4)
+
+    def step(weights, keys):
+        p, n = rng.uniform(0.1, 0.9, 6), np.full(6, 4.0)
+        k = rng.binomial(4, p).astype(float)
+        return (keys, believed(p), k, n, Surprise(np.where(k > 0, 1.0, np.nan), np.where(k < 4, 2.0, np.nan)))
+
+    first, second = LearnedWeights(), LearnedWeights()
+    first.observe(*step(first, tuple("abcdef")))
+    second.load_state_dict(first.state_dict())
+    more = step(first, tuple("defghi"))
+    first.observe(*more)
+    second.observe(*more)
+    question = (tuple("aeiz"), believed([0.1, 0.5, 0.9, 0.5]))
+    assert (first.weigh(*question) == second.weigh(*question)).all()
+
+
+def run(vip, steps, surprise):
+    rng = np.random.default_rng(5)
+    prompts = [f"prompt {i}" for i in range(12)]
+    p = expit(np.linspace(-3, 3, 12))
+    for _ in range(steps):
+        plan = vip.allocate(prompts, 96)
+        rewards = [(rng.random(c) < q).astype(float) for c, q in zip(plan.counts, p, strict=True)]
+        given = [np.where(r == 1, 0.1, 3.0) for r in rewards] if surprise else None
+        vip.observe(prompts, rewards, surprise=given)
+    return vip, prompts
+
+
+def test_vip_without_surprises_weighs_by_reward_variance():
+    vip, prompts = run(VIP(features="none", cache=None), 6, surprise=False)
+    proposal = vip._strategies["default"].propose(
+        *_batch(vip, prompts), vip._budget(len(prompts), 96, None, None), seed=0
+    )
+    assert (proposal.prediction.weight == proposal.prediction.reward_variance).all()
+
+
+def test_vip_with_surprises_moves_rollouts_to_surprising_failures():
+    plain, prompts = run(VIP(features="none", cache=None), 12, surprise=False)
+    vip, _ = run(VIP(features="none", cache=None), 12, surprise=True)
+    solved, failed = vip.allocate(prompts, 96).counts[9:].sum(), vip.allocate(prompts, 96).counts[:3].sum()
+    before = plain.allocate(prompts, 96).counts
+    assert solved / failed > 1.3 * before[9:].sum() / before[:3].sum()
+    resumed = VIP(features="none", cache=None)
+    resumed.load_state_dict(vip.state_dict())
+    assert (resumed.allocate(prompts, 96).counts == vip.allocate(prompts, 96).counts).all()
+
+
+def test_repeated_prompts_are_merged_with_their_surprises():
+    once, twice = VIP(features="none", cache=None), VIP(features="none", cache=None)
+    once.observe(["a", "b"], [[1, 0, 1, 1], [0, 0]], surprise=[[0.1, 2.0, 0.2, 0.3], [1.0, 1.0]])
+    twice.observe(["a", "b", "a"], [[1, 0], [0, 0], [1, 1]], surprise=[[0.1, 2.0], [1.0, 1.0], [0.2, 0.3]])
+    assert (once.allocate(["a", "b"], 20).counts == twice.allocate(["a", "b"], 20).counts).all()
+    a, b = (vip._strategies["default"].weights for vip in (once, twice))
+    assert a._mean == pytest.approx(b._mean, abs=1e-12)
+
+
+def test_surprises_of_another_shape_are_refused_before_anything_is_learned():
+    vip = VIP(features="none", cache=None)
+    with pytest.raises(ValueError, match="one surprise a rollout"):
+        vip.observe(["a", "b"], [[1, 0], [0, 0]], surprise=[[0.1, 2.0], [1.0]])
+    assert len(vip._strategies["default"].weights._index) == 0
+
+
+def _batch(vip, prompts):
+    from viprl.prompts import PromptBatch, text
+
+    view = PromptBatch(prompts, text)
+    return vip._batch("default", view), view.rows
