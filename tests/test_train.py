@@ -15,11 +15,16 @@ import yaml
 
 pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
 
+from typer.testing import CliRunner
+
 import tiny
+from viprl.cli import app
 from viprl.lab.runlog import read_jsonl
 from viprl.train.config import ConfigError, load_config, parse_config
+from viprl.train.config_file import read_config, with_overrides
+from viprl.train.prepare import prepare
 from viprl.train.rewards import exact_match
-from viprl.train.run import last_checkpoint, prepare, train
+from viprl.train.run import dry_run, last_checkpoint, train
 
 
 @pytest.fixture
@@ -102,7 +107,12 @@ def test_another_run_s_folder_is_not_overwritten(settings):
         ({"vip_stratgy": "paper"}, "unknown key `vip_stratgy`; did you mean `vip_strategy`"),
         ({"num_generation": 8}, "did you mean `num_generations`"),
         ({"algorithm": "ppo"}, "expected rloo or grpo"),
-        ({"reward": "exactmatch"}, "expected exact_match or 'module:function'"),
+        ({"reward": "exactmatch"}, "expected exact_match, .* or 'module:function'"),
+        ({"chat": "yes"}, "chat is 'yes'; expected true or false"),
+        ({"max_prompt_length": 0}, "expected a number of at least 1"),
+        ({"duplicates": "no"}, "expected keep or drop"),
+        ({"update_batch_size": 16, "gradient_accumulation_steps": 1}, "leave one of the two out"),
+        ({"dataset": {"gym": "chain_sum"}}, "expected `reasoning-gym: TASK`"),
         ({"reward": "nowhere:reward"}, "cannot be imported"),
         ({"model": None}, "`model` is missing"),
     ],
@@ -139,7 +149,7 @@ def test_bad_rows_are_named_by_number(settings, tmp_path):
 def test_parquet_and_other_column_names(settings, tmp_path):
     tiny.dataset(32).rename_columns({"prompt": "question", "solution": "answer"}).to_parquet(tmp_path / "d.parquet")
     change = {"dataset": str(tmp_path / "d.parquet"), "prompt_column": "question", "solution_column": "answer"}
-    _, dataset, _ = prepare(parse_config(settings | change))
+    dataset = prepare(parse_config(settings | change)).dataset
     assert {"prompt", "solution"} <= set(dataset.column_names)
 
 
@@ -180,7 +190,7 @@ def test_a_finished_run_is_not_trained_further(settings):
 
 
 def test_numbers_that_yaml_reads_as_text(settings):
-    args, _, _ = prepare(parse_config(settings | {"learning_rate": "1e-6", "max_steps": "3"}))
+    args = prepare(parse_config(settings | {"learning_rate": "1e-6", "max_steps": "3"})).args
     assert args.learning_rate == 1e-6 and args.max_steps == 3
     with pytest.raises(ConfigError, match="learning_rate is 'fast'; expected a number"):
         prepare(parse_config(settings | {"learning_rate": "fast"}))
@@ -219,3 +229,128 @@ def test_a_damaged_state_says_what_to_delete(settings):
     state.write_bytes(state.read_bytes()[:-9])
     with pytest.raises(ConfigError, match=r"delete .*checkpoint-2"):
         train(parse_config(settings))
+
+
+# --- what a dry run finds ---------------------------------------------------------------------------------------------
+
+
+def too_few(completions, **_):
+    return [1.0]
+
+
+def broken(completions, **_):
+    raise KeyError("label")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chat": True}, "has no chat template; set chat: false"),
+        ({"max_completion_length": 64}, "max_completion_length is 64, but the context of .* is 64 tokens"),
+        ({"max_completion_length": 63}, "32 rows are longer than the 1 tokens .*row 0: 2 tokens"),
+        ({"max_prompt_length": 1}, "longer than the 1 tokens"),
+        ({"max_prompt_length": 61}, "max_prompt_length 61 and max_completion_length 4 exceed the context of 64"),
+        ({"reward": "test_train:broken"}, "reward broken fails on the first row: KeyError: 'label'"),
+        ({"reward": "test_train:too_few"}, "expected a list of two numbers"),
+        ({"tokenizer": "."}, "no tokenizer that can be loaded"),
+        ({"update_batch_size": 24}, "update_batch_size is 24, no multiple"),
+        ({"dataset": "gsm-8k"}, "did you mean gsm8k"),
+        ({"eval_dataset": "missing.jsonl"}, "missing.jsonl: no such file"),
+    ],
+)
+def test_a_dry_run_finds_it_without_weights(settings, change, message, tmp_path):
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=message):
+        dry_run(parse_config(settings | change))
+
+
+def test_a_dry_run_tells_what_the_run_will_do_and_writes_nothing(settings, tmp_path):
+    (tmp_path / "model" / "model.safetensors").unlink()
+    change = {"update_batch_size": 32, "generation_batch_size": 64, "max_steps": 6, "use_cpu": False, "bf16": True}
+    facts = dict(dry_run(parse_config(settings | change)))
+    assert "32 rows, text, longest prompt 2 tokens" in facts["data"] and "context 64 tokens" in facts["model"]
+    assert facts["step"].startswith("16 prompts, 64 rollouts") and facts["update"] == "32 rollouts on 1 process"
+    assert facts["steps"] == "3 generation batches, 6 optimiser steps (2 a batch), 1.5 passes over the data"
+    assert facts["reward"] == "exact_match (a right answer gets 1)" and "random, 2 to 24" in facts["allocation"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_on_the_command_line(settings, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    good = CliRunner().invoke(app, ["train", "--config", str(file), "--set", "vip_strategy=uniform", "--dry-run"])
+    assert good.exit_code == 0 and "uniform, 2 to 24" in good.output and "is in order" in good.output
+    bad = CliRunner().invoke(app, ["train", "--config", str(file), "--set", "vip_strategy", "--dry-run"])
+    assert isinstance(bad.exception, ConfigError) and "expected key=value" in str(bad.exception)
+
+
+def test_overlong_rows_are_left_out_and_named_by_their_row(settings, tmp_path):
+    rows = tiny.dataset(32).to_list()
+    rows[3] = {"prompt": "", "solution": "a"}
+    rows[5]["prompt"] = "a b c d"
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = prepare(parse_config(settings | {"max_prompt_length": 3, "skip_bad_rows": True}))
+    assert len(run.dataset) == 30 and run.longest_prompt == 2
+    assert "row 3: the prompt is empty" in run.notes[0] and "row 5: 4 tokens" in run.notes[1]
+
+
+def test_the_optimiser_step_does_not_depend_on_the_processes(settings, monkeypatch):
+    from viprl.train.config import _accumulation
+
+    config = parse_config(settings | {"update_batch_size": 64, "per_device_train_batch_size": 4})
+    assert _accumulation(config, config.trainer) == 16
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert _accumulation(config, config.trainer) == 2
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_extends(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.yaml").write_text("x: 1\ny: 1\nm: {a: 1, b: 1}\n")
+    (tmp_path / "parts" / "b.yaml").write_text("extends: a.yaml\ny: 2\nm: {b: 2}\n")
+    (tmp_path / "c.yaml").write_text("extends: [parts/b.yaml, parts/d.yaml]\nz: 3\n")
+    (tmp_path / "parts" / "d.yaml").write_text("y: 4\n")
+    raw = read_config(tmp_path / "c.yaml")
+    assert raw == {"x": 1, "y": 4, "z": 3, "m": {"a": 1, "b": 2}}
+    over = with_overrides(raw, ["m.b=[1, 2]", "w=1e-6", "z=null", "n.o.p=true"])
+    assert over == {"x": 1, "y": 4, "z": None, "w": "1e-6", "m": {"a": 1, "b": [1, 2]}, "n": {"o": {"p": True}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "key `a` stands twice .lines 1 and 3"),
+        ("m:\n  a: 1\n  a: 2\n", "key `a` stands twice"),
+        ("extends: self.yaml\n", "circle: self.yaml -> self.yaml"),
+        ("extends: none.yaml\n", "none.yaml: no such file .`extends` of"),
+        ("extends: {a: 1}\n", "expected a path or a list"),
+        ("3: a\n", "the key 3 is no text"),
+        ("? [a]\n: 1\n", "not valid YAML"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, text, message):
+    (tmp_path / "self.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(tmp_path / "self.yaml")
+
+
+# --- an endless source ------------------------------------------------------------------------------------------------
+
+
+def test_an_endless_source_trains_and_resumes(settings, tmp_path):
+    pytest.importorskip("reasoning_gym", reason='needs pip install "viprl[gym]"')
+    change = {"dataset": {"reasoning-gym": "chain_sum", "levels": [0, 2]}, "reward": "viprl.data.gym:solved"}
+    endless = settings | change
+    whole = train(parse_config(endless))
+    parts = endless | {"output_dir": str(tmp_path / "parts")}
+    train(parse_config(parts | {"max_steps": 2}))
+    second = train(parse_config(parts))
+    ids = [[row["ids"] for row in read_jsonl(folder / "outcomes.jsonl")] for folder in (whole, second)]
+    assert len(ids[0]) == 4 and ids[0] == ids[1]
+    assert json.loads((second / "finished.json").read_text()) == {"step": 4}
+    with pytest.raises(ConfigError, match="endless, so the run has no end; set max_steps"):
+        dry_run(parse_config(without(endless, "max_steps") | {"output_dir": str(tmp_path / "new")}))
+    with pytest.raises(ConfigError, match="set it false"):
+        dry_run(parse_config(endless | {"output_dir": str(tmp_path / "new"), "vip_register_pool": True}))

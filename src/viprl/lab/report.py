@@ -61,12 +61,18 @@ _SETTING_NAMES = {
 }
 
 
-def write_report(run_dirs: Sequence[Path | str], out: Path | str, plots_dir: Path | str | None = None) -> Path:
+def write_report(
+    run_dirs: Sequence[Path | str],
+    out: Path | str,
+    plots_dir: Path | str | None = None,
+    sections: Sequence[Section] = (),
+) -> Path:
     """Write the report of the run folders into the HTML file `out` and return its path.
 
     Where `out` is a folder the page is `out`/report.html.
 
-    The page needs no other file and no network. With `plots_dir` every figure is also written there as SVG and PNG.
+    `sections` come before those of the runs. The page needs no other file and no network. With `plots_dir`
+    every figure is also written there as SVG and PNG.
     Raises ValueError without a run folder, what `viprl.lab.runs.load_run` raises for a folder that is none, and
     ImportError where matplotlib is missing.
     """
@@ -75,7 +81,7 @@ def write_report(run_dirs: Sequence[Path | str], out: Path | str, plots_dir: Pat
     runs = load_runs(run_dirs)
     view = View.of(runs)
     makers = (_variance, _waste, _learning, _predictions, _counts, _trust, _numbers, _settings, _notes)
-    sections = [section for make in makers if (section := make(view)) is not None]
+    sections = [*sections, *(section for make in makers if (section := make(view)) is not None)]
     target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")

@@ -1,7 +1,7 @@
 """The configuration of `viprl train`: one YAML file, read and checked before anything heavy is loaded.
 
 model: path/or/hub-name          any causal language model
-dataset: train.jsonl             JSONL, parquet, a folder saved by `datasets`, or a hub name
+dataset: train.jsonl             a named set such as gsm8k, a file, a folder, a hub name, or reasoning-gym:TASK
 reward: exact_match              or "module:function", or a list of those
 algorithm: rloo                  or grpo
 output_dir: runs/mine
@@ -12,18 +12,21 @@ num_generations: 8
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from viprl.data.gym import canonical
+from viprl.data.loading import DataSpec
+from viprl.train.config_file import ConfigError, read_config, with_overrides
 from viprl.train.rewards import resolve_rewards
 
+__all__ = ["FINISHED_FILE", "ConfigError", "RunConfig", "load_config", "parse_config", "trainer_config"]
 
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the key and the mend."""
+FINISHED_FILE = "finished.json"
+"""In a run folder: the run has come to its end, at the step that stands in it."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,39 @@ class RunConfig:
     model: str
     """Folder or hub name of a causal language model."""
     dataset: str
-    """JSONL or parquet file, folder of a saved dataset, or hub name, with a `prompt` and a `solution`."""
+    """A named set, `reasoning-gym:TASK`, a file, a folder or a hub name; see `viprl.data`."""
     output_dir: str
     """Run folder: checkpoints, metrics.jsonl, outcomes.jsonl. A run found there with the same settings is resumed."""
     algorithm: str = "rloo"
     """"rloo" or "grpo"."""
     reward: list[str] = field(default_factory=lambda: ["exact_match"])
     """Names of built-in rewards or "module:function" paths."""
-    split: str = "train"
-    """Split of a hub dataset."""
+    split: str | None = None
+    """Split of a hub or saved data set. Default: the named set's own, else train."""
     subset: str | None = None
-    """Configuration name of a hub dataset."""
-    prompt_column: str = "prompt"
-    solution_column: str = "solution"
+    """Configuration name of a hub data set."""
+    prompt_column: str | None = None
+    """Column of the prompt, with dots into structs. Default: found by the known layouts."""
+    solution_column: str | None = None
+    answer_after: str | None = None
+    """The answer is what follows this mark in its column, such as "####"."""
+    instruction: str | None = None
+    """Answer instruction: boxed, answer_line, answer_tags, none, or a text (with {question}: a template)."""
+    system: str | None = None
+    """System message."""
+    chat: bool | None = None
+    """True: through the model's chat template; false: plain text. Default: as the data has it."""
+    duplicates: str | None = None
+    """"keep" or "drop" rows that repeat a prompt."""
+    skip_bad_rows: bool = False
+    """Leave bad and overlong rows out, and say which; otherwise they are an error."""
+    max_prompt_length: int | None = None
+    """Longest prompt in tokens. Default: what the context leaves beside the completion."""
+    update_batch_size: int | None = None
+    """Rollouts of one optimiser step over all processes; sets gradient_accumulation_steps."""
     eval_dataset: str | None = None
-    """Evaluated by the trainer itself (see `eval_strategy`); same columns."""
+    """Evaluated by the trainer itself (see `eval_strategy`)."""
+    eval_split: str | None = None
     tokenizer: str | None = None
     """Folder or hub name; default: the model's."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -57,24 +78,26 @@ class RunConfig:
         """The reward functions."""
         return resolve_rewards(self.reward)
 
+    def data(self) -> DataSpec:
+        """What to train on."""
+        return DataSpec(self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSpec) if f.name != "source"})
+
+    def eval_data(self) -> DataSpec | None:
+        """What the trainer evaluates on: prompts in the same form, every row of them."""
+        if self.eval_dataset is None:
+            return None
+        return replace(self.data(), source=self.eval_dataset, split=self.eval_split, subset=None, duplicates="keep")
+
 
 OWN_KEYS = tuple(f.name for f in fields(RunConfig) if f.name != "trainer")
 
 
-def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read and check a YAML file. Raises `ConfigError` for everything that can be known without model and data."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; `viprl train --config FILE.yaml` reads a YAML file")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ConfigError(f"{path} is not valid YAML: {line}{getattr(error, 'problem', error)}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds {type(raw).__name__}; expected `key: value` lines such as `model: my-model`")
-    return parse_config({**raw, **(overrides or {})}, str(path))
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a YAML file with `key=value` overrides on top.
+
+    Raises `ConfigError` for everything that can be known without model and data.
+    """
+    return parse_config(with_overrides(read_config(path), overrides), str(path))
 
 
 def parse_config(raw: Mapping[str, Any], where: str = "the configuration") -> RunConfig:
@@ -91,14 +114,36 @@ def parse_config(raw: Mapping[str, Any], where: str = "the configuration") -> Ru
     for key in rest:
         if key not in options:
             raise ConfigError(f"{where}: unknown key `{key}`{_closest(key, options | set(OWN_KEYS))}")
+    if own.get("update_batch_size") and "gradient_accumulation_steps" in rest:
+        raise ConfigError(f"{where}: update_batch_size sets gradient_accumulation_steps; leave one of the two out")
     rewards = own.get("reward", ["exact_match"])
     own["reward"] = [rewards] if isinstance(rewards, str) else list(rewards)
-    config = RunConfig(**own, trainer=rest)
     try:
+        for key in ("dataset", "eval_dataset"):
+            own[key] = canonical(own.get(key))
+        for key in OWN_KEYS:
+            _check_kind(key, own.get(key))
+        config = RunConfig(**own, trainer=rest)
         config.rewards()
+        config.data()
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     return config
+
+
+def _check_kind(key: str, value: Any) -> None:
+    """What YAML made of a value must be what the key takes: `chat: "yes"` is a text, not a truth value."""
+    kind = next(str(f.type) for f in fields(RunConfig) if f.name == key).removesuffix(" | None")
+    known: dict[str, tuple[type, str]] = {
+        "str": (str, "a text"),
+        "bool": (bool, "true or false"),
+        "int": (int, "a number"),
+    }
+    if value is None or kind not in known:
+        return
+    expected, words = known[kind]
+    if type(value) is not expected or (isinstance(value, int) and expected is int and value < 1):
+        raise ValueError(f"{key} is {value!r}; expected {words}{' of at least 1' if expected is int else ''}")
 
 
 def trainer_options(algorithm: str) -> list[str]:
@@ -113,14 +158,39 @@ def config_class(algorithm: str) -> Any:
     return {"rloo": VIPRLOOConfig, "grpo": VIPGRPOConfig}[algorithm]
 
 
-def trainer_config(config: RunConfig) -> Any:
-    """The trainer's config object. Budgets that cannot be met are refused here, with the config's own words."""
+def trainer_config(config: RunConfig, *, dry_run: bool = False) -> Any:
+    """The trainer's config object. Budgets that cannot be met are refused here, with the config's own words.
+
+    A dry run may be made on a machine without the accelerator that the options are for.
+    """
     defaults = {"report_to": [], "logging_steps": 1, "save_only_model": False}
     options = {**defaults, **{key: _number(config, key, value) for key, value in config.trainer.items()}}
+    if config.update_batch_size is not None:
+        options["gradient_accumulation_steps"] = _accumulation(config, options)
+    if dry_run and not _has_accelerator():
+        options["use_cpu"] = True
     try:
         return config_class(config.algorithm)(output_dir=config.output_dir, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"the trainer options cannot be used: {error}") from error
+
+
+def _accumulation(config: RunConfig, options: Mapping[str, Any]) -> int:
+    """gradient_accumulation_steps that make an optimiser step of update_batch_size rollouts on these processes."""
+    device, processes = int(options.get("per_device_train_batch_size", 8)), int(os.environ.get("WORLD_SIZE", "1"))
+    size = config.update_batch_size or 1
+    if size % (device * processes):
+        raise ConfigError(
+            f"update_batch_size is {size}, no multiple of per_device_train_batch_size x processes = {device} x "
+            f"{processes}; change one of them"
+        )
+    return size // (device * processes)
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or bool(getattr(torch, "xpu", None) and torch.xpu.is_available())
 
 
 def _number(config: RunConfig, key: str, value: Any) -> Any:
@@ -138,7 +208,7 @@ def _number(config: RunConfig, key: str, value: Any) -> Any:
 def _meaning(key: str) -> str:
     return {
         "model": "folder or hub name of a causal language model",
-        "dataset": "JSONL, parquet, folder or hub name",
+        "dataset": "a named set such as gsm8k, a file, a folder, a hub name, or reasoning-gym:TASK",
         "output_dir": "where the run is written",
     }[key]
 

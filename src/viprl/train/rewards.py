@@ -1,10 +1,12 @@
-"""Rewards by name: the built-in exact match, or any function by import path."""
+"""Rewards by name: exact match, mathematical equivalence, or any function by import path; the same for verl."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from viprl.answers.guard import require_math_verify
+from viprl.answers.score import score
 from viprl.imports import import_function
 
 Reward = Callable[..., list[float | None]]
@@ -14,13 +16,25 @@ def exact_match(
     prompts: Sequence[Any], completions: Sequence[Any], solution: Sequence[Any], **_: Any
 ) -> list[float | None]:
     """1 where the completion is the solution, apart from white space; 0 elsewhere; None where there is no solution."""
-    return [
-        None if right is None else float(" ".join(_text(given).split()) == " ".join(str(right).split()))
-        for given, right in zip(completions, solution, strict=True)
-    ]
+    return score([_text(given) for given in completions], solution, "exact")
 
 
-BUILT_IN: dict[str, Reward] = {"exact_match": exact_match}
+def math(prompts: Sequence[Any], completions: Sequence[Any], solution: Sequence[Any], **_: Any) -> list[float | None]:
+    r"""1 where the last ``\boxed{}`` equals the solution mathematically; 0 elsewhere, also without a box; None where
+    there is no usable solution. See `viprl.answers.score.score`."""
+    return score([_text(given) for given in completions], solution, "boxed")
+
+
+def math_last_number(
+    prompts: Sequence[Any], completions: Sequence[Any], solution: Sequence[Any], **_: Any
+) -> list[float | None]:
+    """The same for the last number of the completion."""
+    return score([_text(given) for given in completions], solution, "last_number")
+
+
+BUILT_IN: dict[str, Reward] = {function.__name__: function for function in (exact_match, math, math_last_number)}
+MODES = {"exact_match": "exact", "math": "boxed", "math_last_number": "last_number"}
+"""Where each built-in reward looks for the answer, see `viprl.answers.score.MODES`."""
 
 
 def resolve_rewards(names: Sequence[str]) -> list[Reward]:
@@ -30,7 +44,32 @@ def resolve_rewards(names: Sequence[str]) -> list[Reward]:
     for name in names:
         if name not in BUILT_IN and ":" not in name:
             raise ValueError(f"reward is {name!r}; expected {', '.join(BUILT_IN)} or 'module:function'")
+        require(name)
     return [BUILT_IN[name] if name in BUILT_IN else import_function(name) for name in names]
+
+
+def require(name: str) -> None:
+    """ImportError with the mend where a built-in reward lacks its package."""
+    if MODES.get(name, "exact") != "exact":
+        require_math_verify()
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: Any = None, mode: str = "boxed", **_: Any
+) -> float:
+    """The reward `math` of one completion in the form that verl asks for; 0 where there is no usable solution.
+
+    In verl: ``custom_reward_function.path=pkg://viprl.train.rewards custom_reward_function.name=compute_score``.
+    """
+    return score([solution_str], [ground_truth], mode)[0] or 0.0
+
+
+def compute_scores(
+    data_sources: Sequence[str], solution_strs: Sequence[str], ground_truths: Sequence[Any], extra_infos: Any = None,
+    mode: str = "boxed", **_: Any,
+) -> list[float]:  # fmt: skip
+    """The same for a whole batch (verl's batch reward manager), which all checking processes share."""
+    return [value or 0.0 for value in score(solution_strs, ground_truths, mode)]
 
 
 def _text(completion: Any) -> str:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
-from viprl.engines.success import SuccessSource
-from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer, vip_from_config
+from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
 from viprl.lab.runlog import RunLog, write_text
 from viprl.state import StateError
-from viprl.train.config import ConfigError, RunConfig, trainer_config
-from viprl.train.data import load_prompts
+from viprl.train.config import FINISHED_FILE, ConfigError, RunConfig
+from viprl.train.prepare import Prepared, prepare
+from viprl.train.summary import summary
 
 logger = logging.getLogger(__name__)
 
@@ -37,60 +37,39 @@ FREE_TO_CHANGE = (
 """Trainer options that may differ between a run and its continuation."""
 
 
-def prepare(config: RunConfig) -> tuple[Any, Any, Any]:
-    """The trainer's config, the training data and the evaluation data (or None), checked against each other.
-
-    Raises `ConfigError` for whatever can be known without the model.
-    """
-    args = trainer_config(config)
-    columns = {"prompt_column": config.prompt_column, "solution_column": config.solution_column}
-    try:
-        dataset = load_prompts(config.dataset, split=config.split, subset=config.subset, **columns)
-        held_out = load_prompts(config.eval_dataset, **columns) if config.eval_dataset else None
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    prompts = args.generation_batch_size // args.num_generations
-    if len(dataset) < prompts:
-        raise ConfigError(
-            f"{config.dataset} holds {len(dataset)} prompts, but a generation batch takes {prompts} "
-            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations})"
-        )
-    if args.vip_id_column is not None and args.vip_id_column not in dataset.column_names:
-        raise ConfigError(f"vip_id_column is `{args.vip_id_column}`, but {config.dataset} has no such column")
-    try:
-        vip_from_config(args, SuccessSource(args.vip_success, config.rewards()))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
-    try:
-        AutoConfig.from_pretrained(config.model)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"model {config.model!r} is neither a model folder nor found on the hub: {reason}") from error
-    resume_point(Path(config.output_dir), config)
-    return args, dataset, held_out
-
-
 def train(config: RunConfig) -> Path:
     """Run or resume the training that `config` describes; returns the run folder."""
-    args, dataset, held_out = prepare(config)
     folder = Path(config.output_dir)
+    resume_point(folder, config)  # another run's folder is refused before the data is read
+    run = prepare(config)
+    for note in run.notes:
+        logger.warning("%s", note)
     with _only_writer(folder):
         checkpoint = resume_point(folder, config)
-        if checkpoint is not None and 0 < args.max_steps <= int(checkpoint.name.rpartition("-")[2]):
-            logger.warning("%s is finished (%d steps); raise max_steps to go on", folder, args.max_steps)
+        if checkpoint is not None and 0 < run.args.max_steps <= int(checkpoint.name.rpartition("-")[2]):
+            logger.warning("%s is finished (%d steps); raise max_steps to go on", folder, run.args.max_steps)
             return folder
-        return _train(config, args, dataset, held_out, folder, checkpoint)
+        return _train(config, run, folder, checkpoint)
 
 
-def _train(config: RunConfig, args: Any, dataset: Any, held_out: Any, folder: Path, checkpoint: Path | None) -> Path:
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(config.model, **(args.model_init_kwargs or {}))
+def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | None) -> Path:
+    args = run.args
+    # 32 bits unless told otherwise, as TRL does: a learning rate of 1e-6 is lost in the weights' last bits of bfloat16
+    model = AutoModelForCausalLM.from_pretrained(
+        config.model, **{"dtype": "float32", "trust_remote_code": _trusted(args), **(args.model_init_kwargs or {})}
+    )
     kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
     args.model_init_kwargs = None  # spent; TRL warns where it meets them with a model that is loaded
     trainer = kind(
-        model, config.rewards(), args, train_dataset=dataset, eval_dataset=held_out, processing_class=tokenizer
+        model,
+        config.rewards(),
+        args,
+        train_dataset=run.dataset,
+        eval_dataset=run.held_out,
+        processing_class=run.tokenizer,
     )
     if trainer.is_world_process_zero():
+        (folder / FINISHED_FILE).unlink(missing_ok=True)
         write_text(folder / SETTINGS_FILE, yaml.safe_dump(asdict(config), sort_keys=False))
         trainer.add_callback(LogToFolder(trainer, RunLog(folder, strategy=args.vip_strategy, seed=args.seed)))
     try:
@@ -98,7 +77,20 @@ def _train(config: RunConfig, args: Any, dataset: Any, held_out: Any, folder: Pa
     except StateError as error:
         raise ConfigError(f"{error}; or delete {checkpoint} to go on from the checkpoint before it") from error
     trainer.save_model(str(folder / "final"))
+    if trainer.is_world_process_zero():
+        write_text(folder / FINISHED_FILE, json.dumps({"step": trainer.state.global_step}) + "\n")
     return folder
+
+
+def dry_run(config: RunConfig) -> list[tuple[str, str]]:
+    """All checks of a run, and what it would do in (name, words); no weights, no accelerator, nothing written."""
+    checkpoint = resume_point(Path(config.output_dir), config)
+    facts = summary(config, prepare(config, dry_run=True))
+    return [*facts, ("folder", f"{config.output_dir}{f', resumed from {checkpoint.name}' if checkpoint else ''}")]
+
+
+def _trusted(args: Any) -> bool:
+    return bool(getattr(args, "trust_remote_code", False))
 
 
 class LogToFolder(TrainerCallback):

@@ -1,0 +1,218 @@
+"""math-verify behind a wall: answers that hang, crash or eat memory cost their own verdict and nothing else.
+
+Each thread of a small pool talks to a process of its own, a fresh interpreter (no fork, so a parent with CUDA, threads
+or Ray is safe; no import of the parent's main script). Its limits are CPU time, first by a signal that Python code
+heeds and then by the kernel, which stops anything; address space; and wall-clock time, generous as machines are busy.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib.util
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = Path(__file__).with_name("worker.py")
+CPU_SECONDS = 2.0
+"""Of one pair. Honest answers take 1 to 300 ms."""
+SHORT_CPU_SECONDS = 0.25
+"""The limit while `CREDIT` is used up, so that a policy whose every answer hangs slows training without stopping it."""
+CREDIT = 60.0
+"""CPU seconds that answers may waste; each pair that is decided gives `REFUND` of them back."""
+REFUND = 0.1
+WALL_FACTOR, WALL_SLACK = 30.0, 5.0
+"""Wall-clock seconds for a CPU second, and beyond, before a process is killed: for what waits instead of computing."""
+MEMORY = 1 << 30
+START_SECONDS = 120.0
+CACHED_VERDICTS = 1 << 16
+
+
+class Verdict(StrEnum):
+    """What became of a pair."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    LOST = "lost"
+    """The answer broke its checker: out of time or memory, or a crash."""
+    REFERENCE = "reference"
+    """The reference answer itself cannot be understood."""
+
+
+def require_math_verify() -> None:
+    """ImportError with the mend where math-verify is missing."""
+    if importlib.util.find_spec("math_verify") is None:
+        raise ImportError('comparing mathematical answers needs math-verify: pip install "viprl[eval]"')
+
+
+class _Died(Exception):
+    """The process ended, or was ended, before its verdict."""
+
+
+class _Process:
+    """One interpreter that runs worker.py."""
+
+    def __init__(self, memory: int) -> None:
+        command = [sys.executable, "-P", "-X", "utf8", str(PROGRAM), str(memory)]
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        self._rest = b""
+        try:
+            greeting = self._line(time.monotonic() + START_SECONDS)
+        except _Died:
+            greeting = "failed: it ended at once"
+        if greeting != "ready":
+            self.kill()
+            raise RuntimeError(f"the process that checks answers cannot be started ({greeting}); command: {command}")
+
+    def ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> Verdict:
+        """The verdict. Raises `_Died` when the process went down before it had understood the reference."""
+        deadline = time.monotonic() + WALL_FACTOR * seconds + WALL_SLACK
+        read = False
+        try:
+            self._popen.stdin.write(json.dumps([reference, answer, both_ways, seconds]).encode() + b"\n")  # type: ignore[union-attr]
+            while (word := self._line(deadline)) == "read":
+                read = True
+            return Verdict(word)
+        except (_Died, OSError, ValueError) as error:  # a word that is none: two ends out of step
+            self.kill()
+            if read:
+                return Verdict.LOST
+            raise _Died from error
+
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _line(self, deadline: float) -> str:
+        out = self._popen.stdout.fileno()  # type: ignore[union-attr]
+        waiter = select.poll()
+        waiter.register(out, select.POLLIN)
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0 or not waiter.poll(1000 * left):
+                raise _Died
+            if not (more := os.read(out, 4096)):
+                raise _Died
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+
+class Verifier:
+    """A pool of checking processes, started when needed. Safe for several threads; of one process only.
+
+    Raises ImportError without math-verify, RuntimeError where no process can be started.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        cpu_seconds: float = CPU_SECONDS,
+        memory: int = MEMORY,
+        credit: float = CREDIT,
+    ) -> None:
+        require_math_verify()
+        self.workers = default_workers() if workers is None else workers
+        self._cpu_seconds, self._memory, self._full_credit, self._credit = cpu_seconds, memory, credit, credit
+        self._known: dict[tuple[tuple[str, str], bool], Verdict] = {}
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="viprl-answers")
+        self._mine = threading.local()
+        self._processes: set[_Process] = set()
+        self._lock = threading.Lock()
+        self._owner, self._warned = os.getpid(), False
+
+    def compare(self, pairs: Sequence[tuple[str, str]], *, both_ways: bool = False) -> list[Verdict]:
+        """A verdict for each (reference, answer); `both_ways` asks in either order, as math-verify is not symmetric."""
+        found = {pair: self._known.get((pair, both_ways)) for pair in pairs}
+        asked = [pair for pair, verdict in found.items() if verdict is None]
+        answered = self._threads.map(lambda pair: self._check(pair, both_ways), asked)
+        decided = found | dict(zip(asked, answered, strict=True))
+        return [verdict for pair in pairs if (verdict := decided[pair]) is not None]
+
+    def close(self) -> None:
+        """End the processes."""
+        if os.getpid() != self._owner:
+            return  # a forked copy: the processes are not its own
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for process in self._processes:
+                process.kill()
+            self._processes.clear()
+
+    def _check(self, pair: tuple[str, str], both_ways: bool) -> Verdict:
+        short = self._credit <= 0
+        seconds = min(SHORT_CPU_SECONDS, self._cpu_seconds) if short else self._cpu_seconds
+        verdict = self._ask(*pair, both_ways, seconds)
+        with self._lock:
+            if verdict is Verdict.LOST:
+                self._credit -= seconds
+                self._warn_once(pair[1])
+            else:
+                self._credit = min(self._full_credit, self._credit + REFUND)
+            if verdict is not Verdict.LOST or not short:
+                if len(self._known) >= CACHED_VERDICTS:
+                    self._known.clear()
+                self._known[(pair, both_ways)] = verdict
+        return verdict
+
+    def _ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> Verdict:
+        for _ in range(2):  # a process can also fall to the machine; twice in a row it was the reference
+            with contextlib.suppress(_Died):
+                return self._process().ask(reference, answer, both_ways, seconds)
+        return Verdict.REFERENCE
+
+    def _process(self) -> _Process:
+        """The calling thread's process, a fresh one where the last one is gone."""
+        process: _Process | None = getattr(self._mine, "process", None)
+        if process is None or not process.alive():
+            fresh = _Process(self._memory)
+            with self._lock:
+                self._processes -= {process}
+                self._processes.add(fresh)
+            self._mine.process = process = fresh
+        return process
+
+    def _warn_once(self, answer: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("an answer could not be checked within its limits and counts as wrong: %.80r", answer)
+
+
+def default_workers() -> int:
+    """Up to four processes, less where several trainer ranks share the machine. They start when there is work."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(4, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))
+
+
+def shared() -> Verifier:
+    """The pool of this process, made at first use and closed at exit. A forked child gets its own."""
+    return _pool_of(os.getpid())
+
+
+@functools.cache
+def _pool_of(process: int) -> Verifier:
+    pool = Verifier()
+    atexit.register(pool.close)
+    return pool

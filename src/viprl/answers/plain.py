@@ -1,0 +1,117 @@
+"""Verdicts that need no computer algebra: most answers are a number, or the reference itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+DECIMALS = 6
+"""A decimal of at least so many places stands for what rounds to it: .333333 for 1/3, as math-verify has it."""
+
+_SPACES = dict.fromkeys(map(ord, "\u00a0\u2009\u202f\u3000"), " ")
+_SAME = {ord("−"): "-", ord("–"): "-", ord("∶"): ":", ord("％"): "%", ord("，"): ",", ord("。"): "."}
+_FULL_WIDTH = {0xFF10 + digit: str(digit) for digit in range(10)}
+_LETTERS = _SPACES | _SAME | _FULL_WIDTH | {ord("°"): r"^\circ "}
+
+_ENCLOSING = (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"), ("**", "**"))
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)"
+_DECIMAL = re.compile(rf"([-+]?)(?:\\?\$)?({_WHOLE}?)(?:\.(\d*))?(\\?%)?", re.ASCII)
+_RATIO = re.compile(rf"([-+]?)({_WHOLE}) ?/ ?({_WHOLE})(\\?%)?", re.ASCII)
+_FRAC = re.compile(r"([-+]?)\\frac ?(?:\{ ?([-+]?\d+) ?\}|(\d)) ?(?:\{ ?([-+]?\d+) ?\}|(\d))(\\?%)?", re.ASCII)
+_WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|operatorname) ?\{([^{}\\]*)\}")
+LONGEST_NUMBER = 1000
+
+
+@dataclass(frozen=True)
+class Number:
+    """A plain number, exactly."""
+
+    value: Fraction
+    places: int = 0
+    """Decimal places as written."""
+    percent: bool = False
+
+
+def cleaned(answer: str) -> str:
+    """The answer without what carries no meaning: enclosing dollars, thin spaces, \\left, a final full stop."""
+    text = " ".join(answer.translate(_LETTERS).split())
+    text = re.sub(r"\\!|\\left(?![a-zA-Z])|\\right(?![a-zA-Z])", "", text)
+    text = re.sub(r"\\[,;: ]|\\q?quad(?![a-zA-Z])|~", " ", text).replace("{,}", ",")
+    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+    text = re.sub(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![a-zA-Z]))", r"^\\circ", text)
+    before = None
+    while text != before:
+        before = text = text.strip()
+        for opening, closing in _ENCLOSING:
+            inner = text[len(opening) : -len(closing)]
+            if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+                text = inner if opening not in inner and not inner.endswith("\\") else text
+        text = re.sub(r"(?<=[^\s.])\.$|[,;]$", "", text)
+    return text
+
+
+def number(text: str) -> Number | None:
+    """The plain number that a `cleaned` text is: 1,000 or -.5 or 3/4 or \\frac{3}{4} or 50\\% or \\$18; else None."""
+    text = text.removesuffix("^\\circ").strip()
+    if not text or len(text) > LONGEST_NUMBER:
+        return None
+    if found := _DECIMAL.fullmatch(text):
+        sign, whole, decimals, percent = found.groups()
+        if not whole and not decimals:
+            return None
+        digits = re.sub("[, ]", "", whole or "0")
+        value = Fraction(int(digits + (decimals or "")), 10 ** len(decimals or ""))
+        return Number(-value if sign == "-" else value, len(decimals or ""), bool(percent))
+    if found := _RATIO.fullmatch(text):
+        sign, above, below, percent = found.groups()
+    elif found := _FRAC.fullmatch(text):
+        sign, *parts, percent = found.groups()
+        above, below = (parts[0] or parts[1]), (parts[2] or parts[3])
+    else:
+        return None
+    numerator, denominator = (int(re.sub("[, ]", "", part)) for part in (above, below))
+    if denominator == 0:
+        return None
+    value = Fraction(numerator, denominator)
+    return Number(-value if sign == "-" else value, 0, bool(percent))
+
+
+def same_number(a: Number, b: Number) -> bool:
+    """Equal, or one is the other rounded to six or more places; 50% is both 50 and 1/2, as math-verify has it."""
+    values_a, values_b = ([x.value, x.value / 100] if x.percent != y.percent and x.percent else [x.value]
+                          for x, y in ((a, b), (b, a)))  # fmt: skip
+    return any(_close(x, a.places, y, b.places) for x in values_a for y in values_b)
+
+
+def quick_verdict(reference: str, answer: str) -> bool | None:
+    """Whether two `cleaned` answers are the same; None where it takes computer algebra to say."""
+    if _tight(reference) == _tight(answer):
+        return True
+    known, given = number(reference), number(answer)
+    if known is not None and given is not None:
+        return same_number(known, given)
+    words, said = _words(reference), _words(answer)
+    if words is not None and said is not None:
+        if words.casefold() == said.casefold():
+            return True
+        if words != reference:  # the reference says that it is text, so it is no product of variables
+            return False
+    return None
+
+
+def _close(a: Fraction, places_a: int, b: Fraction, places_b: int) -> bool:
+    if a == b:
+        return True
+    return any(n >= DECIMALS and x != 0 and round(y, n) == x for x, n, y in ((a, places_a, b), (b, places_b, a)))
+
+
+def _tight(text: str) -> str:
+    """Spaces mean nothing in mathematics, except between letters and between digits."""
+    return re.sub(r"(?<![a-zA-Z0-9]) | (?![a-zA-Z0-9])", "", text)
+
+
+def _words(text: str) -> str | None:
+    """The words that the answer consists of, with or without \\text; None where there is anything else."""
+    bare = " ".join(_WORDS.sub(r"\1", text).split()).strip("() ")
+    return bare if re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*", bare) else None

@@ -1,0 +1,12 @@
+"""Prompts with their answers: named sets, files, folders, the hub and reasoning-gym, read, checked and formatted."""
+
+try:
+    import datasets as _datasets  # noqa: F401
+    import pyarrow as _pyarrow  # noqa: F401
+except ImportError as error:
+    raise ImportError(f'viprl.data needs datasets and pyarrow: pip install "viprl[trl]" ({error})') from error
+
+from viprl.data.loading import DataSpec, Findings, Loaded, load
+from viprl.data.named import NAMED, NamedSet
+
+__all__ = ["NAMED", "DataSpec", "Findings", "Loaded", "NamedSet", "load"]

@@ -1,0 +1,130 @@
+"""Which column holds the prompt and which the answer: as told, or as the known layouts have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns by role; a dot goes into a struct (`reward_model.ground_truth`)."""
+
+    prompt: str
+    solution: str
+    name: str = "as configured"
+
+
+KNOWN = (
+    Layout("prompt", "reward_model.ground_truth", "DAPO, verl"),
+    Layout("problem", "answer", "AIME, MATH"),
+    Layout("question", "answer", "GSM8K"),
+    Layout("prompt", "solution", "viprl, TRL"),
+    Layout("prompt", "answer", "prompt and answer"),
+)
+
+
+def find_layout(table: pa.Table, source: str, prompt: str | None, solution: str | None) -> Layout:
+    """The layout of the table. Raises ValueError where a column is missing or the choice is open."""
+    if prompt and solution:
+        found = Layout(prompt, solution)
+    else:
+        fits = [
+            known
+            for known in KNOWN
+            if has_column(table, prompt or known.prompt) and has_column(table, solution or known.solution)
+        ]
+        given = {Layout(prompt or known.prompt, solution or known.solution, known.name) for known in fits}
+        pairs = {(layout.prompt, layout.solution) for layout in given}
+        if len(pairs) > 1:
+            choices = " or ".join(sorted(f"{p} and {s}" for p, s in pairs))
+            raise ValueError(f"{source}: prompt and answer could be {choices}; set prompt_column and solution_column")
+        if not given:
+            _refuse(table, source, prompt, solution)
+        found = sorted(given, key=lambda layout: layout.name)[0]
+        if prompt or solution:
+            found = Layout(found.prompt, found.solution)
+    for column, role in ((found.prompt, "prompt"), (found.solution, "solution")):
+        if not has_column(table, column):
+            raise ValueError(_missing(table, source, f"`{column}`", role))
+    return found
+
+
+def _refuse(table: pa.Table, source: str, prompt: str | None, solution: str | None) -> None:
+    for given, role in ((prompt, "prompt"), (solution, "solution")):
+        if given and not has_column(table, given):
+            raise ValueError(_missing(table, source, f"`{given}`", role))
+    if not any(has_column(table, known.prompt) for known in KNOWN) and not prompt:
+        raise ValueError(_missing(table, source, "column that is known to hold the prompt", "prompt"))
+    raise ValueError(_missing(table, source, "column that is known to hold the answer", "solution"))
+
+
+def _missing(table: pa.Table, source: str, what: str, role: str) -> str:
+    return (
+        f"{source} has the columns {', '.join(table.column_names) or '-'}, but no {what}; set `{role}_column` to the "
+        f"one that holds the {'prompt' if role == 'prompt' else 'answer'}"
+    )
+
+
+def has_column(table: pa.Table, path: str) -> bool:
+    """Whether the table has the column, a struct's field included."""
+    try:
+        column_at(table, path)
+    except (KeyError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def column_at(table: pa.Table, path: str) -> pa.ChunkedArray:
+    """The column called `path`, or a struct's field. Raises KeyError where there is none."""
+    if path in table.column_names:
+        return table.column(path)
+    name, _, rest = path.partition(".")
+    if not rest:
+        raise KeyError(path)
+    return pc.struct_field(table.column(name), rest.split("."))
+
+
+def equal_values(column: pa.ChunkedArray) -> np.ndarray:
+    """[n] int64, the same number for the same value; nulls are one value. Vectorised for texts, numbers and chats of
+    one message, which is what the large files hold."""
+    kind = column.type
+    if _one_message_each(column):
+        flat = [chunk.flatten() for chunk in column.chunks]
+        fields = [pa.chunked_array([pc.struct_field(c, [f.name]) for c in flat]) for f in kind.value_type]
+        return _joined([equal_values(field) for field in fields])
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_primitive(kind)):
+        column = pa.chunked_array([pa.array([repr(value) for value in column.to_pylist()], pa.string())])
+    if len(column) == 0:
+        return np.zeros(0, np.int64)
+    encoded = pc.dictionary_encode(column, null_encoding="encode")
+    return np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]).astype(np.int64)
+
+
+def _one_message_each(column: pa.ChunkedArray) -> bool:
+    """Whether every row is a list of one struct."""
+    if not (pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type)):
+        return False
+    return bool(pc.all(pc.equal(pc.fill_null(pc.list_value_length(column), 0), 1)).as_py())
+
+
+def first_copies(columns: list[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows equal in all columns are copies: ([u] first row of each, ascending, [n] which of the u each row is)."""
+    codes = _joined([equal_values(column) for column in columns])
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[inverse]
+
+
+def _joined(codes: list[np.ndarray]) -> np.ndarray:
+    """[n] one number for each combination of the given numbers."""
+    joined = codes[0]
+    for more in codes[1:]:
+        _, compact = np.unique(joined, return_inverse=True)
+        joined = compact.astype(np.int64) * (int(more.max(initial=0)) + 1) + more
+    return joined

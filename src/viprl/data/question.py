@@ -1,0 +1,111 @@
+"""From the text of a row to the prompt that the model sees: instruction, system message, chat or plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from viprl.data.named import DAPO_WRAPPER
+from viprl.prompts import Prompt, identity
+
+INSTRUCTIONS = {
+    "none": "{question}",
+    "boxed": "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{}.",
+    "answer_line": "{question}".join(DAPO_WRAPPER),
+    "answer_tags": "{question}\n\nGive your final answer between <answer> and </answer>.",
+}
+"""Answer instructions by name; any other text with `{question}` is a template, without it stands below the question."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a question becomes a prompt."""
+
+    instruction: str | None = None
+    """Name of `INSTRUCTIONS`, template or text; None leaves the question as it is."""
+    system: str | None = None
+    """System message, which makes every prompt a chat."""
+    chat: bool | None = None
+    """True: a chat, so that the model's chat template is used. False: plain text. None: as the data has it."""
+
+    def __post_init__(self) -> None:
+        if self.system is not None and self.chat is False:
+            raise ValueError("system is a message of a chat, but chat is false; leave one of the two out")
+
+    def __call__(self, question: Prompt) -> Prompt:
+        """The prompt of a question (a text, or a chat whose last message of the user is the question).
+
+        Raises ValueError for a chat that cannot be written as plain text.
+        """
+        chat = None if isinstance(question, str) else [dict(message) for message in question]
+        if chat is None and not (self.chat or self.system):
+            return self._instructed(question)
+        messages = chat if chat is not None else [{"role": "user", "content": question}]
+        asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
+        if self.instruction is not None:
+            if asked is None or not isinstance(messages[asked]["content"], str):
+                raise ValueError("the chat has no text of a user that an instruction could be added to")
+            messages[asked]["content"] = self._instructed(messages[asked]["content"])
+        if self.chat is False:
+            if len(messages) != 1 or not isinstance(messages[0]["content"], str):
+                raise ValueError(f"chat is false, but the prompt is a chat of {len(messages)} messages")
+            return messages[0]["content"]
+        if self.system is not None:
+            messages = [{"role": "system", "content": self.system}, *(m for m in messages if m["role"] != "system")]
+        return messages
+
+    def _instructed(self, question: str) -> str:
+        if self.instruction is None:
+            return question
+        template = INSTRUCTIONS.get(self.instruction, self.instruction)
+        if "{question}" not in template:
+            template = "{question}\n\n" + template
+        return template.replace("{question}", question)
+
+
+def read_question(value: Any, wrapper: tuple[str, str]) -> Prompt:
+    """The question of a row without its wrapper, checked. Raises ValueError saying what it is instead."""
+    if value is None:
+        raise ValueError("the prompt is empty")
+    if not isinstance(value, str):
+        # tables fill the keys that a message lacks with None
+        value = [{k: v for k, v in m.items() if v is not None} if isinstance(m, Mapping) else m for m in value]
+    try:
+        identity(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    if isinstance(value, str):
+        if not value.strip():
+            raise ValueError("the prompt is empty")
+        return _unwrapped(value, wrapper)
+    if len(value) == 1 and isinstance(value[0].get("content"), str):
+        if not value[0]["content"].strip():
+            raise ValueError("the prompt is empty")
+        return [{**value[0], "content": _unwrapped(value[0]["content"], wrapper)}]
+    return value
+
+
+def read_answer(value: Any, mark: str | None) -> str:
+    """The answer of a row, what follows the last `mark` where there is one. Raises ValueError where there is none."""
+    if value is None or (isinstance(value, float) and value != value):
+        raise ValueError("the answer is empty")
+    text = value if isinstance(value, str) else str(value)
+    if mark:
+        if mark not in text:
+            raise ValueError(f"the answer has no {mark!r}, after which it should stand")
+        text = text.rpartition(mark)[2].strip()
+        if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):  # GSM8K writes 1,000
+            text = text.replace(",", "")
+    text = text.strip()
+    if not text:
+        raise ValueError("the answer is empty")
+    return text
+
+
+def _unwrapped(text: str, wrapper: tuple[str, str]) -> str:
+    before, after = wrapper
+    if before and text.startswith(before) and text.endswith(after):
+        return text[len(before) : len(text) - len(after)]
+    return text

@@ -1,0 +1,101 @@
+"""`viprl data show`: what was understood of a data set, for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+
+from viprl.data.gym import is_gym
+from viprl.data.lengths import (
+    check_template,
+    context_of,
+    load_model_config,
+    load_tokenizer,
+    rendered,
+    token_lengths,
+)
+from viprl.data.loading import DataSpec, Loaded, bad_rows, load
+from viprl.data.named import NAMED
+from viprl.data.tables import SUFFIXES
+from viprl.prompts import text
+
+SAMPLE = 1_000  # rows of an endless source that are measured
+QUANTILES = (0.05, 0.5, 0.95, 1.0)
+
+
+def show_names(console: Console) -> None:
+    """The named sets, two lines each."""
+    for name, known in NAMED.items():
+        answer = known.solution_column + (f" after {known.answer_after}" if known.answer_after else "")
+        where = f"{known.hub}{f', {known.subset}' if known.subset else ''}, split {known.split}, {known.rows:,} rows"
+        console.print(f"[bold]{name:<15}[/bold]{escape(known.summary)}", soft_wrap=True, highlight=False)
+        columns = f"prompt: {known.prompt_column} · answer: {answer}"
+        console.print(f"{'':<15}{escape(where)} · {escape(columns)}", soft_wrap=True, highlight=False)
+    console.print(
+        f"{'others':<15}reasoning-gym:TASK, a file ({', '.join(SUFFIXES)}), a folder, or a hub name", soft_wrap=True
+    )
+
+
+def show_data(spec: DataSpec, console: Console, model: str | None = None, completion: int = 0) -> None:
+    """Print columns, rows, duplicates, bad rows, lengths and two examples; with a model in its tokens and template."""
+    loaded = load(spec)
+    n = min(len(loaded.dataset), SAMPLE) if is_gym(spec.source) else len(loaded.dataset)
+    rows = loaded.dataset[:n]
+    prompts, solutions = rows["prompt"], rows["solution"]
+    for name, words in _facts(loaded):
+        console.print(f"[bold]{name:<12}[/bold] {escape(words)}", soft_wrap=True)
+    _lengths(console, "characters", np.array([len(text(prompt)) for prompt in prompts]))
+    tokenizer = None
+    if model is not None:
+        tokenizer = load_tokenizer(model)
+        check_template(prompts, tokenizer, model)
+        tokens = token_lengths(prompts, tokenizer)
+        _lengths(console, "tokens", tokens)
+        context = context_of(load_model_config(model))
+        if context:
+            over = int((tokens + completion > context).sum())
+            room = f" with completions of {completion:,}" if completion else ""
+            console.print(f"[bold]{'context':<12}[/bold] {context:,} tokens; {over:,} prompts exceed it{room}")
+    for at in range(min(2, n)):
+        shown = rendered(prompts[at], tokenizer) if tokenizer else _plain(prompts[at])
+        console.rule(f"row {at} as the model sees it" if tokenizer else f"row {at}", align="left", style="dim")
+        console.print(escape(shown), soft_wrap=True, highlight=False)
+        console.print(f"[bold]answer[/bold] {escape(str(solutions[at]))}", soft_wrap=True, highlight=False)
+
+
+def _facts(loaded: Loaded) -> list[tuple[str, str]]:
+    spec, found, layout = loaded.spec, loaded.findings, loaded.layout
+    source = spec.source
+    if source in NAMED:
+        source += f" ({NAMED[source].hub}, {spec.subset + ', ' if spec.subset else ''}split {spec.split})"
+    answer = layout.solution + (f", what follows {spec.answer_after}" if spec.answer_after else "")
+    prompt = loaded.dataset[0]["prompt"]
+    kind = "text" if isinstance(prompt, str) else f"chat ({', '.join(message['role'] for message in prompt)})"
+    facts = [("source", source), ("columns", f"prompt: {layout.prompt} · answer: {answer} · layout: {layout.name}")]
+    facts += [("prompt is", f"{kind}; instruction: {spec.instruction or '-'}")]
+    if found is None:
+        return [*facts, ("rows", f"endless; {len(loaded.dataset):,} of this seed, made when they are read")]
+    facts += [("rows", f"{found.rows:,}"), ("prompts", f"{found.prompts:,}")]
+    facts += [("duplicates", f"{found.duplicates:,} rows repeat another's prompt ({found.repeated:,} prompts)")]
+    if found.conflicts:
+        some = "; ".join(
+            f"row {c.row}: {', '.join(f'{a} ({n})' for a, n in c.answers.items())}" for c in found.conflicts[:8]
+        )
+        facts += [("conflicts", f"{len(found.conflicts):,} prompts with several answers (rows each): {some}")]
+    facts += [("bad rows", bad_rows(found.bad) if found.bad else "none")]
+    return [*facts, ("to train on", f"{len(loaded.dataset):,} rows (duplicates: {spec.duplicates or 'keep'})")]
+
+
+def _lengths(console: Console, unit: str, lengths: np.ndarray) -> None:
+    values = np.quantile(lengths, QUANTILES)
+    words = (f"{name} {value:,.0f}" for name, value in zip(("5 %", "median", "95 %", "longest"), values, strict=True))
+    console.print(f"[bold]{unit:<12}[/bold] {' · '.join(words)}")
+
+
+def _plain(prompt: str | Sequence[dict]) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"[{message['role']}] {message.get('content')}" for message in prompt)

@@ -1,0 +1,99 @@
+"""The questions of a dataset, as token ids that are known to fit the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from viprl.data import DataSpec, load
+from viprl.data.lengths import rendered
+from viprl.prompts import Prompt, text
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question."""
+
+    id: str
+    """The dataset's `id`, or the row's number."""
+    prompt: Prompt
+    answer: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question as the model gets it."""
+
+    id: str
+    answer: str
+    tokens: tuple[int, ...]
+
+
+def load_problems(spec: DataSpec, limit: int | None = None) -> list[Problem]:
+    """The first `limit` problems of a dataset. Raises ValueError for what cannot be evaluated, rows named by number."""
+    dataset = load(spec).dataset
+    if not hasattr(dataset, "__len__"):
+        raise ValueError(
+            f"{spec.source} has no end; an evaluation needs a fixed set of problems (write some to a file)"
+        )
+    if limit is not None:
+        dataset = dataset.select(range(min(limit, len(dataset))))
+    names = [str(i) if name is None else str(name) for i, name in enumerate(_ids(dataset))]
+    seen: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if seen.setdefault(name, row) != row:
+            raise ValueError(f"{spec.source}: rows {seen[name]} and {row} have the same id {name!r}; ids are unique")
+    columns = zip(names, dataset["prompt"], dataset["solution"], strict=True)
+    return [Problem(name, prompt, str(answer)) for name, prompt, answer in columns]
+
+
+def format_for(spec: DataSpec, tokenizer: Any, instruct: bool) -> DataSpec:
+    """The spec with the format that suits the model, where none was asked for: a chat where the tokenizer has a chat
+    template, and with `instruct` the instruction to box the answer where the prompts do not speak of it."""
+    if spec.chat is None and getattr(tokenizer, "chat_template", None):
+        spec = replace(spec, chat=True)
+    if spec.instruction is None and instruct:
+        dataset = load(spec).dataset
+        if hasattr(dataset, "__len__") and not any("\\boxed" in text(prompt) for prompt in dataset["prompt"]):
+            spec = replace(spec, instruction="boxed")
+    return spec
+
+
+def tokenized(problems: Sequence[Problem], tokenizer: Any, model: str) -> list[Task]:
+    """Prompts as token ids, chats through the tokenizer's template. Raises ValueError without one."""
+    if not getattr(tokenizer, "chat_template", None) and any(not isinstance(p.prompt, str) for p in problems):
+        raise ValueError(
+            f"the prompts are chats, but {model} has no chat template; --no-chat puts the questions as plain text, or "
+            "give the tokenizer a template (tokenizer.chat_template)"
+        )
+    tasks = []
+    for problem in problems:
+        # a chat template writes the special tokens itself
+        special = isinstance(problem.prompt, str)
+        tokens = tokenizer(rendered(problem.prompt, tokenizer), add_special_tokens=special)["input_ids"]
+        if not tokens:
+            raise ValueError(f"problem {problem.id!r}: the tokenizer of {model} makes no tokens of its prompt")
+        tasks.append(Task(problem.id, problem.answer, tuple(tokens)))
+    return tasks
+
+
+def check_fit(tasks: Sequence[Task], context: int | None, max_new_tokens: int, model: str) -> None:
+    """ValueError where a prompt and its completion exceed the model's context (None: unlimited)."""
+    longest = max(tasks, key=lambda task: len(task.tokens))
+    if context is not None and len(longest.tokens) + max_new_tokens > context:
+        raise ValueError(
+            f"problem {longest.id!r} has {len(longest.tokens)} tokens; with {max_new_tokens} new ones that exceeds the "
+            f"context of {model}, {context} tokens; "
+            + (
+                f"set --max-new-tokens to {context - len(longest.tokens)} or less"
+                if len(longest.tokens) < context
+                else "leave the problem out or take a model with a longer context"
+            )
+        )
+
+
+def _ids(dataset: Any) -> Sequence[Any]:
+    if "id" not in dataset.column_names:
+        return range(len(dataset))
+    return dataset["id"]

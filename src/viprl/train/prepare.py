@@ -1,0 +1,206 @@
+"""Everything that can be known of a run before its model is loaded: options, data, rewards, lengths, budget."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from viprl.data.gym import is_gym
+from viprl.data.lengths import check_template, context_of, load_model_config, load_tokenizer, token_lengths
+from viprl.data.loading import DataSpec, Loaded, bad_rows, load
+from viprl.engines.success import SuccessSource
+from viprl.engines.trl import vip_from_config
+from viprl.train.config import ConfigError, RunConfig, trainer_config
+
+SAMPLE = 256
+"""Rows of an endless source whose length is measured."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start."""
+
+    args: Any
+    """The trainer's config."""
+    dataset: Any
+    held_out: Any
+    """Evaluation data or None."""
+    tokenizer: Any
+    context: int | None
+    """Longest sequence of the model in tokens, None where its configuration names none."""
+    longest_prompt: int
+    """Tokens of the longest prompt (of a sample, where the source is endless)."""
+    probe: tuple[tuple[str, float | None], ...]
+    """Reward functions and what they gave the probe: the row's own answer in \\boxed{}."""
+    notes: tuple[str, ...]
+    """What the reader should know of the data."""
+
+
+def prepare(config: RunConfig, *, dry_run: bool = False) -> Prepared:
+    """Check the run and read its data. Raises `ConfigError` for whatever can be known without the model's weights."""
+    args = trainer_config(config, dry_run=dry_run)
+    with _as_config_error():
+        trust = bool(getattr(args, "trust_remote_code", False))
+        model_config = load_model_config(config.model, trust_remote_code=trust)
+        tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=trust)
+        vip_from_config(args, SuccessSource(args.vip_success, config.rewards()))
+        loaded, held_out = load(config.data()), _held_out(config)
+        context = _context(args, model_config)
+        limit = _prompt_limit(config, args, context)
+        dataset, longest, notes = _fitting(config, args, loaded, tokenizer, limit)
+        if held_out is not None:
+            _check_lengths(held_out, args, tokenizer, limit, config)
+        probe = tuple(_probe(function, dataset[0]) for function in config.rewards())
+    _check_batches(config, args, dataset)
+    all_notes = (*loaded.notes, *notes, *((f"evaluation: {note}" for note in held_out.notes) if held_out else ()))
+    return Prepared(
+        args, dataset, held_out.dataset if held_out else None, tokenizer, context, longest, probe, tuple(all_notes)
+    )
+
+
+@contextmanager
+def _as_config_error() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _held_out(config: RunConfig) -> Loaded | None:
+    spec: DataSpec | None = config.eval_data()
+    if spec is not None and is_gym(spec.source):
+        raise ValueError("eval_dataset is endless; write some of its rows to a file (see docs/data.md)")
+    return load(spec) if spec else None
+
+
+def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:
+    prompts = args.generation_batch_size // args.num_generations
+    if len(dataset) < prompts:
+        raise ConfigError(
+            f"{config.dataset} holds {len(dataset)} prompts, but a generation batch takes {prompts} "
+            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations})"
+        )
+    if args.vip_id_column is not None and args.vip_id_column not in dataset[0]:
+        raise ConfigError(f"vip_id_column is `{args.vip_id_column}`, but {config.dataset} has no such column")
+    if is_gym(config.dataset):
+        if args.vip_register_pool:
+            raise ConfigError(
+                "vip_register_pool computes features of all prompts, but the data set is endless; set it false"
+            )
+        if args.max_steps <= 0:
+            raise ConfigError("the data set is endless, so the run has no end; set max_steps")
+
+
+# --- lengths ----------------------------------------------------------------------------------------------------------
+
+
+def _context(args: Any, model_config: Any) -> int | None:
+    """What both the model and, where it is used, vLLM take."""
+    limits = [context_of(model_config, args.model_init_kwargs)]
+    if args.use_vllm:
+        limits.append(args.vllm_max_model_length)
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _prompt_limit(config: RunConfig, args: Any, context: int | None) -> int | None:
+    """Longest prompt in tokens that leaves room for a whole completion."""
+    completion = args.max_completion_length or 0
+    if context is not None and completion >= context:
+        raise ConfigError(
+            f"max_completion_length is {completion:,}, but the context of {config.model} is {context:,} tokens; lower "
+            "it, or raise max_position_embeddings in model_init_kwargs (and vllm_max_model_length)"
+        )
+    room = None if context is None else context - completion
+    if config.max_prompt_length is not None and room is not None and config.max_prompt_length > room:
+        raise ConfigError(
+            f"max_prompt_length {config.max_prompt_length:,} and max_completion_length {completion:,} exceed the "
+            f"context of {context:,} tokens; lower one of them"
+        )
+    return config.max_prompt_length if config.max_prompt_length is not None else room
+
+
+def _fitting(
+    config: RunConfig, args: Any, loaded: Loaded, tokenizer: Any, limit: int | None
+) -> tuple[Any, int, list[str]]:
+    """The data without overlong prompts, its longest prompt in tokens, and what was left out."""
+    lengths = _lengths(loaded, args, tokenizer, config)
+    over = np.flatnonzero(lengths > limit) if limit is not None else np.zeros(0, np.int64)
+    if not len(over):
+        return loaded.dataset, int(lengths.max()), []
+    if is_gym(config.dataset) or not config.skip_bad_rows or len(over) == len(lengths):
+        raise ConfigError(_too_long(loaded, lengths, over, limit))
+    kept = np.setdiff1d(np.arange(len(lengths)), over)
+    note = bad_rows(_reasons(loaded, lengths, over), "too long and left out")
+    return loaded.dataset.select(kept.tolist()), int(lengths[kept].max()), [note]
+
+
+def _check_lengths(loaded: Loaded, args: Any, tokenizer: Any, limit: int | None, config: RunConfig) -> None:
+    lengths = _lengths(loaded, args, tokenizer, config)
+    over = np.flatnonzero(lengths > limit) if limit is not None else ()
+    if len(over):
+        raise ConfigError(_too_long(loaded, lengths, np.asarray(over), limit))
+
+
+def _lengths(loaded: Loaded, args: Any, tokenizer: Any, config: RunConfig) -> np.ndarray:
+    rows = loaded.dataset[: SAMPLE if loaded.findings is None else len(loaded.dataset)]
+    check_template(rows["prompt"], tokenizer, config.tokenizer or config.model)
+    return token_lengths(rows["prompt"], tokenizer, args.chat_template_kwargs)
+
+
+def _too_long(loaded: Loaded, lengths: np.ndarray, over: np.ndarray, limit: int | None) -> str:
+    which = bad_rows(_reasons(loaded, lengths, over), f"longer than the {limit:,} tokens that a prompt may have")
+    return (
+        f"{loaded.spec.source}: {which}. Lower max_completion_length, raise max_prompt_length, or set skip_bad_rows: "
+        "true to leave them out"
+    )
+
+
+def _reasons(loaded: Loaded, lengths: np.ndarray, over: np.ndarray) -> dict[int, str]:
+    """Tokens of the overlong prompts by the row of the source."""
+    return {int(loaded.rows[i]) if loaded.rows is not None else int(i): f"{lengths[i]:,} tokens" for i in over}
+
+
+# --- rewards ----------------------------------------------------------------------------------------------------------
+
+
+def _probe(function: Any, row: dict[str, Any]) -> tuple[str, float | None]:
+    """What a reward function gives the row's own answer, plain or in \\boxed{}, the better of the two; called as the
+    trainer will. Raises ValueError where it fails or gives no numbers."""
+    from transformers import TrainerState
+
+    name = getattr(function, "__name__", str(function))
+    texts = [str(row["solution"]), f"\\boxed{{{row['solution']}}}"]
+    chat = not isinstance(row["prompt"], str)
+    columns = {key: [value] * 2 for key, value in row.items() if key != "prompt"}
+    try:
+        given: Any = function(
+            prompts=[row["prompt"]] * 2,
+            completions=[[{"role": "assistant", "content": text}] if chat else text for text in texts],
+            completion_ids=[[0]] * 2,
+            trainer_state=TrainerState(),
+            log_extra=lambda *_: None,
+            log_metric=lambda *_: None,
+            **columns,
+        )
+        given = asyncio.run(given) if inspect.iscoroutine(given) else given
+    except Exception as error:  # any failure of the user's function is a failure of the run
+        raise ValueError(f"reward {name} fails on the first row: {type(error).__name__}: {error}") from error
+    try:
+        values = [math.nan if value is None else float(value) for value in given]
+    except (TypeError, ValueError):
+        values = []
+    if isinstance(given, str) or len(values) != 2:
+        raise ValueError(
+            f"reward {name} gave {given!r} for two completions; expected a list of two numbers, None where "
+            "one cannot be scored"
+        )
+    return name, max((value for value in values if not math.isnan(value)), default=None)

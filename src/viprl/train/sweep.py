@@ -1,0 +1,143 @@
+"""`viprl sweep`: arms x seeds, each a `viprl train` of its own, one after the other, and one comparison at the end.
+
+base: mine.yaml                  a configuration of `viprl train`, a list of them, or the keys themselves
+output_dir: runs/sweep           run folders: output_dir/ARM/seed-N
+arms:
+  uniform: {vip_strategy: uniform}
+  default: {vip_strategy: default}
+seeds: [0, 1, 2]
+baseline: uniform                what the others are compared with; default: uniform, else the first arm
+processes: 1                     more: torchrun on this machine
+launch: null                     or a command such as "accelerate launch --config_file fsdp.yaml -m"
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from viprl.train.config import FINISHED_FILE, ConfigError, RunConfig, parse_config
+from viprl.train.config_file import merge, read_config, with_overrides
+
+KEYS = ("base", "output_dir", "arms", "seeds", "baseline", "processes", "launch")
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One training of a sweep."""
+
+    arm: str
+    seed: int
+    folder: Path
+    settings: Mapping[str, Any]
+    """The whole configuration, as `viprl train` reads it."""
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def file(self) -> Path:
+        """Where the configuration is written, beside the run folder."""
+        return self.folder.with_name(f"{self.folder.name}.yaml")
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def text(self) -> str:
+        return yaml.safe_dump(dict(self.settings), sort_keys=False)
+
+    def finished(self) -> bool:
+        """Whether this very configuration has been trained to its end."""
+        same = self.file.is_file() and self.file.read_text(encoding="utf-8") == self.text()
+        return same and (self.folder / FINISHED_FILE).is_file()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of a sweep and how they are started."""
+
+    folder: Path
+    runs: tuple[SweepRun, ...]
+    baseline: str
+    launch: tuple[str, ...]
+    """Command before `viprl train ...`."""
+    seeds: tuple[int, ...]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(run.arm for run in self.runs))
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep and check the configuration of every arm. Raises `ConfigError`, naming the arm."""
+    raw = read_config(path, "sweep")
+    for key in raw:
+        if key not in KEYS:
+            raise ConfigError(
+                f"{path}: unknown key `{key}`; a sweep has {', '.join(KEYS)}. Options of the runs go into base"
+            )
+    folder = raw.get("output_dir")
+    arms, seeds = raw.get("arms"), raw.get("seeds", [0])
+    if not isinstance(folder, str):
+        raise ConfigError(f"{path}: `output_dir` is missing; add `output_dir: runs/sweep`")
+    if not isinstance(arms, Mapping) or not arms:
+        raise ConfigError(f"{path}: `arms` is {arms!r}; expected `NAME: {{key: value}}` lines, one an arm")
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ConfigError(f"{path}: seeds is {seeds!r}; expected a list of numbers such as [0, 1, 2]")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: seeds is {seeds!r}; a seed stands twice")
+    base = with_overrides(_base(raw.get("base"), Path(path)), overrides)
+    runs = []
+    for arm, change in arms.items():
+        if not re.fullmatch(r"[\w.+-]+", str(arm)):
+            raise ConfigError(f"{path}: the arm {arm!r} names a folder; use letters, digits, _ . + -")
+        if change is not None and not isinstance(change, Mapping):
+            raise ConfigError(f"{path}: the arm {arm} is {change!r}; expected {{key: value}}")
+        for key in ("output_dir", "seed"):
+            if key in (change or {}):
+                raise ConfigError(f"{path}: the arm {arm} sets {key}, which the sweep sets itself; leave it out")
+        for seed in seeds:
+            place = Path(folder) / str(arm) / f"seed-{seed}"
+            settings = merge(base, {**(change or {}), "output_dir": str(place), "seed": seed})
+            config = parse_config(settings, f"{path}, arm {arm}")
+            runs.append(SweepRun(str(arm), seed, place, settings, config))
+    names = list(map(str, arms))
+    baseline = raw.get("baseline") or ("uniform" if "uniform" in names else names[0])
+    if baseline not in names:
+        raise ConfigError(f"{path}: baseline is {baseline!r}; the arms are {', '.join(names)}")
+    return Sweep(Path(folder), tuple(runs), baseline, _launch(raw, path), tuple(seeds))
+
+
+def _base(base: Any, path: Path) -> dict[str, Any]:
+    if isinstance(base, Mapping):
+        return dict(base)
+    files = [base] if isinstance(base, str) else base
+    if not isinstance(files, list) or not files or not all(isinstance(file, str) for file in files):
+        raise ConfigError(f"{path}: base is {base!r}; expected a file of `viprl train`, a list of them, or its keys")
+    merged: dict[str, Any] = {}
+    for file in files:
+        merged = merge(merged, read_config(path.parent / file))
+    return merged
+
+
+def _launch(raw: Mapping[str, Any], path: Any) -> tuple[str, ...]:
+    processes, launch = raw.get("processes", 1), raw.get("launch")
+    if type(processes) is not int or processes < 1:
+        raise ConfigError(f"{path}: processes is {processes!r}; expected a number of at least 1")
+    if launch is not None:
+        if processes > 1 or not isinstance(launch, str):
+            raise ConfigError(f"{path}: launch is {launch!r}; expected a command, which then sets the processes itself")
+        return tuple(shlex.split(launch))
+    if processes > 1:
+        return (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m")
+    return (sys.executable, "-m")

@@ -1,0 +1,155 @@
+"""Running a sweep: one process a training, one after the other, with progress; what fails is told and passed over."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from viprl.lab.runlog import write_text
+from viprl.train.config import ConfigError
+from viprl.train.sweep import Sweep, SweepRun
+
+POLL = 0.5  # seconds
+
+
+def check_sweep(sweep: Sweep) -> None:
+    """Dry run of every arm, with its first seed: seeds differ in nothing that is checked."""
+    from viprl.train.run import dry_run
+
+    console = Console(soft_wrap=True)
+    for arm in sweep.arms:
+        console.rule(f"{arm}, {len(sweep.seeds)} seed{'s' if len(sweep.seeds) > 1 else ''}", align="left", style="dim")
+        run = next(run for run in sweep.runs if run.arm == arm)
+        try:
+            facts = dry_run(run.config)
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm}: {error}") from error
+        for name, words in facts:
+            console.print(f"{name:<12}{words}", highlight=False, markup=False)
+    console.print(f"{len(sweep.runs)} runs: everything that can be told without the model's weights is in order")
+
+
+def run_sweep(sweep: Sweep) -> bool:
+    """Train what is not finished, compare what is, and tell. True where every run came to its end.
+
+    A run that fails is reported and does not stop the others. Interrupted, the same call goes on.
+    """
+    from viprl.train.compare import compare
+
+    console, failed = Console(soft_wrap=True), {}
+    with _terminable(), _bars(console) as bars:
+        whole = bars.add_task("sweep", total=len(sweep.runs), detail="")
+        for run in sweep.runs:
+            if run.finished():
+                console.print(f"{run.name}: finished before", highlight=False)
+            elif reason := _train(run, sweep.launch, bars):
+                failed[run.name] = reason
+                console.print(f"[red]{run.name}: failed[/red]", highlight=False)
+                console.print(f"{reason} (all of it: {run.log})", highlight=False, markup=False)
+            else:
+                console.print(f"{run.name}: done", highlight=False)
+            bars.advance(whole)
+    done = [run for run in sweep.runs if run.finished()]
+    if done:
+        compare(sweep.folder, [(run.arm, run.seed, run.folder) for run in done], sweep.baseline, failed, console)
+    if failed:
+        console.print(
+            f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}; the same command tries them again"
+        )
+    return not failed
+
+
+def _train(run: SweepRun, launch: Sequence[str], bars: Progress) -> str:
+    """Train one run in a process of its own; the reason where it fails, else ""."""
+    run.file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(run.file, run.text())
+    task = bars.add_task(run.name, total=None, detail="starting")
+    command = [*launch, "viprl", "train", "--config", str(run.file)]
+    with run.log.open("a", encoding="utf-8") as log:
+        start = log.tell()
+        try:
+            process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+        except OSError as error:
+            bars.remove_task(task)
+            return f"cannot be started: {error}"
+        try:
+            while not _ended(process):
+                bars.update(task, detail=_progress(run.folder))
+        finally:
+            _stop(process)
+            bars.remove_task(task)
+    if process.returncode == 0 and run.finished():
+        return ""
+    with run.log.open(encoding="utf-8", errors="replace") as log:
+        log.seek(start)
+        lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    ending = f"exit code {process.returncode}" if process.returncode >= 0 else f"killed by signal {-process.returncode}"
+    return f"{ending}: {lines[-1] if lines else 'no output'}"
+
+
+def _ended(process: subprocess.Popen) -> bool:
+    """Whether the process ended within POLL seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(POLL)
+    return process.poll() is not None
+
+
+def _progress(folder: Path) -> str:
+    """The last step that the run has logged."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 20_000))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        row = json.loads(lines[-1])
+    except (OSError, ValueError, IndexError):
+        return "starting"
+    epoch = f", pass {row['epoch']:.2f}" if isinstance(row.get("epoch"), float) else ""
+    return f"step {row.get('step')}{epoch}"
+
+
+def _stop(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _die_with_parent() -> None:
+    """On Linux a run ends with its sweep, however the sweep ends; else the next sweep would find it still writing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the sweep as Ctrl-C does, with its run."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"))
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
