@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from viprl.evaluate.generations import Generations, Store, check_same_problems, 
 from viprl.evaluate.grading import Graded, Scores, check_ks, grade, scores
 from viprl.evaluate.sampling import Sampler, Sampling, choose_backend, transformers_sampler, vllm_sampler
 from viprl.evaluate.tables import write_tables
-from viprl.lab.runlog import write_text
+from viprl.lab.runlog import only_writer, write_text
 from viprl.train.rewards import MODES, require
 
 console = Console(stderr=True, soft_wrap=True)
@@ -89,7 +87,7 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path)
         "backend": backend, "prompts": _digest(tasks),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    with _only_writer(out):
+    with only_writer(out):
         _claim(out, settings)
         store = Store(out / SAMPLES_FILE)
         missing = [task for task in tasks if task.id not in store.found]
@@ -195,14 +193,3 @@ def _weights(folder: Path) -> str | None:
     files = sorted(path for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind))
     stamps = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder, so that two processes never write the same samples; the kernel lets go of it at any end."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"another process is writing {folder}; wait for it, or choose another --out") from error
-        yield

@@ -6,11 +6,13 @@ outcomes.jsonl   one object a generation batch: step, and for each prompt its id
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,19 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that two processes never write the same run. The kernel lets go of it at any end of the
+    process. Raises ValueError where another one holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"another process is writing {folder}; wait for it, or choose another folder") from error
+        yield
 
 
 def write_text(path: str | Path, text: str) -> None:

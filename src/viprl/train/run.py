@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import yaml
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
-from viprl.lab.runlog import RunLog, write_text
+from viprl.lab.runlog import RunLog, only_writer, write_text
 from viprl.state import StateError
 from viprl.train.config import FINISHED_FILE, ConfigError, RunConfig
 from viprl.train.prepare import Prepared, prepare
@@ -44,7 +42,7 @@ def train(config: RunConfig) -> Path:
     run = prepare(config)
     for note in run.notes:
         logger.warning("%s", note)
-    with _only_writer(folder):
+    with only_writer(folder) if os.environ.get("RANK", "0") == "0" else nullcontext():
         checkpoint = resume_point(folder, config)
         if checkpoint is not None and 0 < run.args.max_steps <= int(checkpoint.name.rpartition("-")[2]):
             logger.warning("%s is finished (%d steps); raise max_steps to go on", folder, run.args.max_steps)
@@ -115,24 +113,6 @@ class LogToFolder(TrainerCallback):
         values = dict(logs or {})
         if "train_runtime" not in values:  # the closing summary is no step
             self.log.metrics(state.global_step, values)
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the run folder while training, so that two processes never write the same run. The kernel lets go of it
-    when the process ends, however it ends."""
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(
-                f"another process is writing {folder}; wait for it, or choose another output_dir"
-            ) from error
-        yield
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -1,0 +1,119 @@
+"""Cost of verifying the answers of a step: 4,096 completions (Q = 512, C = 8Q), by number of checking processes.
+
+usage: python benchmarks/answers.py [--workers 1,2,4] [--references FILE.jsonl[.gz] ...] [--repeats 3]
+
+Each reference is answered eight times: as it stands (45 %), in another form (15 %), with another problem's answer
+(33 %), not at all (7 %), at the end of a text of 4,000 characters. The built-in mixes are whole numbers (as DAPO and
+AIME have) and mathematics (half whole numbers, half fractions, roots, polynomials, points, intervals, words);
+--references takes the `answer` of each row of a file instead. Processes are started before the clock; verdicts are not
+cached between repeats. CPU seconds include the start of the processes. Last, an attack: every answer hangs its checker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from viprl.answers.guard import Verifier
+from viprl.answers.score import score
+
+PROMPTS, GROUP = 512, 8
+TEXT = "We look at both sides and simplify, which leaves fewer terms than before. " * 55
+
+
+def whole_numbers(rng: np.random.Generator) -> list[str]:
+    return [str(x) for x in rng.integers(0, 1000, PROMPTS)]
+
+
+def mathematics(rng: np.random.Generator) -> list[str]:
+    forms = (
+        r"\frac{{{a}}}{{{b}}}", r"{a}\sqrt{{{b}}}", "x^2+{a}x+{b}", "({a},{b})", r"\frac{{{a}\pi}}{{{b}}}", "[{a},{c}]",
+        r"\text{{{w}}}", "{a},{c}", "{a}+{b}i", r"\frac{{\sqrt{{{b}}}}}{{{a}}}",
+    )  # fmt: skip
+    words = ("east", "Monday", "even", "Anna")
+    answers = []
+    for _ in range(PROMPTS):
+        a, b = (int(x) for x in rng.integers(2, 30, 2))
+        form = str(rng.choice(forms)).format(a=a, b=b, c=a + b, w=rng.choice(words))
+        answers.append(form if rng.random() < 0.5 else str(a * b))
+    return answers
+
+
+def from_file(path: str, rng: np.random.Generator) -> list[str]:
+    opened = gzip.open if path.endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        answers = [str(json.loads(line)["answer"]) for line in file]
+    return [answers[i] for i in rng.permutation(len(answers))[:PROMPTS]]
+
+
+def other_form(answer: str, rng: np.random.Generator) -> str:
+    """The same in other words, as far as that is easy to say for any answer."""
+    if answer.lstrip("-").isdigit():
+        return str(rng.choice([f"{int(answer):,}", f"{answer}.0", f"x = {answer}", rf"{answer}\text{{ units}}"]))
+    return answer.replace(r"\frac", r"\dfrac").replace("+", " + ").replace("(", r"\left(").replace(")", r"\right)")
+
+
+def step(references: list[str], rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    completions, solutions = [], []
+    for reference in references:
+        for kind in rng.choice(4, GROUP, p=[0.45, 0.15, 0.33, 0.07]):
+            answer = [reference, other_form(reference, rng), str(rng.choice(references)), None][kind]
+            completions.append(TEXT + ("no answer" if answer is None else rf"The answer is \boxed{{{answer}}}."))
+            solutions.append(reference)
+    return completions, solutions
+
+
+def timed(completions: list[str], solutions: list[str], workers: int) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds (start of the processes included), and the share of right answers; fresh processes."""
+    verifier, spent = Verifier(workers), cpu()
+    warm_up = [(rf"\boxed{{x+{i}}}", f"{i}+x+0") for i in range(4 * workers)]
+    score([text for text, _ in warm_up], [right for _, right in warm_up], verifier=verifier)
+    began = time.perf_counter()
+    rewards = score(completions, solutions, verifier=verifier)
+    seconds = time.perf_counter() - began
+    verifier.close()
+    return seconds, cpu() - spent, sum(reward or 0.0 for reward in rewards) / len(rewards)
+
+
+def cpu() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", default="1,2,4")
+    parser.add_argument("--references", nargs="*", default=[])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--attack", type=int, default=256, help="answers that hang; 0 leaves it out")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    mixes = {Path(path).name: from_file(path, rng) for path in arguments.references}
+    mixes = mixes or {"whole numbers": whole_numbers(rng), "mathematics": mathematics(rng)}
+    for name, references in mixes.items():
+        completions, solutions = step(references, np.random.default_rng(1))
+        for workers in map(int, arguments.workers.split(",")):
+            runs = [timed(completions, solutions, workers) for _ in range(arguments.repeats)]
+            walls, cpus, rights = zip(*runs, strict=True)
+            print(
+                f"{name:<22} {workers} processes: {len(completions)} answers in {np.median(walls):6.2f} s "
+                f"[{min(walls):.2f}, {max(walls):.2f}], CPU {np.median(cpus):.1f} s; {rights[0]:.1%} right",
+                flush=True,
+            )
+    if arguments.attack:
+        towers = [rf"\boxed{{9^{{9^{{9^{{{i}}}}}}}}}" for i in range(9, 9 + arguments.attack)]
+        workers = int(arguments.workers.split(",")[-1])
+        seconds, _, right = timed(towers, ["5x"] * len(towers), workers)
+        print(
+            f"attack, {workers} processes: {len(towers)} answers that never end in {seconds:.1f} s, {right:.0%} right"
+        )
+
+
+if __name__ == "__main__":
+    main()
