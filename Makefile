@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test lint types bench lock clean
+.PHONY: quickstart test test-matrix lint types bench lock clean test-verl lock-verl
 
 quickstart: $(READY)
 	$(BIN)/viprl quickstart $(ARGS)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 $(ARGS)
+
+# The TRL tests on the oldest, the locked and the newest version of TRL; ARGS names other versions.
+test-matrix: $(READY)
+	sh tests/matrix.sh $(BIN)/python $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -31,6 +35,33 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(READY)
+
+# verl and TRL cannot share an environment. This one lies outside the clone, named after its lock, and holds no viprl:
+# PYTHONPATH brings the source of this clone, whose entry points egg_info writes down.
+VERL_ENV := $(HOME)/.cache/viprl/verl-$(shell sha256sum requirements-verl.lock | cut -c1-12)
+VERL_PYTHON := $(VERL_ENV)/bin/python
+
+test-verl: $(VERL_ENV)/.ready
+	$(VERL_PYTHON) -c "import setuptools; setuptools.setup()" -q egg_info
+	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
+	  $(VERL_PYTHON) -m pytest -W ignore::UserWarning tests/verl $(ARGS)
+
+$(VERL_ENV)/.ready:
+	mkdir -p $(dir $(VERL_ENV))
+	flock $(VERL_ENV).lock sh -ec ' \
+	  test -e $@ && exit; \
+	  rm -rf $(VERL_ENV); \
+	  $(PYTHON) -m venv $(VERL_ENV) || { rm -rf $(VERL_ENV) && $(PYTHON) -m venv --without-pip $(VERL_ENV) \
+	    && $(PYTHON) -m pip --python $(VERL_PYTHON) install --quiet pip; }; \
+	  $(VERL_PYTHON) -m pip install --quiet torch==2.13.0; \
+	  $(VERL_PYTHON) -m pip install --quiet -r requirements-verl.lock; \
+	  touch $@'
+
+# The versions of the environment above become the pinned ones.
+lock-verl:
+	{ echo "# Pinned versions of the environment that tests the verl engine; torch==2.13.0 comes first (see Makefile)."; \
+	  $(VERL_PYTHON) -m pip freeze --all | grep -v -i -E '^(torch|viprl|pip)=='; } > requirements-verl.lock.new
+	mv requirements-verl.lock.new requirements-verl.lock
 
 # The versions of this environment become the pinned ones.
 lock:

@@ -1,0 +1,182 @@
+"""What VIP adds to a step of verl on the driver: allocate, exchange of data with verl's queue, observe.
+
+usage (in the environment of `make test-verl`): PYTHONPATH=src python benchmarks/verl_step.py [--prompts 512] [--n 8]
+    [--tokens 1024] [--steps 10] [--pool 1000000]
+
+Real TransferQueue on a local Ray, rows as verl's agent loops put them (a stub of the rollout engine), the trainer's own
+methods. Beside it what stock verl does on the driver with the same rows: `_compute_advantage` of the base class, which
+exchanges the same data and more. With --pool so many prompts have been seen before. Prints medians with the quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import transfer_queue as tq
+from hydra import compose, initialize_config_module
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.dataset.rl_dataset import collate_fn
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+from viprl.engines.verl.trainer import VIPTrainerSync
+
+
+def configuration(arguments: argparse.Namespace, features: str) -> Any:
+    overrides = [
+        "trainer.v1.trainer_mode=vip_sync",
+        "algorithm.adv_estimator=vip_rloo",
+        f"data.train_batch_size={arguments.prompts}",
+        f"actor_rollout_ref.rollout.n={arguments.n}",
+        "actor_rollout_ref.rollout.name=vllm",
+        f"+trainer.v1.vip_sync.features={features}",
+        "+trainer.v1.vip_sync.cache=null",
+        f"+trainer.v1.vip_sync.surprise={not arguments.no_surprise}",
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
+    ]
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=overrides)
+
+
+def batches(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    while True:
+        yield collate_fn(
+            [
+                {
+                    "raw_prompt": [{"role": "user", "content": f"How much is {i} plus {i % 97}?"}],
+                    "index": int(i),
+                    "dummy_tensor": torch.zeros(1, dtype=torch.uint8),
+                }
+                for i in rng.choice(max(arguments.pool, arguments.prompts), arguments.prompts, replace=False)
+            ]
+        )
+
+
+def rollouts(batch: Any, tokens: int, rng: np.random.Generator) -> tq.KVBatchMeta:
+    """A stub of the rollout engine: rows of random length, put into the queue as agent loops do."""
+    keys, fields, tags = [], [], []
+    for uid, n in zip(batch.get("uid").tolist(), batch.get("__rollout_n__").tolist(), strict=True):
+        p = rng.beta(0.4, 0.4)
+        for session in range(n):
+            length = int(rng.integers(tokens // 4, tokens + 1))
+            scores = torch.zeros(length)
+            scores[-1] = float(rng.random() < p)
+            keys.append(f"{uid}_{session}_0")
+            fields.append(
+                {
+                    "uid": uid,
+                    "rm_scores": scores,
+                    "response_mask": torch.ones(length, dtype=torch.int64),
+                    "old_log_probs": torch.full((length,), -0.3),
+                    "rollout_log_probs": torch.full((length,), -0.3),
+                }
+            )
+            tags.append({"status": "success"})
+    tq.kv_batch_put(keys=keys, partition_id="train", fields=list_of_dict_to_tensordict(fields), tags=tags)
+    return tq.KVBatchMeta(partition_id="train", keys=keys, tags=tags)
+
+
+class Timed:
+    """Seconds spent in a method of an object."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.seconds, inner = 0.0, getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        setattr(owner, name, call)
+
+    def take(self) -> float:
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+def one_step(
+    trainer: VIPTrainerSync, tokens: int, rng: np.random.Generator, timed: dict[str, Timed]
+) -> dict[str, float]:
+    began = time.perf_counter()
+    PPOTrainerSync._next_train_batch(trainer)
+    stock_batch = time.perf_counter() - began
+    began = time.perf_counter()
+    batch = trainer._next_train_batch()
+    planned = time.perf_counter() - began - stock_batch
+    rows = rollouts(batch, tokens, rng)
+    began = time.perf_counter()
+    trainer._compute_advantage(rows, {})
+    whole = time.perf_counter() - began
+    stock = timed["stock"].take()
+    tq.kv_clear(keys=rows.keys, partition_id="train")
+    return {
+        "allocate": timed["allocate"].take(),
+        "rest of the planning": max(planned, 0.0),
+        "observe": timed["observe"].take(),
+        "exchange": timed["exchange"].take(),
+        "added to a step": max(planned, 0.0) + whole - stock,
+        "stock verl, advantages": stock,
+    }
+
+
+def memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def fill(trainer: VIPTrainerSync, pool: int) -> None:
+    for start in range(0, pool, 4096):
+        numbers = range(start, min(start + 4096, pool))
+        prompts = [[{"role": "user", "content": f"How much is {i} plus {i % 97}?"}] for i in numbers]
+        trainer.vip.observe_counts(prompts, [i % 9 for i in numbers], [8] * len(prompts))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--pool", type=int, default=0)
+    parser.add_argument("--features", default="length")
+    parser.add_argument("--no-surprise", action="store_true")
+    arguments = parser.parse_args()
+    config = configuration(arguments, arguments.features)
+    trainer = VIPTrainerSync(config)
+    trainer.global_steps, trainer.train_dataloader_it = 1, batches(arguments)
+    if arguments.pool:
+        before = memory()
+        fill(trainer, arguments.pool)
+        print(f"memory of the driver: +{memory() - before:.0f} MiB for {arguments.pool:,} prompts seen", flush=True)
+    ray.init(num_cpus=16, include_dashboard=False, namespace=str(uuid.uuid4()))
+    tq.init(config.transfer_queue)
+    stock = Timed(PPOTrainerSync, "_compute_advantage")
+    timed = {
+        "allocate": Timed(trainer.vip, "allocate"),
+        "observe": Timed(trainer.vip, "observe"),
+        "exchange": Timed(trainer, "_vip_values"),
+        "stock": stock,
+    }
+    rng = np.random.default_rng(0)
+    one_step(trainer, arguments.tokens, rng, timed)  # the first one pays for what is built once
+    parts = [one_step(trainer, arguments.tokens, rng, timed) for _ in range(arguments.steps)]
+    sizes = f"Q = {arguments.prompts}, rollout.n = {arguments.n}, responses up to {arguments.tokens} tokens"
+    print(f"{sizes}, features {arguments.features}, pool {arguments.pool:,}{', no surprise' * arguments.no_surprise}")
+    for name in parts[0]:
+        low, middle, high = 1e3 * np.percentile([part[name] for part in parts], [25, 50, 75])
+        print(f"{name:<24} {middle:8.1f} ms  [{low:.1f}, {high:.1f}]", flush=True)
+    tq.close()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

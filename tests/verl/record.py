@@ -1,0 +1,36 @@
+"""Writes what a step planned and what the actor was given, through verl's checkpoint callback (driver process)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import transfer_queue as tq
+from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+
+from viprl.prompts import text
+
+
+class Record(CheckpointCallback):
+    """One file record/STEP.json a saved step: planned counts by prompt, rows of the batch with their advantages."""
+
+    def on_save(self, trainer, global_step, checkpoint_dir, async_save=False, **_):
+        rows = {key: tag for key, tag in tq.kv_list("train")["train"].items() if not tag.get("is_prompt", False)}
+        data = tq.kv_batch_get(keys=list(rows), partition_id="train", select_fields=["advantages", "response_mask"])
+        planned = trainer.vip_batch
+        record = {
+            "uids": dict(zip(planned.uids, map(text, planned.prompts), strict=True)),
+            "planned": dict(zip(planned.uids, planned.counts.tolist(), strict=True)),
+            "padding": [key for key, tag in rows.items() if tag.get("is_padding", False)],
+            "advantages": {
+                key: [advantages.tolist(), mask.tolist()]
+                for key, advantages, mask in zip(
+                    rows, data["advantages"].unbind(), data["response_mask"].unbind(), strict=True
+                )
+            },
+            "outstanding": len(trainer.vip._outstanding),
+            "mode": [trainer.trainer_mode, trainer.config.trainer.v1.trainer_mode],
+        }
+        folder = Path(checkpoint_dir).parent.parent / "record"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{global_step}.json").write_text(json.dumps(record))

@@ -1,0 +1,172 @@
+"""The estimators against verl's own functions, and the weights that a prompt really gets in verl's loss."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from verl.protocol import DataProto
+from verl.trainer.ppo import core_algos
+from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_adv_estimator_fn
+from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+from viprl.engines.verl.advantages import SETTINGS, vip_dr_grpo, vip_rloo
+from viprl.engines.verl.consistency import EVEN_LOSSES
+
+COUNTS = [2, 7, 3, 4]  # rollout.n = 4
+T = 5
+
+
+def algorithm(weighting: str = "prompt", rollout_n: int = 4):
+    return OmegaConf.create({SETTINGS: {"rollout_n": rollout_n, "prompt_weighting": weighting}})
+
+
+def rows(counts=COUNTS, seed=0, padding=0):
+    """Shuffled rows of a batch: rewards on the last token, masks of several lengths, padding rows at random places."""
+    rng = np.random.default_rng(seed)
+    uid = [f"u{q}" for q, n in enumerate(counts) for _ in range(n)] + ["pad"] * padding
+    lengths = np.where(np.array(uid) == "pad", 0, rng.integers(1, T + 1, len(uid)))
+    mask = (np.arange(T) < lengths[:, None]).astype(np.float32)
+    reward = np.where(np.array(uid) == "pad", 0, rng.integers(0, 2, len(uid)))
+    order = rng.permutation(len(uid))
+    rewards = np.zeros((len(uid), T), dtype=np.float32)
+    rewards[np.arange(len(uid)), np.maximum(lengths - 1, 0)] = reward
+    return (
+        torch.tensor(rewards[order]),
+        torch.tensor(mask[order]),
+        np.array(uid, dtype=object)[order],
+    )
+
+
+def by_hand(rewards, uid, estimator):
+    """Advantages from the definition, one group at a time."""
+    out = np.zeros(len(uid))
+    for name in set(uid):
+        at = np.flatnonzero(uid == name)
+        for i in at:
+            others = rewards[at[at != i]] if estimator == "rloo" else rewards[at]
+            out[i] = rewards[i] - others.mean()
+    return out
+
+
+@pytest.mark.parametrize("name, stock", [("vip_rloo", "rloo"), ("vip_dr_grpo", "grpo")])
+@pytest.mark.parametrize("counts", [COUNTS, [4, 4, 4]])
+def test_without_weights_they_are_verls_own_on_ragged_groups(name, stock, counts):
+    rewards, mask, uid = rows(counts)
+    mine, _ = get_adv_estimator_fn(name)(
+        token_level_rewards=rewards, response_mask=mask, index=uid, config=algorithm("rollout")
+    )
+    kwargs = {"norm_adv_by_std_in_grpo": False} if stock == "grpo" else {}
+    theirs, _ = get_adv_estimator_fn(stock)(token_level_rewards=rewards, response_mask=mask, index=uid, **kwargs)
+    torch.testing.assert_close(mine, theirs, atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize("name, estimator", [("vip_rloo", "rloo"), ("vip_dr_grpo", "dr_grpo")])
+def test_with_weights_they_are_the_definition_times_the_prompt_scale(name, estimator):
+    rewards, mask, uid = rows(padding=3)
+    advantages, returns = get_adv_estimator_fn(name)(
+        token_level_rewards=rewards, response_mask=mask, index=uid, config=algorithm()
+    )
+    size = np.array([(uid == u).sum() for u in uid])
+    expected = by_hand(rewards.sum(-1).double().numpy(), uid, estimator) * 4 / size
+    np.testing.assert_allclose(advantages.numpy(), expected[:, None] * mask.numpy(), atol=1e-6)
+    assert advantages.dtype == torch.float32 and torch.equal(advantages, returns)
+    assert not advantages[uid == "pad"].any()
+
+
+def test_verl_hands_over_what_the_estimator_needs():
+    rewards, mask, uid = rows()
+    data = DataProto.from_dict(
+        tensors={"token_level_rewards": rewards, "response_mask": mask}, non_tensors={"uid": uid}
+    )
+    keys = [f"{u}_{i}_0" for i, u in enumerate(uid)]
+    out = compute_advantage_for_multi_trajectories(
+        data, batch_keys=keys, adv_estimator="vip_rloo", num_repeat=4, config=algorithm()
+    )
+    expected, _ = vip_rloo(rewards, mask, uid, algorithm())
+    assert torch.equal(out.batch["advantages"], expected)
+
+
+def test_unscorable_rollouts_are_outside_every_mean():
+    rewards, mask, uid = rows([3, 2])
+    rewards[np.flatnonzero(uid == "u0")[0], 0] = float("nan")
+    advantages, _ = vip_rloo(rewards, mask, uid, algorithm(rollout_n=2))
+    first, *others = np.flatnonzero(uid == "u0")
+    assert torch.isfinite(advantages).all() and not advantages[first].any()
+    a, b = (advantages[i][mask[i] > 0][0] for i in others)
+    r = rewards[others].sum(-1)
+    torch.testing.assert_close(a, (r[0] - r[1]) * 2 / 3)
+    torch.testing.assert_close(b, -a)
+
+
+@pytest.mark.parametrize("estimator", [vip_rloo, vip_dr_grpo])
+@pytest.mark.parametrize("config", [None, OmegaConf.create({})])
+def test_outside_their_trainer_they_refuse(estimator, config):
+    rewards, mask, uid = rows()
+    with pytest.raises(ValueError, match=r"trainer\.v1\.trainer_mode=vip_sync"):
+        estimator(rewards, mask, uid, config)
+
+
+def gradients(mode: str, mini_batches: int, ranks: int = 1, micro: int = 3, padding: int = 0):
+    """[rows] derivative of a step's mean loss with respect to each row's log probability per token, by verl's own loss
+    as its workers call it: rows shuffled over mini-batches, ranks and micro-batches; gradients averaged over ranks."""
+    rewards, mask, uid = rows(padding=padding)
+    advantages, _ = vip_rloo(rewards, mask, uid, algorithm())
+    logp = torch.zeros(len(uid), T, requires_grad=True)
+    order = np.random.default_rng(1).permutation(len(uid))
+    for mini in np.array_split(order, mini_batches):
+        info = {
+            "dp_size": ranks,
+            "batch_num_tokens": mask[mini].sum().item(),
+            "global_batch_size": len(uid) // mini_batches,
+            "loss_scale_factor": 8,
+        }
+        config = SimpleNamespace(clip_ratio=0.2, clip_ratio_low=0.2, clip_ratio_high=0.2, global_batch_info=info)
+        config.get = lambda name, default=None: default
+        for share in np.array_split(mini, ranks):
+            for part in np.array_split(share, max(1, len(share) // micro)):
+                loss, _ = compute_policy_loss_vanilla(
+                    old_log_prob=logp[part].detach(),
+                    log_prob=logp[part],
+                    advantages=advantages[part],
+                    response_mask=mask[part],
+                    loss_agg_mode=mode,
+                    config=config,
+                )
+                (loss / ranks / mini_batches).backward()
+    unweighted, _ = vip_rloo(rewards, mask, uid, algorithm("rollout"))
+    first = mask.bool().any(-1)
+    slope = torch.where(first, -logp.grad[:, 0] / unweighted[:, 0].where(unweighted[:, 0] != 0, torch.nan), torch.nan)
+    return slope.numpy(), mask.sum(-1).numpy(), uid
+
+
+@pytest.mark.parametrize("mode", EVEN_LOSSES)
+@pytest.mark.parametrize("mini_batches, ranks, padding", [(1, 1, 0), (2, 1, 0), (4, 1, 0), (2, 2, 0), (2, 2, 4)])
+def test_every_prompt_weighs_the_same_in_verls_loss(mode, mini_batches, ranks, padding):
+    """Weight of a rollout in the mean over the mini-batches of a step = constant / n_q, however rows are spread."""
+    slope, length, uid = gradients(mode, mini_batches, ranks, padding=padding)
+    counts = {f"u{q}": n for q, n in enumerate(COUNTS)}
+    used = np.isfinite(slope)
+    assert len({uid[i] for i in np.flatnonzero(used)}) >= 3, "groups of several sizes are mixed"
+    per_token = length[used] if mode == "seq-mean-token-mean" else 1.0
+    weight = slope[used] * per_token * np.array([counts[u] for u in uid[used]])
+    np.testing.assert_allclose(weight, weight[0], rtol=1e-5)
+    if mode != "token-sum":  # and the constant is 1/Q, the mean over prompts (Q rows of rollout.n when padded)
+        scale = 8 if mode.endswith("norm") else 1
+        q = len(COUNTS) * (sum(COUNTS) + padding) / sum(COUNTS)
+        np.testing.assert_allclose(weight[0] * scale, 1 / q, rtol=1e-5)
+
+
+def test_token_mean_would_not():
+    slope, _, uid = gradients("token-mean", 4)
+    counts = {f"u{q}": n for q, n in enumerate(COUNTS)}
+    used = np.isfinite(slope)
+    weight = slope[used] * np.array([counts[u] for u in uid[used]])
+    assert weight.max() / weight.min() > 1.05
+
+
+def test_the_registry_knows_both():
+    assert {"vip_rloo", "vip_dr_grpo"} <= set(core_algos.ADV_ESTIMATOR_REGISTRY)

@@ -1,0 +1,342 @@
+"""The trainer's own part of a step, without Ray: verl's real methods on a queue that is a dictionary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+from test_verl_config import config
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import trainer_base
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
+
+from viprl.advantages import group_advantages
+from viprl.engines.verl import trainer as module
+from viprl.engines.verl.rollouts import Round, place, prompt_of, row_sums
+from viprl.engines.verl.trainer import STATE_FILE, VIPTrainerSync
+from viprl.prompts import identity
+
+Q, N = 8, 4
+OVERRIDES = (f"data.train_batch_size={Q}", f"actor_rollout_ref.rollout.n={N}", "+trainer.v1.vip_sync.features=none")
+
+
+class Queue:
+    """What the trainer asks of TransferQueue."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict] = {}
+
+    def kv_batch_get(self, keys, partition_id, select_fields):
+        out = {}
+        for field in select_fields:
+            if all(field in self.rows[key] for key in keys):
+                values = [self.rows[key][field] for key in keys]
+                tensors = isinstance(values[0], torch.Tensor)
+                out[field] = torch.nested.as_nested_tensor(values, layout=torch.jagged) if tensors else values
+        plain = {field: values for field, values in out.items() if isinstance(values, list)}
+        found = TensorDict({f: v for f, v in out.items() if f not in plain}, batch_size=len(keys))
+        for field, values in plain.items():
+            tu.assign_non_tensor_stack(found, field, values)
+        return found
+
+    def kv_batch_put(self, keys, partition_id, fields):
+        for field in fields.keys():  # noqa: SIM118
+            for key, value in zip(keys, fields[field].unbind(), strict=True):
+                self.rows[key][field] = value
+        return KVBatchMeta(partition_id=partition_id, keys=keys, tags=[{}] * len(keys))
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    queue = Queue()
+    monkeypatch.setattr(module, "tq", queue)
+    monkeypatch.setattr(trainer_base, "tq", queue)
+    return queue
+
+
+def build(*overrides: str) -> VIPTrainerSync:
+    trainer = VIPTrainerSync(config(*OVERRIDES, *overrides))
+    trainer.global_steps = 1
+    trainer.train_dataloader_it = batches()
+    return trainer
+
+
+def batches(seed: int = 0):
+    """What verl's data loader gives: Q of 24 prompts a step."""
+    rng = np.random.default_rng(seed)
+    while True:
+        rows = [
+            {
+                "raw_prompt": [{"role": "user", "content": f"prompt {i}"}],
+                "extra_info": {"index": int(i)},
+                "index": int(i),
+                "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
+            }
+            for i in rng.choice(24, Q, replace=False)
+        ]
+        yield collate_fn(rows)
+
+
+def rollout(queue: Queue, batch, rng, padding: int = 0) -> KVBatchMeta:
+    """The rows that verl's agent loops would put, in any order; success is decided by the prompt's number."""
+    queue.rows.clear()
+    for uid, index, n in zip(*(batch.get(name).tolist() for name in ("uid", "index", "__rollout_n__")), strict=True):
+        for session in range(n):
+            length = int(rng.integers(1, 5))
+            scores = torch.zeros(length)
+            scores[-1] = float(rng.random() < index / 24)
+            queue.rows[f"{uid}_{session}_0"] = {
+                "uid": uid,
+                "rm_scores": scores,
+                "response_mask": torch.ones(length, dtype=torch.int64),
+                "old_log_probs": torch.full((length,), -0.5),
+                "extra_fields": {"reward_extra_info": {"acc": float(scores[-1]), "length": length}},
+            }
+    keys = [list(queue.rows)[i] for i in rng.permutation(len(queue.rows))]
+    for i in range(padding):
+        queue.rows[f"padx_{i}_0"] = {
+            "uid": "padx",
+            "rm_scores": torch.zeros(1),
+            "response_mask": torch.zeros(1, dtype=torch.int64),
+            "old_log_probs": torch.zeros(1),
+            "extra_fields": {},
+        }
+        keys.append(f"padx_{i}_0")
+    tags = [{"is_padding": key.startswith("pad")} for key in keys]
+    return KVBatchMeta(partition_id="train", keys=keys, tags=tags)
+
+
+def step(trainer, queue, rng, **more):
+    batch = trainer._next_train_batch()
+    metrics: dict[str, float] = {}
+    trainer._compute_advantage(rollout(queue, batch, rng, **more), metrics)
+    return batch.get("__rollout_n__").tolist(), metrics
+
+
+def test_a_step_from_counts_to_advantages(queue):
+    trainer, rng, seen = build(), np.random.default_rng(0), set()
+    for _ in range(6):
+        counts, metrics = step(trainer, queue, rng, padding=3)
+        assert sum(counts) == Q * N and min(counts) >= 2
+        assert metrics["vip/rollouts"] == Q * N and metrics["vip/padding_rows"] == 3
+        seen |= set(counts)
+        for uid, n in zip(trainer.vip_batch.uids, counts, strict=True):
+            rows = [queue.rows[f"{uid}_{i}_0"] for i in range(n)]
+            expected = group_advantages([float(row["rm_scores"].sum()) for row in rows], [n]) * N / n
+            for row, value in zip(rows, expected, strict=True):
+                torch.testing.assert_close(row["advantages"], torch.full_like(row["advantages"], value))
+    assert len(seen) > 2
+    assert len(trainer.vip._outstanding) == 0 and trainer._vip_round is None
+
+
+def test_the_configuration_tells_what_was_decided(queue):
+    trainer = build()
+    assert trainer.config.trainer.v1.trainer_mode == "vip_sync" and trainer.trainer_mode == "sync"
+    assert trainer.config.trainer.v1.vip_sync.high == 6 * N and trainer.config.trainer.v1.vip_sync.low == 2
+    json.dumps(dict(trainer.config.algorithm.vip))
+
+
+def test_a_missing_rollout_is_an_error_that_names_it(queue):
+    trainer = build()
+    batch = trainer._next_train_batch()
+    rows = rollout(queue, batch, np.random.default_rng(0))
+    short = KVBatchMeta(partition_id="train", keys=rows.keys[1:], tags=rows.tags[1:])
+    with pytest.raises(RuntimeError, match=r"1 of 8 prompts .* in all 31 of 32 came"):
+        trainer._compute_advantage(short, {})
+    assert trainer.vip.metrics() == {}, "nothing was learned"
+
+
+def planned(counts=(2, 3)):
+    return Round(("u", "v"), ["a", "b"], np.array(counts))
+
+
+def test_rows_are_placed_whatever_their_order():
+    assert place(["v_1_0", "u_0_0", "v_0_0", "u_1_0", "v_2_0"], planned()) == [[1, 3], [0, 2, 4]]
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        (["u_0_0", "u_0_1", "v_0_0", "v_1_0", "v_2_0"], "several outputs"),
+        (["u_0_0", "u_1_0", "v_0_0", "v_1_0", "w_2_0"], "not in the step's plan"),
+        (["u_0_0", "u_1_0", "u_2_0", "v_1_0", "v_2_0"], "u has 3, planned 2; in all 5 of 5 came"),
+    ],
+)
+def test_rows_that_were_not_planned(keys, message):
+    with pytest.raises(RuntimeError, match=message):
+        place(keys, planned())
+
+
+def test_rows_are_summed_each_for_itself():
+    ragged = [torch.tensor([0.5, 1.0]), torch.tensor([]), torch.tensor([float("nan"), 1.0]), torch.tensor([2.0])]
+    nested = torch.nested.as_nested_tensor(ragged, layout=torch.jagged)
+    np.testing.assert_array_equal(row_sums(nested), [1.5, 0, np.nan, 2])
+    masks = torch.nested.as_nested_tensor(
+        [torch.tensor([0.0, 1.0]), *ragged[1:2], *ragged[:1], ragged[3]], layout=torch.jagged
+    )
+    np.testing.assert_array_equal(row_sums(nested, masks), [1.0, 0, np.nan, 4])
+
+
+def test_what_vip_learns_of_a_step(queue):
+    """Rewards and surprise reach the predictor prompt by prompt, padding left out."""
+    trainer, rng, seen = build(), np.random.default_rng(0), {}
+    observe = trainer.vip.observe
+
+    def spy(prompts, rewards, **more):
+        seen.update(prompts=prompts, rewards=rewards, **more)
+        return observe(prompts, rewards, **more)
+
+    trainer.vip.observe = spy
+    counts, _ = step(trainer, queue, rng, padding=2)
+    for uid, n, rewards, surprise in zip(
+        trainer.vip_batch.uids, counts, seen["rewards"], seen["surprise"], strict=True
+    ):
+        rows = [row for key, row in queue.rows.items() if key.startswith(uid)]
+        assert sorted(rewards) == sorted(float(row["rm_scores"].sum()) for row in rows) and len(rewards) == n
+        assert sorted(surprise) == sorted(0.5 * len(row["rm_scores"]) for row in rows)
+
+
+def test_success_from_a_field_of_the_reward_function(queue):
+    trainer, rng = build("+trainer.v1.vip_sync.success='length>=3'"), np.random.default_rng(0)
+    _, metrics = step(trainer, queue, rng)
+    assert metrics["vip/unscorable"] == 0
+    long = [row["extra_fields"]["reward_extra_info"]["length"] >= 3 for row in queue.rows.values()]
+    first = trainer.vip_batch
+    share = trainer.vip.predict(first.prompts)
+    assert share.mean() == pytest.approx(np.mean(long), abs=0.2)
+    wrong = build("+trainer.v1.vip_sync.success=accuracy")
+    batch = wrong._next_train_batch()
+    with pytest.raises(ValueError, match="names 'accuracy', but the reward function returns acc, length"):
+        wrong._compute_advantage(rollout(queue, batch, rng), {})
+
+
+def test_rewards_that_say_nothing_of_success_end_the_first_step(queue):
+    trainer = build()
+    batch = trainer._next_train_batch()
+    rows = rollout(queue, batch, np.random.default_rng(0))
+    for row in queue.rows.values():
+        row["rm_scores"] = row["rm_scores"] + 0.3
+    with pytest.raises(ValueError, match=r"\+trainer\.v1\.vip_sync\.success"):
+        trainer._compute_advantage(rows, {})
+
+
+def test_identity_by_content_or_by_a_named_column(queue):
+    row = {"raw_prompt": [{"role": "user", "content": "x"}], "extra_info": {"index": np.int64(7)}}
+    assert identity(prompt_of(row, None)).startswith("sha:")
+    assert identity(prompt_of(row, "extra_info.index")) == "id:7"
+    with pytest.raises(ValueError, match="no 'id' among index"):
+        prompt_of(row, "extra_info.id")
+    trainer = build("+trainer.v1.vip_sync.id_key=extra_info.index")
+    trainer._next_train_batch()
+    assert identity(trainer._vip_round.prompts[0]).startswith("id:")
+    with pytest.raises(ValueError, match="no column 'idx'"):
+        build("+trainer.v1.vip_sync.id_key=idx")._next_train_batch()
+
+
+class Workers:
+    """verl's worker group while a checkpoint is saved: notes what is there when the weights are written."""
+
+    def __init__(self) -> None:
+        self.there: list[bool] = []
+        self.fail = False
+
+    def save_checkpoint(self, path, *_, **__):
+        self.there.append((Path(path).parent / STATE_FILE).exists())
+        if self.fail:
+            raise OSError("disk full")
+
+    def load_checkpoint(self, **_):
+        pass
+
+
+def with_workers(trainer: VIPTrainerSync, folder: Path) -> VIPTrainerSync:
+    trainer.config.trainer.default_local_dir = str(folder)
+    trainer.actor_rollout_wg = Workers()
+    trainer.train_dataloader = SimpleNamespace(state_dict=dict, load_state_dict=lambda _: None)
+    return trainer
+
+
+def test_state_comes_before_the_marker_and_a_resumed_run_goes_on_alike(queue, tmp_path):
+    trainer = with_workers(build("+trainer.v1.vip_sync.strategy=random"), tmp_path)
+    rng, later = np.random.default_rng(0), np.random.default_rng(1)
+    for trainer.global_steps in range(1, 5):
+        step(trainer, queue, rng)
+    trainer._save_checkpoint()
+    assert trainer.actor_rollout_wg.there == [True]
+    assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "4"
+    trainer.train_dataloader_it = batches(seed=5)
+    expected = [step(trainer, queue, later)[0] for _ in range(3)]
+
+    resumed = with_workers(build("+trainer.v1.vip_sync.strategy=random"), tmp_path)
+    resumed._load_checkpoint()
+    assert resumed.global_steps == 4
+    resumed.train_dataloader_it = batches(seed=5)
+    later = np.random.default_rng(1)
+    assert [step(resumed, queue, later)[0] for _ in range(3)] == expected
+
+    by_path = with_workers(build("+trainer.v1.vip_sync.strategy=random"), tmp_path / "elsewhere")
+    by_path.config.trainer.resume_mode = "resume_path"
+    by_path.config.trainer.resume_from_path = str(tmp_path / "global_step_4")
+    by_path._load_checkpoint()
+    by_path.train_dataloader_it = batches(seed=5)
+    assert step(by_path, queue, np.random.default_rng(1))[0] == expected[0]
+
+
+def test_a_save_that_fails_leaves_the_marker(queue, tmp_path):
+    trainer = with_workers(build(), tmp_path)
+    trainer._save_checkpoint()
+    trainer.global_steps, trainer.actor_rollout_wg.fail = 2, True
+    with pytest.raises(OSError, match="disk full"):
+        trainer._save_checkpoint()
+    assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "1"
+
+
+def test_a_stock_checkpoint_can_be_resumed(queue, tmp_path, caplog):
+    (tmp_path / "global_step_3").mkdir()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("3")
+    trainer = with_workers(build(), tmp_path)
+    trainer._load_checkpoint()
+    assert trainer.global_steps == 3 and "prediction starts afresh" in caplog.text
+
+
+def dump(folder: Path, visits: int = 3) -> Path:
+    """A rollout dump of verl: of 24 prompts the even ones always succeed."""
+    folder.mkdir()
+    for number in range(1, visits + 1):
+        lines = [
+            {"input": f"<user> prompt {i} <go>", "output": "", "score": float(i % 2 == 0), "uid": f"u{i}_{s}_0"}
+            for i in range(24)
+            for s in range(4)
+        ]
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def fresh(path: Path, tmp_path: Path, prefix: str = "<user>") -> VIPTrainerSync:
+    trainer = with_workers(build(f"+trainer.v1.vip_sync.warm_start={path}"), tmp_path / "none")
+    rows = [{"raw_prompt": [{"role": "user", "content": f"prompt {i}"}]} for i in range(40)]
+    trainer.train_dataset = rows
+    trainer.tokenizer = SimpleNamespace(
+        apply_chat_template=lambda messages, **_: messages[0]["content"],
+        decode=lambda ids, **_: f"{prefix} {ids} <go>",
+    )
+    return trainer
+
+
+def test_a_warm_start_from_a_dump(queue, tmp_path, caplog):
+    trainer = fresh(dump(tmp_path / "dump"), tmp_path)
+    trainer._load_checkpoint()
+    p = trainer.vip.predict([row["raw_prompt"] for row in trainer.train_dataset])
+    assert p[0:24:2].min() > 0.8 and p[1:24:2].max() < 0.2
+    assert "24 of 24 prompts" in caplog.text
+
+
+def test_a_dump_of_other_prompts_is_refused(queue, tmp_path):
+    with pytest.raises(ValueError, match="none of the 24 prompts"):
+        fresh(dump(tmp_path / "dump"), tmp_path, prefix="<system> <user>")._load_checkpoint()
