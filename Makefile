@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-matrix lint types bench lock clean test-verl lock-verl
+.PHONY: quickstart test test-matrix lint types bench lock clean test-verl lock-verl test-tinker
 
 quickstart: $(READY)
 	$(BIN)/viprl quickstart $(ARGS)
@@ -62,6 +62,21 @@ lock-verl:
 	{ echo "# Pinned versions of the environment that tests the verl engine; torch==2.13.0 comes first (see Makefile)."; \
 	  $(VERL_PYTHON) -m pip freeze --all | grep -v -i -E '^(torch|viprl|pip)=='; } > requirements-verl.lock.new
 	mv requirements-verl.lock.new requirements-verl.lock
+
+# tinker-cookbook only adds packages to .venv; they lie in a folder outside the clone, named after their lock.
+TINKER_ENV := $(HOME)/.cache/viprl/tinker-$(shell sha256sum requirements-tinker.lock | cut -c1-12)
+
+test-tinker: $(READY) $(TINKER_ENV)/.ready
+	PYTHONPATH=$(TINKER_ENV) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
+	  $(BIN)/python -m pytest tests/test_tinker.py $(ARGS)
+
+$(TINKER_ENV)/.ready:
+	mkdir -p $(dir $(TINKER_ENV))
+	flock $(TINKER_ENV).lock sh -ec ' \
+	  test -e $@ && exit; \
+	  rm -rf $(TINKER_ENV); \
+	  $(BIN)/python -m pip install --quiet --no-deps --target $(TINKER_ENV) -r requirements-tinker.lock; \
+	  touch $@'
 
 # The versions of this environment become the pinned ones.
 lock:

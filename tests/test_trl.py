@@ -329,10 +329,10 @@ def test_an_engine_that_merges_equal_rows_still_gets_one_row_a_rollout(tmp_path)
     """vLLM's server mode keeps every num_generations-th prompt and asks for num_generations answers to each."""
 
     class Merging(VIPGRPOTrainer):
-        def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **more):
-            kept = [p for p in prompt_ids[::num_generations] for _ in range(num_generations)]
-            assert kept == prompt_ids
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **more)
+        def _generate_single_turn(self, prompt_ids, *rest, **more):
+            n = self.num_generations
+            assert [p for p in prompt_ids[::n] for _ in range(n)] == prompt_ids
+            return super()._generate_single_turn(prompt_ids, *rest, **more)
 
     trainer = build("grpo", tmp_path, trainer=Merging)
     trainer.train()

@@ -12,8 +12,9 @@ override calls `super()`; nothing of TRL is copied or patched.
     _save_checkpoint                    the state of VIP goes into the checkpoint folder
     _load_optimizer_and_scheduler       and comes back
 
-Prompt weights are exact for the loss types dr_grpo, grpo and RLOO; approximate where the denominator counts tokens
-(dapo, bnpo, cispo). They do not reach a KL term in the loss (`beta` of GRPO), entropy bonuses, or batch-level scaling.
+Prompt weights are exact for the loss types dr_grpo, grpo, sapo, luspo and RLOO; approximate where the denominator
+counts tokens (dapo, bnpo, cispo, vespo). They do not reach a KL term in the loss (`beta` of GRPO), entropy bonuses, or
+batch-level scaling.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from viprl.variance import FloatArray
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED = "trl>=1.16,<1.17"
+SUPPORTED = "trl>=1.9,<1.17"
 STATE_FILE = "vip_state.safetensors"
 OVERRIDDEN = (
     "_generate_and_score_completions",
