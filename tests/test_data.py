@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import tiny
 from viprl.cli import app
 from viprl.data import NAMED, DataSpec, load
-from viprl.data.gym import canonical, parse, solved
+from viprl.data.gym import _answer, canonical, parse, solved
 from viprl.data.layout import equal_values, first_copies
 from viprl.data.lengths import rendered, token_lengths
 from viprl.data.named import DAPO_WRAPPER
@@ -134,6 +134,26 @@ def test_values_of_several_types_in_one_column(tmp_path):
     assert data["solution"][:] == ["1", "x"] and data["id"][:] == ["0", "t"]
 
 
+def test_a_column_that_is_no_struct_has_no_fields(tmp_path):
+    """Values of several types become texts, `reward_model` among them."""
+    rows = [{"prompt": f"p{i}", "solution": "s", "reward_model": value} for i, value in enumerate([{"a": 1}, "x"])]
+    file = lines(tmp_path / "d.jsonl", rows)
+    assert load(DataSpec(file)).layout.solution == "solution"
+    with pytest.raises(ValueError, match=r"no `solution\.value`; set `solution_column`"):
+        load(DataSpec(file, solution_column="solution.value"))
+
+
+def test_a_named_set_out_of_reach_says_so(monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("no route\nmore")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    with pytest.raises(ValueError, match=r"^openai/gsm8k cannot be had .*no route\); name a local copy"):
+        load(DataSpec("gsm8k"))
+    with pytest.raises(ValueError, match="'a/b' is neither a named set"):
+        load(DataSpec("a/b"))
+
+
 def test_copies_are_found_as_python_finds_them():
     rng = np.random.default_rng(0)
     values = rng.integers(0, 5, (200, 2))
@@ -167,6 +187,7 @@ def test_copies_are_found_as_python_finds_them():
         ([{"prompt": "a", "answer": "1"}, "[1]"], "line 2 is no JSON object"),
         ([{"prompt": [{"role": "user"}], "answer": "1"}] * 2, "all 2 rows are bad: the content of message 0"),
         ([{"question": "a", "answer": "#### 1"}, {"question": "b", "answer": "2"}], "row 1: the answer has no '####'"),
+        ([{"prompt": "a", "answer": ""}] * 3 + [{"prompt": "b", "answer": "1"}], "3 rows are bad .*row 0: .*row 2: "),
         ([], "holds no rows"),
     ],
 )
@@ -196,6 +217,7 @@ def test_many_bad_rows_are_counted_and_left_out_on_demand(tmp_path):
         ("reasoning-gym", "names no task"),
         ("reasoning-gym:chain_sum?level=99", "levels 0 to 10; got 99"),
         ("reasoning-gym:chain_sum?level=x", "expected a number such as 2"),
+        ("reasoning-gym:chain_sum?level=1&levels=0-2", "both level and levels"),
         ("reasoning-gym:chain_sum?min_term=3", "unexpected keyword argument 'min_term'"),
         ("reasoning-gym:chain_sum?seed=-1", "expected 0 to"),
     ],
@@ -212,6 +234,8 @@ def test_options_that_contradict_each_other():
         DataSpec("x", duplicates="dropp")
     with pytest.raises(ValueError, match="system is a message of a chat"):
         DataSpec("x", system="s", chat=False)
+    with pytest.raises(ValueError, match="instruction is 'boxd'; did you mean boxed"):
+        DataSpec("x", instruction="boxd")
 
 
 # --- what the model sees ----------------------------------------------------------------------------------------------
@@ -284,6 +308,7 @@ def test_the_reward_asks_the_task(gym):
     right, columns = row["solution"], {key: [row[key]] * 5 for key in ("solution", "task", "metadata")}
     given = [f"<answer>{right}</answer>", f"so \\boxed{{{right}}}", right, "<answer>nothing</answer>", ""]
     assert solved([row["prompt"]] * 5, given, **columns) == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert _answer("\\boxed{1} or \\boxed{\\frac{1}{2}}.") == "\\frac{1}{2}"
     chat = [[{"role": "assistant", "content": given[0]}]]
     assert solved([row["prompt"]], chat, **{key: value[:1] for key, value in columns.items()}) == [1.0]
 

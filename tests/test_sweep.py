@@ -157,6 +157,19 @@ def test_mistakes_in_a_sweep(tmp_path, base, keys, message):
         load_sweep(write(tmp_path, base, **keys))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("output_dir=x", "output_dir belongs to the sweep"),
+        ("seed=3", "seed belongs to the sweep"),
+        ("vip_strategy=paper", "the arm uniform sets vip_strategy itself"),
+    ],
+)
+def test_a_set_without_effect_is_refused(tmp_path, base, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_sweep(write(tmp_path, base), [override])
+
+
 def test_a_dry_run_names_the_arm(tmp_path, base):
     path = write(tmp_path, base, arms={"good": {}, "bad": {"vip_low": 7, "vip_high": 9}})
     done = CliRunner().invoke(app, ["sweep", "--config", str(path), "--dry-run"])
@@ -177,8 +190,10 @@ def test_a_killed_sweep_takes_its_run_along_and_goes_on(tmp_path, base):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    before = [json.loads(line) for line in metrics.read_text().splitlines()[:5]]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr  # a run still writing would be refused
     rows = list(read_jsonl(metrics))
     assert [row["step"] for row in rows] == list(range(1, 61))
+    assert rows[:5] == before and "step_time" in before[0]  # resumed, not begun anew
     assert (tmp_path / "out" / "report.html").exists()

@@ -61,7 +61,9 @@ def test_the_same_command_resumes(settings, tmp_path):
     whole = train(parse_config(settings))
     parts = settings | {"output_dir": str(tmp_path / "parts")}
     train(parse_config(parts | {"max_steps": 2}))
+    before = list(read_jsonl(tmp_path / "parts" / "metrics.jsonl"))
     folder = train(parse_config(parts))
+    assert list(read_jsonl(folder / "metrics.jsonl"))[:2] == before  # its times would differ, had it begun anew
     assert [row["step"] for row in read_jsonl(folder / "outcomes.jsonl")] == [1, 2, 3, 4]
     first, second = (list(read_jsonl(path / "outcomes.jsonl")) for path in (whole, folder))
     assert [row["ids"] for row in first] == [row["ids"] for row in second]
@@ -83,8 +85,11 @@ def test_a_killed_run_goes_on(settings, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert last_checkpoint(tmp_path / "run") is not None
+    before = [json.loads(line) for line in metrics.read_text().splitlines()[:5]]
     train(load_config(file))
-    assert [row["step"] for row in read_jsonl(metrics)] == list(range(1, 61))
+    after = list(read_jsonl(metrics))
+    assert [row["step"] for row in after] == list(range(1, 61))
+    assert after[:5] == before and "step_time" in before[0]  # kept, not made again
 
 
 def test_an_unfinished_checkpoint_is_passed_over(tmp_path):
@@ -114,6 +119,11 @@ def test_another_run_s_folder_is_not_overwritten(settings):
         ({"update_batch_size": 16, "gradient_accumulation_steps": 1}, "leave one of the two out"),
         ({"dataset": {"gym": "chain_sum"}}, "expected `reasoning-gym: TASK`"),
         ({"reward": "nowhere:reward"}, "cannot be imported"),
+        ({"reward": 3}, "reward is 3; expected a name such as exact_match, or a list"),
+        ({"reward": "mine.py:right"}, "a module is named without .py: 'mine:right'"),
+        ({"instruction": "box"}, "instruction is 'box'; did you mean boxed"),
+        ({"eval_split": "test"}, "there is no eval_dataset"),
+        ({"arms": {"a": {}}}, "it is a sweep; run it with `viprl sweep"),
         ({"model": None}, "`model` is missing"),
     ],
 )
@@ -189,6 +199,12 @@ def test_a_finished_run_is_not_trained_further(settings):
     assert (folder / "metrics.jsonl").read_text() == before and not (folder / "checkpoint-5").exists()
 
 
+def test_no_value_is_no_number(settings):
+    with pytest.raises(ConfigError, match="max_steps has no value; leave it out for its default, -1"):
+        prepare(parse_config(settings | {"max_steps": None}))
+    assert prepare(parse_config(settings | {"vip_shadow": None})).args.vip_shadow is None
+
+
 def test_numbers_that_yaml_reads_as_text(settings):
     args = prepare(parse_config(settings | {"learning_rate": "1e-6", "max_steps": "3"})).args
     assert args.learning_rate == 1e-6 and args.max_steps == 3
@@ -256,6 +272,8 @@ def broken(completions, **_):
         ({"update_batch_size": 24}, "update_batch_size is 24, no multiple"),
         ({"dataset": "gsm-8k"}, "did you mean gsm8k"),
         ({"eval_dataset": "missing.jsonl"}, "missing.jsonl: no such file"),
+        ({"eval_strategy": "steps"}, "there is no eval_dataset"),
+        ({"per_device_train_batch_size": 6}, "6. must be divisible .*per_device_train_batch_size x processes x"),
     ],
 )
 def test_a_dry_run_finds_it_without_weights(settings, change, message, tmp_path):
@@ -292,6 +310,34 @@ def test_overlong_rows_are_left_out_and_named_by_their_row(settings, tmp_path):
     run = prepare(parse_config(settings | {"max_prompt_length": 3, "skip_bad_rows": True}))
     assert len(run.dataset) == 30 and run.longest_prompt == 2
     assert "row 3: the prompt is empty" in run.notes[0] and "row 5: 4 tokens" in run.notes[1]
+
+
+def test_evaluation_data_is_read_as_training_data_is(settings, tmp_path):
+    rows = [*tiny.dataset(4).to_list(), {"prompt": "a b c d", "solution": "a"}]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    change = {"eval_dataset": str(tmp_path / "eval.jsonl"), "max_prompt_length": 3}
+    with pytest.raises(ConfigError, match=r"eval\.jsonl: 1 row is longer than the 3 tokens .*Raise max_prompt_length"):
+        prepare(parse_config(settings | change))
+    run = prepare(parse_config(settings | change | {"skip_bad_rows": True}))
+    assert len(run.held_out) == 4 and len(run.dataset) == 32
+    assert "evaluation: 1 row is too long" in run.notes[0] and "never evaluated" in run.notes[1]
+    asked = settings | change | {"skip_bad_rows": True, "eval_strategy": "steps", "eval_steps": 2}
+    assert len(prepare(parse_config(asked)).notes) == 1
+
+
+def test_without_vllm_a_dry_run_says_so_and_a_run_ends(settings, monkeypatch):
+    monkeypatch.setattr("viprl.train.prepare.find_spec", lambda name: None)
+    config = parse_config(settings | {"use_vllm": True})
+    assert "vLLM is not installed here" in prepare(config, dry_run=True).notes[0]
+    with pytest.raises(ConfigError, match=r"vLLM is not installed here.*or set use_vllm: false"):
+        prepare(config)
+
+
+def test_a_reward_for_boxes_that_nobody_asks_for_is_noted(settings):
+    pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
+    roomy = settings | {"reward": "math", "max_prompt_length": 60}
+    assert "does not ask for it; set instruction: boxed" in prepare(parse_config(roomy)).notes[0]
+    assert prepare(parse_config(roomy | {"instruction": "boxed"})).notes == ()
 
 
 def test_the_optimiser_step_does_not_depend_on_the_processes(settings, monkeypatch):

@@ -114,8 +114,18 @@ def show(
     from viprl.data.loading import DataSpec
 
     spec = DataSpec(
-        source, split, subset, prompt_column, solution_column, answer_after, instruction, system, chat, duplicates, True
-    )  # fmt: skip
+        source,
+        split=split,
+        subset=subset,
+        prompt_column=prompt_column,
+        solution_column=solution_column,
+        answer_after=answer_after,
+        instruction=instruction,
+        system=system,
+        chat=chat,
+        duplicates=duplicates,
+        skip_bad_rows=True,
+    )
     show_data(spec, console, model, completion)
 
 

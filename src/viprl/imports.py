@@ -18,7 +18,7 @@ def import_function(path: str) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module does wrong when it is loaded
         raise ValueError(f"{path!r} cannot be imported: {error}") from error
     if not callable(found):
         raise ValueError(f"{path!r} is a {type(found).__name__}; expected a function")

@@ -59,7 +59,7 @@ STRATEGIES: dict[str, Preset] = {
     "paper": Preset(lambda _: PaperGP(), published, "minilm", False, "VIP as published: GP, floor and greedy"),
     "uniform": Preset(lambda _: SuccessRate(), uniform, None, False, "C/Q rollouts each, as a stock trainer does"),
     "random": Preset(lambda _: SuccessRate(), random, None, False, "a random split of the budget: the control"),
-    "oracle": Preset(lambda _: Oracle(), minimum_variance, None, False, "true probabilities: the bound"),
+    "oracle": Preset(lambda _: Oracle(), minimum_variance, None, False, "the true probabilities, weights p(1-p)"),
     "inverse_accuracy": Preset(lambda _: PaperGP(), inverse_accuracy, "minilm", False, "ablation: n ~ 1/p"),
     "inverse_variance": Preset(lambda _: PaperGP(), inverse_variance, "minilm", False, "ablation: n ~ 1/(p(1-p))"),
     "ridge": Preset(lambda _: RidgeRegression(), published, "minilm", False, "ablation: ridge regression for the GP"),

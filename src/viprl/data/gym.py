@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from viprl.answers.extract import boxed
 from viprl.data.question import Format
 
 PREFIX = "reasoning-gym"
@@ -139,10 +140,9 @@ def _full_marks(task: str, answer: str, entry: Mapping[str, Any]) -> float:
 
 def _answer(completion: Any) -> str:
     text = completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
-    for pattern in (r"<answer>(.*?)</answer>", r"\\boxed\{([^{}]*)\}"):
-        if found := re.findall(pattern, text, flags=re.DOTALL):
-            return found[-1].strip()
-    return text.strip()
+    if tagged := re.findall(r"<answer>(.*?)</answer>", text, flags=re.DOTALL):
+        return tagged[-1].strip()
+    return boxed(text) or text.strip()
 
 
 @lru_cache(maxsize=256)
@@ -175,9 +175,12 @@ def _source(name: str, level: int | None, seed: int, options: tuple[tuple[str, A
 
 
 def _levels(source: str, options: dict[str, Any]) -> tuple[int, ...]:
-    text = options.pop("level", None) or options.pop("levels", None)
-    if text is None:
+    given = [options.pop(key) for key in ("level", "levels") if key in options]
+    if not given:
         return ()
+    if len(given) > 1:
+        raise ValueError(f"{source!r} has both level and levels; leave one of them out")
+    text = given[0]
     low, dash, high = text.partition("-")
     if not low.isdecimal() or (dash and (not high.isdecimal() or int(high) < int(low))):
         raise ValueError(f"{source!r}: the level is {text!r}; expected a number such as 2, or a span such as 0-3")

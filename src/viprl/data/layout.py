@@ -29,37 +29,21 @@ KNOWN = (
 
 def find_layout(table: pa.Table, source: str, prompt: str | None, solution: str | None) -> Layout:
     """The layout of the table. Raises ValueError where a column is missing or the choice is open."""
+    for told, role in ((prompt, "prompt"), (solution, "solution")):
+        if told and not has_column(table, told):
+            raise ValueError(_missing(table, source, f"`{told}`", role))
     if prompt and solution:
-        found = Layout(prompt, solution)
-    else:
-        fits = [
-            known
-            for known in KNOWN
-            if has_column(table, prompt or known.prompt) and has_column(table, solution or known.solution)
-        ]
-        given = {Layout(prompt or known.prompt, solution or known.solution, known.name) for known in fits}
-        pairs = {(layout.prompt, layout.solution) for layout in given}
-        if len(pairs) > 1:
-            choices = " or ".join(sorted(f"{p} and {s}" for p, s in pairs))
-            raise ValueError(f"{source}: prompt and answer could be {choices}; set prompt_column and solution_column")
-        if not given:
-            _refuse(table, source, prompt, solution)
-        found = sorted(given, key=lambda layout: layout.name)[0]
-        if prompt or solution:
-            found = Layout(found.prompt, found.solution)
-    for column, role in ((found.prompt, "prompt"), (found.solution, "solution")):
-        if not has_column(table, column):
-            raise ValueError(_missing(table, source, f"`{column}`", role))
-    return found
-
-
-def _refuse(table: pa.Table, source: str, prompt: str | None, solution: str | None) -> None:
-    for given, role in ((prompt, "prompt"), (solution, "solution")):
-        if given and not has_column(table, given):
-            raise ValueError(_missing(table, source, f"`{given}`", role))
-    if not any(has_column(table, known.prompt) for known in KNOWN) and not prompt:
-        raise ValueError(_missing(table, source, "column that is known to hold the prompt", "prompt"))
-    raise ValueError(_missing(table, source, "column that is known to hold the answer", "solution"))
+        return Layout(prompt, solution)
+    named = {(prompt or known.prompt, solution or known.solution): known.name for known in KNOWN}
+    fits = [pair for pair in named if all(has_column(table, column) for column in pair)]
+    if len(fits) > 1:
+        choices = " or ".join(sorted(f"{p} and {s}" for p, s in fits))
+        raise ValueError(f"{source}: prompt and answer could be {choices}; set prompt_column and solution_column")
+    if not fits:
+        role = "solution" if any(has_column(table, column) for column, _ in named) else "prompt"
+        what = "answer" if role == "solution" else "prompt"
+        raise ValueError(_missing(table, source, f"column that is known to hold the {what}", role))
+    return Layout(*fits[0]) if prompt or solution else Layout(*fits[0], named[fits[0]])
 
 
 def _missing(table: pa.Table, source: str, what: str, role: str) -> str:
@@ -73,7 +57,7 @@ def has_column(table: pa.Table, path: str) -> bool:
     """Whether the table has the column, a struct's field included."""
     try:
         column_at(table, path)
-    except (KeyError, pa.ArrowInvalid):
+    except (KeyError, pa.ArrowException):  # the latter where the column is no struct, or has no such field
         return False
     return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class Loaded:
     """None for an endless source, which has no rows to look through."""
     rows: np.ndarray | None
     """[n] the row of the source, counted from 0, that each row of `dataset` comes from; None for an endless source."""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """What the reader should know: rows left out, answers in conflict."""
 
 
@@ -164,9 +164,10 @@ def _find(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray) -> Findi
             answers[rows[at].solution] = answers.get(rows[at].solution, 0) + int(copies[at])
         if len(answers) > 1:
             conflicts.append(Conflict(rows[group[0]].prompt, answers, int(first[group[0]])))
-    bad = {int(i): rows[at].bad for at in range(len(rows)) if rows[at].bad for i in np.flatnonzero(copy_of == at)}
+    is_bad = np.array([bool(row.bad) for row in rows])
+    bad = {int(i): rows[copy_of[i]].bad for i in np.flatnonzero(is_bad[copy_of])}
     repeated = sum(copies[group].sum() > 1 for group in groups.values())
-    return Findings(len(copy_of), len(groups), int(repeated), tuple(conflicts), dict(sorted(bad.items())))
+    return Findings(len(copy_of), len(groups), int(repeated), tuple(conflicts), bad)
 
 
 def _kept(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray, drop: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,13 @@ class Format:
     def __post_init__(self) -> None:
         if self.system is not None and self.chat is False:
             raise ValueError("system is a message of a chat, but chat is false; leave one of the two out")
+        word = self.instruction or ""
+        near = difflib.get_close_matches(word, INSTRUCTIONS, n=1, cutoff=0.7)
+        if near and word not in INSTRUCTIONS and not word.count(" "):
+            raise ValueError(
+                f"instruction is {word!r}; did you mean {near[0]}? The names are {', '.join(INSTRUCTIONS)}; a text of "
+                "your own is more than a word that looks like one of them"
+            )
 
     def __call__(self, question: Prompt) -> Prompt:
         """The prompt of a question (a text, or a chat whose last message of the user is the question).

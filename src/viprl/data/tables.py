@@ -118,9 +118,14 @@ def _read_hub(source: str, split: str, subset: str | None) -> pa.Table:
     try:
         return load_dataset(source, subset, split=split).with_format("arrow")[:]
     except Exception as error:  # the hub fails in many ways; the mend is the same
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        if source in {known.hub for known in NAMED.values()}:
+            raise ValueError(
+                f"{source} cannot be had from the hub ({reason}); name a local copy of it instead, a file or a folder"
+            ) from error
         raise ValueError(
             f"{source!r} is neither a named set ({', '.join(NAMED)}), a file ({', '.join(SUFFIXES)}), a folder, nor a "
-            f"data set that the hub gives out ({type(error).__name__}: {_first_line(error)})"
+            f"data set that the hub gives out ({reason})"
         ) from error
 
 

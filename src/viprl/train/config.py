@@ -102,6 +102,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(raw: Mapping[str, Any], where: str = "the configuration") -> RunConfig:
     """A checked `RunConfig` from a flat mapping; keys that are not ours must be options of the trainer's config."""
+    if "arms" in raw:
+        raise ConfigError(f"{where} has arms, so it is a sweep; run it with `viprl sweep --config FILE.yaml`")
     for key in ("model", "dataset", "output_dir"):
         if not raw.get(key):
             raise ConfigError(f"{where}: `{key}` is missing; add `{key}: ...` ({_meaning(key)})")
@@ -116,8 +118,12 @@ def parse_config(raw: Mapping[str, Any], where: str = "the configuration") -> Ru
             raise ConfigError(f"{where}: unknown key `{key}`{_closest(key, options | set(OWN_KEYS))}")
     if own.get("update_batch_size") and "gradient_accumulation_steps" in rest:
         raise ConfigError(f"{where}: update_batch_size sets gradient_accumulation_steps; leave one of the two out")
-    rewards = own.get("reward", ["exact_match"])
-    own["reward"] = [rewards] if isinstance(rewards, str) else list(rewards)
+    rewards = own.get("reward", "exact_match")
+    own["reward"] = [rewards] if isinstance(rewards, str) else rewards
+    if not isinstance(own["reward"], list) or not all(isinstance(name, str) for name in own["reward"]):
+        raise ConfigError(f"{where}: reward is {rewards!r}; expected a name such as exact_match, or a list of names")
+    if own.get("eval_split") and not own.get("eval_dataset"):
+        raise ConfigError(f"{where}: eval_split is {own['eval_split']!r}, but there is no eval_dataset; add it")
     try:
         for key in ("dataset", "eval_dataset"):
             own[key] = canonical(own.get(key))
@@ -172,7 +178,9 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False) -> Any:
     try:
         return config_class(config.algorithm)(output_dir=config.output_dir, **options)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"the trainer options cannot be used: {error}") from error
+        unset = "generation_batch_size" in str(error) and "generation_batch_size" not in options
+        hint = " (per_device_train_batch_size x processes x steps_per_generation, unless it is set)" if unset else ""
+        raise ConfigError(f"the trainer options cannot be used: {str(error).rstrip('.')}{hint}") from error
 
 
 def _accumulation(config: RunConfig, options: Mapping[str, Any]) -> int:
@@ -194,8 +202,11 @@ def _has_accelerator() -> bool:
 
 
 def _number(config: RunConfig, key: str, value: Any) -> Any:
-    """YAML reads 1e-6 as a text; where the option is a number, so is the value."""
-    kind = next(str(f.type) for f in fields(config_class(config.algorithm)) if f.name == key)
+    """YAML reads 1e-6 as a text; where the option is a number, so is the value, and it is not null."""
+    option = next(f for f in fields(config_class(config.algorithm)) if f.name == key)
+    kind = str(option.type)
+    if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
+        raise ConfigError(f"{key} has no value; leave it out for its default, {option.default}")
     for name, convert in (("int", int), ("float", float)):
         if isinstance(value, str) and name in kind and "str" not in kind and not (name == "int" and "float" in kind):
             try:

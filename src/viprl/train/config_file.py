@@ -57,7 +57,8 @@ def _read(path: Path, children: tuple[Path, ...], command: str) -> dict[str, Any
         raise ConfigError(f"the files extend each other in a circle: {chain}; take one `extends` out")
     if not path.is_file():
         by = f" (`extends` of {children[-1]})" if children else ""
-        raise ConfigError(f"{path}: no such file{by}; `viprl {command} --config FILE.yaml` reads a YAML file")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ConfigError(f"{path}: {what}{by}; `viprl {command} --config FILE.yaml` reads a YAML file")
     raw = _parse(path)
     parents = raw.pop("extends", None) or []
     parents = [parents] if isinstance(parents, str) else parents

@@ -8,12 +8,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from viprl.data.gym import is_gym
-from viprl.data.lengths import check_template, context_of, load_model_config, load_tokenizer, token_lengths
+from viprl.data.lengths import check_template, context_of, load_model_config, load_tokenizer, rendered, token_lengths
 from viprl.data.loading import DataSpec, Loaded, bad_rows, load
 from viprl.engines.success import SuccessSource
 from viprl.engines.trl import vip_from_config
@@ -47,22 +48,30 @@ def prepare(config: RunConfig, *, dry_run: bool = False) -> Prepared:
     """Check the run and read its data. Raises `ConfigError` for whatever can be known without the model's weights."""
     args = trainer_config(config, dry_run=dry_run)
     with _as_config_error():
-        trust = bool(getattr(args, "trust_remote_code", False))
+        trust = trusted(args)
         model_config = load_model_config(config.model, trust_remote_code=trust)
         tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=trust)
         vip_from_config(args, SuccessSource(args.vip_success, config.rewards()))
         loaded, held_out = load(config.data()), _held_out(config)
         context = _context(args, model_config)
         limit = _prompt_limit(config, args, context)
-        dataset, longest, notes = _fitting(config, args, loaded, tokenizer, limit)
+        dataset, longest, notes = _fitting(config, args, loaded, tokenizer, limit, context)
+        evaluated = None
         if held_out is not None:
-            _check_lengths(held_out, args, tokenizer, limit, config)
+            evaluated, _, more = _fitting(config, args, held_out, tokenizer, limit, context)
+            notes += [f"evaluation: {note}" for note in more]
         probe = tuple(_probe(function, dataset[0]) for function in config.rewards())
     _check_batches(config, args, dataset)
-    all_notes = (*loaded.notes, *notes, *((f"evaluation: {note}" for note in held_out.notes) if held_out else ()))
-    return Prepared(
-        args, dataset, held_out.dataset if held_out else None, tokenizer, context, longest, probe, tuple(all_notes)
-    )
+    notes += _check_evaluation(args, held_out) + _check_vllm(args, dry_run)
+    seen = rendered(dataset[0]["prompt"], tokenizer, args.chat_template_kwargs)
+    if "math" in config.reward and "\\boxed" not in seen:
+        notes += ["the reward math reads \\boxed{}, but the first prompt does not ask for it; set instruction: boxed"]
+    return Prepared(args, dataset, evaluated, tokenizer, context, longest, probe, tuple(notes))
+
+
+def trusted(args: Any) -> bool:
+    """Whether code that comes with the model may run."""
+    return bool(getattr(args, "trust_remote_code", False))  # no option of every TRL that works
 
 
 @contextmanager
@@ -87,7 +96,8 @@ def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:
     if len(dataset) < prompts:
         raise ConfigError(
             f"{config.dataset} holds {len(dataset)} prompts, but a generation batch takes {prompts} "
-            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations})"
+            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}); lower "
+            "generation_batch_size, or take more data"
         )
     if args.vip_id_column is not None and args.vip_id_column not in dataset[0]:
         raise ConfigError(f"vip_id_column is `{args.vip_id_column}`, but {config.dataset} has no such column")
@@ -98,6 +108,26 @@ def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:
             )
         if args.max_steps <= 0:
             raise ConfigError("the data set is endless, so the run has no end; set max_steps")
+
+
+def _check_evaluation(args: Any, held_out: Loaded | None) -> list[str]:
+    """Refuse an evaluation without data, as the trainer does after the weights are loaded; note the reverse."""
+    asked = getattr(args.eval_strategy, "value", args.eval_strategy) != "no"
+    if asked and held_out is None:
+        raise ConfigError("eval_strategy asks for evaluations, but there is no eval_dataset; add it, or leave both out")
+    if held_out is not None and not asked:
+        return ["eval_dataset is never evaluated; set eval_strategy: steps and eval_steps"]
+    return []
+
+
+def _check_vllm(args: Any, dry_run: bool) -> list[str]:
+    """A run that needs vLLM ends here without it; a dry run, perhaps made on another machine, says so."""
+    if not args.use_vllm or find_spec("vllm") is not None:
+        return []
+    missing = 'use_vllm is true, but vLLM is not installed here: pip install "trl[vllm]"'
+    if not dry_run:
+        raise ConfigError(f"{missing}, or set use_vllm: false")
+    return [missing]
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------------
@@ -129,39 +159,31 @@ def _prompt_limit(config: RunConfig, args: Any, context: int | None) -> int | No
 
 
 def _fitting(
-    config: RunConfig, args: Any, loaded: Loaded, tokenizer: Any, limit: int | None
+    config: RunConfig, args: Any, loaded: Loaded, tokenizer: Any, limit: int | None, context: int | None
 ) -> tuple[Any, int, list[str]]:
-    """The data without overlong prompts, its longest prompt in tokens, and what was left out."""
+    """The data without overlong prompts, its longest prompt in tokens, and the notes on what was left out."""
     lengths = _lengths(loaded, args, tokenizer, config)
     over = np.flatnonzero(lengths > limit) if limit is not None else np.zeros(0, np.int64)
-    if not len(over):
-        return loaded.dataset, int(lengths.max()), []
-    if is_gym(config.dataset) or not config.skip_bad_rows or len(over) == len(lengths):
-        raise ConfigError(_too_long(loaded, lengths, over, limit))
+    notes = list(loaded.notes)
+    if limit is None or not len(over):
+        return loaded.dataset, int(lengths.max()), notes
+    reasons = _reasons(loaded, lengths, over)
+    endless = loaded.findings is None
+    if endless or not config.skip_bad_rows or len(over) == len(lengths):
+        which = bad_rows(reasons, f"longer than the {limit:,} tokens that a prompt may have")
+        full = context is not None and limit + (args.max_completion_length or 0) >= context
+        mend = "Lower max_completion_length" if full else "Raise max_prompt_length"
+        mend += "" if endless else ", or set skip_bad_rows: true to leave them out"
+        raise ConfigError(f"{loaded.spec.source}: {which}. {mend}")
     kept = np.setdiff1d(np.arange(len(lengths)), over)
-    note = bad_rows(_reasons(loaded, lengths, over), "too long and left out")
-    return loaded.dataset.select(kept.tolist()), int(lengths[kept].max()), [note]
-
-
-def _check_lengths(loaded: Loaded, args: Any, tokenizer: Any, limit: int | None, config: RunConfig) -> None:
-    lengths = _lengths(loaded, args, tokenizer, config)
-    over = np.flatnonzero(lengths > limit) if limit is not None else ()
-    if len(over):
-        raise ConfigError(_too_long(loaded, lengths, np.asarray(over), limit))
+    notes += [bad_rows(reasons, "too long and left out")]
+    return loaded.dataset.select(kept.tolist()), int(lengths[kept].max()), notes
 
 
 def _lengths(loaded: Loaded, args: Any, tokenizer: Any, config: RunConfig) -> np.ndarray:
     rows = loaded.dataset[: SAMPLE if loaded.findings is None else len(loaded.dataset)]
     check_template(rows["prompt"], tokenizer, config.tokenizer or config.model)
     return token_lengths(rows["prompt"], tokenizer, args.chat_template_kwargs)
-
-
-def _too_long(loaded: Loaded, lengths: np.ndarray, over: np.ndarray, limit: int | None) -> str:
-    which = bad_rows(_reasons(loaded, lengths, over), f"longer than the {limit:,} tokens that a prompt may have")
-    return (
-        f"{loaded.spec.source}: {which}. Lower max_completion_length, raise max_prompt_length, or set skip_bad_rows: "
-        "true to leave them out"
-    )
 
 
 def _reasons(loaded: Loaded, lengths: np.ndarray, over: np.ndarray) -> dict[int, str]:

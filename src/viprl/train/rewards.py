@@ -44,6 +44,8 @@ def resolve_rewards(names: Sequence[str]) -> list[Reward]:
     for name in names:
         if name not in BUILT_IN and ":" not in name:
             raise ValueError(f"reward is {name!r}; expected {', '.join(BUILT_IN)} or 'module:function'")
+        if ".py:" in name:
+            raise ValueError(f"reward is {name!r}; a module is named without .py: {name.replace('.py:', ':')!r}")
         require(name)
     return [BUILT_IN[name] if name in BUILT_IN else import_function(name) for name in names]
 

@@ -17,7 +17,7 @@ from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
 from viprl.lab.runlog import RunLog, only_writer, write_text
 from viprl.state import StateError
 from viprl.train.config import FINISHED_FILE, ConfigError, RunConfig
-from viprl.train.prepare import Prepared, prepare
+from viprl.train.prepare import Prepared, prepare, trusted
 from viprl.train.summary import summary
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | No
     args = run.args
     # 32 bits unless told otherwise, as TRL does: a learning rate of 1e-6 is lost in the weights' last bits of bfloat16
     model = AutoModelForCausalLM.from_pretrained(
-        config.model, **{"dtype": "float32", "trust_remote_code": _trusted(args), **(args.model_init_kwargs or {})}
+        config.model, **{"dtype": "float32", "trust_remote_code": trusted(args), **(args.model_init_kwargs or {})}
     )
     kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
     args.model_init_kwargs = None  # spent; TRL warns where it meets them with a model that is loaded
@@ -85,10 +85,6 @@ def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     checkpoint = resume_point(Path(config.output_dir), config)
     facts = summary(config, prepare(config, dry_run=True))
     return [*facts, ("folder", f"{config.output_dir}{f', resumed from {checkpoint.name}' if checkpoint else ''}")]
-
-
-def _trusted(args: Any) -> bool:
-    return bool(getattr(args, "trust_remote_code", False))
 
 
 class LogToFolder(TrainerCallback):

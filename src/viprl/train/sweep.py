@@ -96,6 +96,8 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         raise ConfigError(f"{path}: seeds is {seeds!r}; expected a list of numbers such as [0, 1, 2]")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: seeds is {seeds!r}; a seed stands twice")
+    for override in overrides:
+        _check_override(override.partition("=")[0].strip().partition(".")[0], arms, path)
     base = with_overrides(_base(raw.get("base"), Path(path)), overrides)
     runs = []
     for arm, change in arms.items():
@@ -116,6 +118,15 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     if baseline not in names:
         raise ConfigError(f"{path}: baseline is {baseline!r}; the arms are {', '.join(names)}")
     return Sweep(Path(folder), tuple(runs), baseline, _launch(raw, path), tuple(seeds))
+
+
+def _check_override(key: str, arms: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a `--set` that would be without effect: it goes into every run, below the arm and the sweep's own keys."""
+    if key in (*KEYS, "seed"):
+        raise ConfigError(f"--set {key}: --set goes into the runs, but {key} belongs to the sweep; change it in {path}")
+    for arm, change in arms.items():
+        if isinstance(change, Mapping) and key in change:
+            raise ConfigError(f"--set {key}: the arm {arm} sets {key} itself; change it in {path}")
 
 
 def _base(base: Any, path: Path) -> dict[str, Any]:
