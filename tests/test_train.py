@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 
 import tiny
 from viprl.cli import app
+from viprl.data.loading import DataSpec, load
 from viprl.lab.runlog import read_jsonl
+from viprl.lab.trajectories import read_trajectories
 from viprl.train.config import ConfigError, load_config, parse_config
 from viprl.train.config_file import read_config, with_overrides
 from viprl.train.prepare import prepare
@@ -53,6 +55,10 @@ def test_a_run_leaves_metrics_outcomes_and_a_model(settings, tmp_path):
     assert rows[-1]["rollouts"] == 64 and rows[-1]["strategy"] == "random"
     assert {"reward", "vip/counts/max", "vip/variance_ratio/realised"} <= set(rows[0])
     outcomes = list(read_jsonl(folder / "outcomes.jsonl"))
+    logged = {t.prompt: t for t in read_trajectories(folder)}
+    assert sum(len(t.rollouts) for t in logged.values()) == sum(len(row["ids"]) for row in outcomes)
+    assert sum(t.rollouts.sum() for t in logged.values()) == sum(sum(row["scorable"]) for row in outcomes)
+    assert set(logged) <= set(load(DataSpec(settings["dataset"])).dataset["prompt"])
     assert all(sum(row["counts"]) == 16 == sum(row["scorable"]) for row in outcomes)
     assert (folder / "final" / "model.safetensors").exists()
 

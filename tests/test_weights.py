@@ -70,7 +70,8 @@ def test_one_step_is_the_mode_of_the_quasi_posterior():
     n = rng.integers(2, 9, 40).astype(float)
     k = rng.binomial(n.astype(int), prediction.success_probability).astype(float)
     surprise = Surprise(np.where(k > 0, 0.7, np.nan), np.where(n > k, 3.0, np.nan))
-    weights = LearnedWeights(memory=0.9, prior_variance=0.5)
+    weights = LearnedWeights(memory=0.9, prior_variance=(0.1, 0.5))
+    weights._start(surprised=True)
     x = weights._design(keys, prediction)
     weights.observe(keys, prediction, k, n, surprise)
     y, repeats, start = measured_weight(k, n, surprise), n / n.mean(), np.eye(COLUMNS)[0]
@@ -149,12 +150,33 @@ def run(vip, steps, surprise):
     return vip, prompts
 
 
-def test_vip_without_surprises_weighs_by_reward_variance():
-    vip, prompts = run(VIP(features="none", cache=None), 6, surprise=False)
-    proposal = vip._strategies["default"].propose(
-        *_batch(vip, prompts), vip._budget(len(prompts), 96, None, None), seed=0
-    )
-    assert (proposal.prediction.weight == proposal.prediction.reward_variance).all()
+def test_without_surprises_only_settled_prompts_are_corrected():
+    """All right once and always right from then on: their weight falls. Mixed and new prompts keep theirs."""
+    rng, weights = np.random.default_rng(6), LearnedWeights()
+    keys, n = tuple(f"p{i}" for i in range(20)), np.full(20, 8.0)
+    p = np.where(np.arange(20) < 10, 0.95, 0.5)
+    weights.observe(keys, believed(p), np.where(p > 0.9, 8.0, 4.0), n)
+    for _ in range(40):
+        mixed = np.clip(rng.binomial(8, 0.5, 20), 1, 7)
+        weights.observe(keys, believed(p), np.where(p > 0.9, 8.0, mixed), n)
+    got = weights.weigh((*keys, "new"), believed([*p, 0.95]))
+    assert (got[:10] < 0.3 * 0.95 * 0.05).all()
+    assert got[10:20] == pytest.approx(0.25, rel=0.25)
+    assert got[20] == pytest.approx(0.95 * 0.05, rel=0.5)
+
+
+def test_the_first_surprise_starts_afresh_and_later_gaps_change_nothing():
+    keys, n = ("a", "b"), np.full(2, 8.0)
+    weights, fresh = LearnedWeights(), LearnedWeights()
+    weights.observe(keys, believed([0.9, 0.5]), np.array([8.0, 4.0]), n)
+    surprise = Surprise(np.array([0.1, 0.2]), np.array([np.nan, 2.0]))
+    for one in (weights, fresh):
+        one._last = np.zeros((64, 3), dtype=np.float32)
+        one._index = type(one._index)()
+        one.observe(keys, believed([0.9, 0.5]), np.array([8.0, 4.0]), n, surprise)
+    assert (weights._mean == fresh._mean).all()
+    weights.observe(keys, believed([0.9, 0.5]), np.array([0.0, 0.0]), n)
+    assert (weights.weigh(keys, believed([0.9, 0.5])) == fresh.weigh(keys, believed([0.9, 0.5]))).all()
 
 
 def test_vip_with_surprises_moves_rollouts_to_surprising_failures():
@@ -182,10 +204,3 @@ def test_surprises_of_another_shape_are_refused_before_anything_is_learned():
     with pytest.raises(ValueError, match="one surprise a rollout"):
         vip.observe(["a", "b"], [[1, 0], [0, 0]], surprise=[[0.1, 2.0], [1.0]])
     assert len(vip._strategies["default"].weights._index) == 0
-
-
-def _batch(vip, prompts):
-    from viprl.prompts import PromptBatch, text
-
-    view = PromptBatch(prompts, text)
-    return vip._batch("default", view), view.rows

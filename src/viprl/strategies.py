@@ -167,7 +167,7 @@ class Strategy:
         """Learn from the outcomes of distinct prompts; `believed` is what was predicted of them, where it is known."""
         if not (rollouts > 0).any():
             return
-        if self.weights is not None and surprise is not None:
+        if self.weights is not None:
             believed = self.predictor.predict(batch) if believed is None else believed
             self.weights.observe(batch.keys, believed, successes, rollouts, surprise)
         self.predictor.observe(batch, successes, rollouts)

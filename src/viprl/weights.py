@@ -7,7 +7,8 @@ Prompts differ in it by a factor of ten, since a rare outcome is an unlikely tex
     symbol  meaning                                                                            shape
     s       surprise of a rollout: -log probability of the sampled text under the policy, nats  scalar
     s1, s0  mean surprise of a group's right and of its wrong rollouts                          [Q]
-    y       measured weight of a group: (n-1)/n times the mean of (r - mean of the others)^2 s [Q]
+    y       measured weight of a group: (n-1)/n times the mean of (r - mean of the others)^2 s,
+            k(n-k)/(n(n-1)) where no surprise is known                                          [Q]
     t       logit of what the text alone says of a prompt                                       [Q]
     x       log E[p(1-p)], logit E[p]; for each kind of prompt (new; all right, all wrong or
             mixed at its last visit) a constant and t; log s1, log s0 of the last visit         [Q, 12]
@@ -17,8 +18,9 @@ b starts at (1, 0, 0, ...), the weight E[p(1-p)], and moves with each batch: a P
 only that the mean be exp(x b) and the variance in proportion to it, one Laplace approximation a step, slowly forgotten.
 
 Surprise also tells what successes cannot: a group all right with surprise .01 is settled, with surprise 1 it is not.
-Engines that do not know log probabilities leave the weights at E[p(1-p)]; without surprises this regression was worth
-nothing on the log of a real run (docs/replay.md).
+Without log probabilities only settled prompts, all right or all wrong at their last visit, get coefficients of their
+own, held closer to zero: there outcomes say least, and doubt is most often too large or too small (docs/replay.md). The
+first surprise starts the regression afresh, since y is then in other units.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from viprl.rewards import Surprise, sample_variance
 from viprl.variance import FloatArray
 
 COLUMNS = 12
+WITHOUT_SURPRISE = [0, 3, 4, 7, 8]
+"""Regressors that are used then: log E[p(1-p)]; constant and text score of prompts all right and all wrong."""
 SMALLEST = 1e-3
 """Nats added to a surprise before its logarithm: a text of probability .999 and a certain one are alike."""
 
@@ -41,19 +45,17 @@ class LearnedWeights:
 
     Args:
         memory: of what was learned, a step.
-        prior_variance: of each coefficient around its start.
+        prior_variance: of each coefficient around its start, without and with surprises.
     """
 
-    def __init__(self, *, memory: float = 0.98, prior_variance: float = 1.0) -> None:
-        self.memory = memory
-        self._ridge = np.eye(COLUMNS) / prior_variance
-        self._mean = np.eye(COLUMNS)[0]
-        self._precision = self._ridge.copy()
+    def __init__(self, *, memory: float = 0.98, prior_variance: tuple[float, float] = (0.2, 1.0)) -> None:
+        self.memory, self.prior_variance = memory, prior_variance
+        self._start(surprised=False)
         self._index = RowIndex()
         self._last = np.empty((0, 3), dtype=np.float32)  # success rate, log s1, log s0
 
     def weigh(self, keys: tuple[str, ...], prediction: Prediction) -> FloatArray:
-        """[Q] E[y]; E[p(1-p)] before any surprise was seen."""
+        """[Q] E[y]; E[p(1-p)] before anything was seen."""
         if len(self._index) == 0:
             return prediction.reward_variance
         return _exp(self._design(keys, prediction) @ self._mean)
@@ -64,9 +66,13 @@ class LearnedWeights:
         prediction: Prediction,
         successes: FloatArray,
         rollouts: FloatArray,
-        surprise: Surprise,
+        surprise: Surprise | None = None,
     ) -> None:
         """Learn from [Q] groups; `prediction` is what was believed of them before."""
+        if surprise is not None and not self._surprised:
+            self._start(surprised=True)
+        elif surprise is None and self._surprised:
+            return  # y would be in other units
         y = measured_weight(successes, rollouts, surprise)
         usable = ~np.isnan(y)
         if usable.any():
@@ -76,11 +82,14 @@ class LearnedWeights:
         rows = self._index.add(tuple(key for key, known in zip(keys, seen, strict=True) if known))
         self._last = grown(self._last, len(self._index))
         rate = successes / np.maximum(rollouts, 1)
-        last = np.column_stack([rate, _log_surprise(surprise.right), _log_surprise(surprise.wrong)])
-        self._last[rows] = last[seen]
+        self._last[rows, 0] = rate[seen]
+        if surprise is not None:
+            self._last[rows, 1] = _log_surprise(surprise.right[seen])
+            self._last[rows, 2] = _log_surprise(surprise.wrong[seen])
 
     def state_dict(self) -> State:
         return {
+            "surprised": self._surprised,
             "mean": self._mean.copy(),
             "precision": self._precision.copy(),
             "keys": list(self._index.keys),
@@ -88,8 +97,15 @@ class LearnedWeights:
         }
 
     def load_state_dict(self, state: State) -> None:
+        self._start(surprised=bool(state["surprised"]))
         self._mean, self._precision = np.array(state["mean"]), np.array(state["precision"])
         self._index, self._last = RowIndex(state["keys"]), np.array(state["last"])
+
+    def _start(self, *, surprised: bool) -> None:
+        """The weight E[p(1-p)], nothing learned."""
+        self._surprised = surprised
+        self._ridge = np.eye(COLUMNS) / self.prior_variance[surprised]
+        self._mean, self._precision = np.eye(COLUMNS)[0], self._ridge.copy()
 
     def _design(self, keys: tuple[str, ...], prediction: Prediction) -> FloatArray:
         """[Q, 12] the regressors x."""
@@ -103,7 +119,10 @@ class LearnedWeights:
         kind = np.column_stack([~seen, solved, failed, seen & ~solved & ~failed])
         text = np.zeros(len(keys)) if prediction.text_score is None else prediction.text_score / 3
         variance = np.log(np.maximum(prediction.reward_variance, 1e-6))
-        return np.column_stack([variance, logit(p) / 3, kind, kind * text[:, None], right, wrong])
+        x = np.column_stack([variance, logit(p) / 3, kind, kind * text[:, None], right, wrong])
+        if not self._surprised:
+            x[:, np.setdiff1d(np.arange(COLUMNS), WITHOUT_SURPRISE)] = 0.0
+        return x
 
     def _fit(self, x: FloatArray, y: FloatArray, repeats: FloatArray) -> None:
         """Move to the mode of the quasi-posterior by damped Newton steps; a row counts `repeats` [Q] times."""

@@ -89,9 +89,9 @@ def write_text(path: str | Path, text: str) -> None:
     part.replace(path)
 
 
-def write_trajectories(path: str | Path, outcomes: Sequence[str | Path], prompts: Mapping[str, str]) -> None:
+def write_trajectories(path: str | Path, outcomes: Sequence[str | Path], prompts: Mapping[str, Any]) -> None:
     """Outcome logs as replay trajectories (.jsonl.gz): `id`, `prompt`, and a list entry a visit in `rollouts` and
-    `successes`. `prompts` maps identities to texts; visits without a scorable rollout are left out."""
+    `successes`. `prompts` maps identities to texts or chats; visits without a scorable rollout are left out."""
     visits: dict[str, tuple[list[int], list[int]]] = {}
     for source in outcomes:
         for row in read_jsonl(source):

@@ -14,7 +14,9 @@ import yaml
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
-from viprl.lab.runlog import RunLog, only_writer, write_text
+from viprl.lab.runlog import RunLog, only_writer, write_text, write_trajectories
+from viprl.lab.runs import TRAJECTORIES_FILE
+from viprl.prompts import identity
 from viprl.state import StateError
 from viprl.train.config import FINISHED_FILE, ConfigError, RunConfig
 from viprl.train.prepare import Prepared, prepare, trusted
@@ -104,6 +106,21 @@ class LogToFolder(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log.rewind(state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trajectories()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trajectories()
+
+    def _trajectories(self) -> None:
+        """The outcomes so far by prompt, for `viprl replay`; prompts of a stream have ids alone."""
+        data = self.trainer.train_dataset
+        rows = data if hasattr(data, "__len__") else ()
+        prompts = {identity(self.trainer._vip_prompt(row)): row.get("prompt", "") for row in rows}
+        folder = self.log.folder
+        if (folder / "outcomes.jsonl").exists():
+            write_trajectories(folder / TRAJECTORIES_FILE, [folder / "outcomes.jsonl"], prompts)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         values = dict(logs or {})
