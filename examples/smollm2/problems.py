@@ -1,0 +1,111 @@
+"""Short word problems of graded difficulty, and the reward: the last number of an answer.
+
+A *level* is a kind of arithmetic with a size of numbers, from sums of digits, which a small model solves, to products
+of two-digit numbers, which it does not. All problems of a set are distinct, and no problem is in two sets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+NAMES = ("Tom", "Ann", "Ben", "Mia", "Sam", "Eva")
+THINGS = ("apples", "coins", "books", "pens", "cards", "eggs")
+NUMBER = re.compile(r"-?\d+")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One grade of difficulty."""
+
+    wording: str
+    """Sentence with {name}, {things}, {x} and {y}; the answer follows its last blank directly."""
+    answer: Callable[[int, int], int]
+    x: tuple[int, int]
+    """Least and largest first number."""
+    y: tuple[int, int]
+    """Least and largest second number."""
+
+
+def _sum(x: int, y: int) -> int:
+    return x + y
+
+
+def _difference(x: int, y: int) -> int:
+    return x - y
+
+
+def _product(x: int, y: int) -> int:
+    return x * y
+
+
+_BUYS = "{name} has {x} {things} and buys {y} more. How many now? "
+_LOSES = "{name} has {x} {things} and loses {y}. How many now? "
+_BOXES = "{name} has {x} boxes of {y} {things}. How many in all? "
+
+LEVELS: Mapping[str, Level] = {
+    "add_1": Level(_BUYS, _sum, (2, 9), (2, 9)),
+    "add_2_1": Level(_BUYS, _sum, (11, 89), (2, 9)),
+    "add_2": Level(_BUYS, _sum, (11, 89), (11, 89)),
+    "subtract_2_1": Level(_LOSES, _difference, (10, 19), (2, 9)),
+    "subtract_2": Level(_LOSES, _difference, (51, 98), (11, 49)),
+    "multiply_1": Level(_BOXES, _product, (2, 9), (2, 9)),
+    "multiply_2_1": Level(_BOXES, _product, (12, 49), (3, 9)),
+    "multiply_2": Level(_BOXES, _product, (13, 39), (13, 39)),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A prompt with its right answer."""
+
+    id: str
+    prompt: str
+    solution: str
+    level: str
+
+
+def sample_problems(n: int, rng: np.random.Generator) -> list[Problem]:
+    """`n` problems in random order, the levels in equal shares (within one), names and things drawn.
+
+    Two problems of a level differ in their numbers, not just in their words, so that what is held out was not trained
+    on under another name. Raises ValueError where a level has fewer pairs of numbers than its share.
+    """
+    least = min(_pairs(level) for level in LEVELS.values())
+    if not 1 <= n <= least * len(LEVELS):
+        raise ValueError(f"n is {n}; expected 1 to {least * len(LEVELS)}, {least} of each of the {len(LEVELS)} levels")
+    names = list(LEVELS)
+    problems = []
+    for k, name in enumerate(names):
+        share = len(range(k, n, len(names)))
+        chosen = rng.choice(_pairs(LEVELS[name]), share, replace=False)
+        problems += [_problem(name, int(index), rng) for index in chosen]
+    return [problems[i] for i in rng.permutation(n)]
+
+
+def last_number(prompts: Sequence[Any], completions: Sequence[Any], solution: Sequence[Any], **_: Any) -> list[float]:
+    """Reward: 1 where the last whole number of the completion is the solution, else 0."""
+    texts = [c if isinstance(c, str) else str(c[-1].get("content") or "") for c in completions]
+    found = [NUMBER.findall(text) for text in texts]
+    return [
+        float(bool(numbers) and int(numbers[-1]) == int(right)) for numbers, right in zip(found, solution, strict=True)
+    ]
+
+
+def _pairs(level: Level) -> int:
+    """How many pairs of numbers a level has."""
+    return (level.x[1] - level.x[0] + 1) * (level.y[1] - level.y[0] + 1)
+
+
+def _problem(name: str, index: int, rng: np.random.Generator) -> Problem:
+    """Problem number `index` of a level, with drawn words."""
+    level = LEVELS[name]
+    row, column = divmod(index, level.y[1] - level.y[0] + 1)
+    x, y = level.x[0] + row, level.y[0] + column
+    words = {"name": NAMES[rng.integers(len(NAMES))], "things": THINGS[rng.integers(len(THINGS))]}
+    prompt = level.wording.format(x=x, y=y, **words)
+    return Problem(f"{name}-{x}-{y}", prompt, str(level.answer(x, y)), name)
