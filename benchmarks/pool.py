@@ -22,15 +22,15 @@ import viprl.threads
 from viprl import VIP
 from viprl.features import Features
 from viprl.predictors.state_space import StateSpace
-from viprl.predictors.text import TextRegression
+from viprl.predictors.text import TextMixture
 from viprl.strategies import Strategy
 
 Q = 512
 PARTS = [
     ("keys and texts of the prompts", viprl.planner, "PromptBatch"),
     ("embeddings from the file", Features, "__call__"),
-    ("text regression", TextRegression, "predict"),
-    ("text regression", TextRegression, "observe"),
+    ("text regressions", TextMixture, "predict"),
+    ("text regressions", TextMixture, "observe"),
     ("filter of each prompt", StateSpace, "predict"),
     ("filter of each prompt", StateSpace, "observe"),
     ("counts, guard", Strategy, "propose"),

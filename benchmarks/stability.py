@@ -3,7 +3,7 @@
 usage: python benchmarks/stability.py [--steps 10000] [--batch 16] [--pool 2000]
 
 Prints one JSON object. Three predictors see the same stream: as it is (beliefs kept in float32, all arithmetic in
-float64), beliefs kept in float64 too, and the text regression's arithmetic in float32.
+float64), beliefs kept in float64 too, and the text regressions' arithmetic in float32.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from rich.progress import track
 
 from viprl.predictors.protocol import Batch
 from viprl.predictors.state_space import GRID, StateSpace
-from viprl.predictors.text import TextRegression
+from viprl.predictors.text import TextMixture
 
 
 def variants() -> dict[str, StateSpace]:
     default, double, single = StateSpace(), StateSpace(), StateSpace()
     double._belief, double._score = np.empty((0, len(GRID))), np.empty(0)
-    single.text = TextRegression(dtype=np.float32)
+    single.text = TextMixture(dtype=np.float32)
     return {"as it is": default, "beliefs in float64": double, "text in float32": single}
 
 
 def health(predictor: StateSpace) -> dict[str, Any]:
     """What must hold after any number of steps."""
-    assert predictor.text is not None and predictor.text._precision is not None
-    precision = predictor.text._precision.astype(np.float64)
+    assert predictor.text is not None
+    loosest = predictor.text.members[-1]._precision  # the largest prior variance: the worst condition
+    assert loosest is not None
+    precision = loosest.astype(np.float64)
     values = np.linalg.eigvalsh((precision + precision.T) / 2)
     used = len(predictor._index)
     belief = predictor._belief[:used].astype(np.float64)

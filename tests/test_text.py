@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from viprl.predictors.protocol import Batch, RowIndex
 from viprl.predictors.state_space import StateSpace
-from viprl.predictors.text import TextRegression
+from viprl.predictors.text import TextMixture, TextRegression
 from viprl.threads import single_threaded
 
 
@@ -70,6 +70,39 @@ def test_observe_returns_what_predict_said_before():
         assert (regression.predict(features, 10) != before).all()
 
 
+def test_mixture_is_the_members_weighted_by_what_they_predicted():
+    mixture, members = TextMixture(memory=0.9), [TextRegression(prior_variance=0.25), TextRegression(prior_variance=64)]
+    scores = np.zeros(2)
+    for features, k, n in stream(20, 5, np.random.default_rng(3)):
+        said = np.array([member.observe(features, k, n, strength=1.0) for member in members])
+        share = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(mixture.predict(features, 10), share @ said, rtol=1e-12)
+        np.testing.assert_allclose(mixture.observe(features, k, n, strength=1.0), share @ said, rtol=1e-12)
+        count = 2 / (1 + n)  # of independent rollouts, a rollout
+        scores = 0.9 * scores + (count * (k * np.log(said) + (n - k) * np.log(1 - said))).sum(axis=1)
+
+
+@pytest.mark.parametrize(("slope", "winner"), [(0.0, 0), (4.0, 1)])
+def test_mixture_finds_out_how_much_a_text_tells(slope, winner):
+    rng, mixture = np.random.default_rng(4), TextMixture()
+    direction = slope * rng.normal(size=20)
+    for _ in range(10):
+        features, n = rng.normal(size=(20, 20)), np.full(20, 8.0)
+        mixture.observe(features, rng.binomial(8, expit(features @ direction)).astype(float), n, strength=1.0)
+    assert mixture._log_weights[winner] == 0 > mixture._log_weights[1 - winner] + 1
+
+
+def test_mixture_resumes():
+    mixture, resumed = TextMixture(), TextMixture()
+    steps = list(stream(6, 5, np.random.default_rng(5)))
+    for features, k, n in steps[:3]:
+        mixture.observe(features, k, n, strength=1.0)
+    resumed.load_state_dict(mixture.state_dict())
+    for features, k, n in steps[3:]:
+        once = mixture.observe(features, k, n, strength=1.0)
+        np.testing.assert_array_equal(resumed.observe(features, k, n, strength=1.0), once)
+
+
 def test_float32_stays_close():
     double, single = TextRegression(columns=20), TextRegression(columns=20, dtype=np.float32)
     for features, k, n in stream(200, 40, np.random.default_rng(2)):
@@ -93,10 +126,11 @@ def test_two_thousand_steps_leave_everything_in_its_bounds():
         assert ((prediction.success_probability > 0) & (prediction.success_probability < 1)).all()
         predictor.observe(batch, rng.binomial(8, p[rows]).astype(float), np.full(8, 8.0))
     assert predictor.text is not None
-    precision = predictor.text._precision
-    assert precision is not None
-    np.testing.assert_array_equal(precision, precision.T)
-    assert np.linalg.eigvalsh(precision)[0] > 0.99 / predictor.text.prior_variance
+    for member in predictor.text.members:
+        assert member._precision is not None
+        np.testing.assert_array_equal(member._precision, member._precision.T)
+        assert np.linalg.eigvalsh(member._precision)[0] > 0.99 / member.prior_variance
+    assert predictor.text._log_weights.max() == 0
     belief = predictor._belief[:60]
     np.testing.assert_allclose(belief.sum(axis=1), 1, rtol=1e-6)
     assert (belief >= 0).all()

@@ -28,7 +28,7 @@ from viprl.weights import measured_weight
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND, STATE_VERSION = "viprl.VIP", 3
+STATE_KIND, STATE_VERSION = "viprl.VIP", 4
 OUTSTANDING = 16
 """Plans remembered until their rewards come; engines that drop batches must not fill the memory."""
 

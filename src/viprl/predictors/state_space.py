@@ -5,7 +5,7 @@
     b       belief about a prompt's z, given all its outcomes                               [N, G]
     T_c     candidates for how z moves between two visits                                   [c, G, G]
     w       log weight of each candidate: how well it predicted the outcomes, forgotten slowly  [c]
-    t       what the text alone says of a prompt: the logit of its regression               [N]
+    t       what the text alone says of a prompt: the logit of its regressions              [N]
     h       for each of R levels of t, the mean belief of the prompts there                 [R, G]
 
 At a visit with k successes of n rollouts:
@@ -22,7 +22,7 @@ that are always or never solved.
 
 The prior of a new prompt is the mean belief of the prompts with a similar text score, h(t), shrunk to that of all
 prompts. So a text that tells nothing gives everybody the population's prior, and what it tells is calibrated by what
-became of such prompts before. When the regression later thinks otherwise of a prompt (its neighbours were solved
+became of such prompts before. When the regressions later think otherwise of a prompt (its neighbours were solved
 meanwhile), its belief is multiplied by h(t_new)/h(t_old): the old prior is exchanged for the new one.
 
 Cost of a step: O(Q G^2 c) and the text's O(Q d^2); memory N (G + 1) numbers of 4 bytes. Neither grows otherwise.
@@ -34,7 +34,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from viprl.predictors.protocol import Batch, Prediction, Predictor, RowIndex, State, grown
-from viprl.predictors.text import TextRegression
+from viprl.predictors.text import TextMixture
 from viprl.threads import single_threaded
 from viprl.variance import FloatArray
 
@@ -58,11 +58,11 @@ class StateSpace(Predictor):
     """
 
     def __init__(
-        self, *, text: bool = True, memory: float = 0.95, strength: float = 20.0, shrinkage: float = 10.0
+        self, *, text: bool = True, memory: float = 0.95, strength: float = 20.0, shrinkage: float = 2.0
     ) -> None:
         self.uses_features = text
         self.memory, self.shrinkage = memory, shrinkage
-        self.text = TextRegression() if text else None
+        self.text = TextMixture() if text else None
         self._p = expit(GRID)
         self._log_p, self._log_q = -np.logaddexp(0, -GRID), -np.logaddexp(0, GRID)
         start = np.exp(self._log_p / 4 + self._log_q * 2 / 5)  # a Beta density in z has p^a (1-p)^b
@@ -156,7 +156,7 @@ class StateSpace(Predictor):
         return logit(self.text.predict(batch.features, len(batch))).astype(np.float32)
 
     def _learned_scores(self, batch: Batch, k: FloatArray, n: FloatArray) -> FloatArray:
-        """`_scores`, before the text regression learns from the outcomes, as it does here."""
+        """`_scores`, before the text regressions learn from the outcomes, as it does here."""
         if self.text is None or batch.features is None:
             return np.zeros(len(batch))
         return logit(self.text.observe(batch.features, k, n, strength=1.0)).astype(np.float32)

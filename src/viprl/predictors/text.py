@@ -1,7 +1,10 @@
-"""What the text alone says about success: an online Bayesian logistic regression on the features.
+"""What the text alone says about success: online Bayesian logistic regressions on the features.
 
 One Laplace approximation a step. The n rollouts of one prompt count as n (strength+1)/(strength+n) independent ones,
 since they share what is that prompt's own (the variance of a beta-binomial).
+
+How much a text tells differs from task to task, and no prior variance suits all. `TextMixture` averages the predictions
+of regressions that expect little and much, weighted by how well they predicted so far.
 
     symbol     meaning                                                    shape
     x          features, projected to at most `columns` random directions  [Q, d]
@@ -11,10 +14,12 @@ since they share what is that prompt's own (the variance of a beta-binomial).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from viprl.predictors.protocol import State
 from viprl.variance import FloatArray
@@ -102,6 +107,43 @@ class TextRegression:
         self._width = None
         if state["width"] is not None:
             self._set_width(state["width"])
+
+
+class TextMixture:
+    """Regressions of several prior variances, weighted by their predictive likelihood, which is slowly forgotten."""
+
+    def __init__(
+        self,
+        *,
+        prior_variances: Sequence[float] = (0.25, 64.0),
+        memory: float = 0.95,
+        dtype: DTypeLike = np.float64,
+    ) -> None:
+        self.memory = memory
+        self.members = [TextRegression(prior_variance=variance, dtype=dtype) for variance in prior_variances]
+        self._log_weights = np.zeros(len(self.members))
+
+    def predict(self, features: FloatArray, prompts: int) -> FloatArray:
+        """[Q] mean of the members' predictions."""
+        return softmax(self._log_weights) @ [member.predict(features, prompts) for member in self.members]
+
+    def observe(self, features: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> FloatArray:
+        """As `TextRegression.observe`, for all members and their weights."""
+        before = np.array([member.observe(features, k, n, strength) for member in self.members])
+        mean = softmax(self._log_weights) @ before
+        evidence = (np.log(before) * k + np.log1p(-before) * (n - k)) @ ((strength + 1) / (strength + n))
+        self._log_weights = self.memory * self._log_weights + evidence
+        self._log_weights -= self._log_weights.max()
+        return mean
+
+    def state_dict(self) -> State:
+        members = [member.state_dict() for member in self.members]
+        return {"log_weights": self._log_weights.copy(), "members": members}
+
+    def load_state_dict(self, state: State) -> None:
+        self._log_weights = np.array(state["log_weights"])
+        for member, saved in zip(self.members, state["members"], strict=True):
+            member.load_state_dict(saved)
 
 
 def _posterior(
