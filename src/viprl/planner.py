@@ -154,7 +154,8 @@ class VIP:
         """Learn from the rewards of a batch, one list a prompt; None and NaN are unscorable. Returns what was read.
 
         `surprise` is shaped like `rewards`: -log probability of each sampled text under the policy, in nats, where the
-        engine knows it. The default strategy then learns which prompts have large gradients (`viprl.weights`).
+        engine knows it. The default strategy then learns which prompts have large gradients, not only which outcomes
+        vary (`viprl.weights`).
 
         With an outstanding plan for these prompts each list must have the planned length (ValueError otherwise, and
         nothing is learned). Other prompts are welcome: logs of an earlier run are a warm start.
