@@ -330,6 +330,15 @@ class TestGuard:
         assert SHARES[0] == 0
         assert SHARES[-1] == 1
 
+    def test_equal_candidates_are_no_evidence(self) -> None:
+        """Five times the same counts: a product of matrices may round each row in its own way."""
+        rng = np.random.default_rng(3)
+        for prompts in (31, 200, 257):
+            guard, counts = Guard(), rng.integers(2, 20, prompts)
+            for _ in range(20):
+                guard.observe([counts] * len(SHARES), rng.random(prompts) / 7, self.LAW)
+            assert guard.trust == 1
+
     def test_starts_with_the_prediction_and_keeps_a_good_one(self) -> None:
         guard, rng = Guard(), np.random.default_rng(0)
         p = np.array([0.5] * 16 + [0.01] * 16)

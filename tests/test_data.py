@@ -134,6 +134,26 @@ def test_values_of_several_types_in_one_column(tmp_path):
     assert data["solution"][:] == ["1", "x"] and data["id"][:] == ["0", "t"]
 
 
+@pytest.mark.parametrize(
+    ("answers", "solutions"),
+    [
+        ([5, 0.5], ["5", "0.5"]),
+        ([5.0, -3.0], ["5", "-3"]),
+        ([5, 10**30], ["5", str(10**30)]),
+        ([2**53 + 1, 0.5], [str(2**53 + 1), "0.5"]),
+        ([1e300, 0.25], ["1e+300", "0.25"]),
+    ],
+)
+def test_whole_numbers_stay_whole_whatever_stands_beside_them(tmp_path, answers, solutions):
+    rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(answers)]
+    assert load(DataSpec(lines(tmp_path / "d.jsonl", rows))).dataset["solution"][:] == solutions
+
+
+def test_whole_numbers_in_a_column_of_floats(tmp_path):
+    pq.write_table(pa.table({"prompt": ["a", "b"], "answer": pa.array([5.0, 7.5])}), tmp_path / "f.parquet")
+    assert load(DataSpec(str(tmp_path / "f.parquet"))).dataset["solution"][:] == ["5", "7.5"]
+
+
 def test_a_column_that_is_no_struct_has_no_fields(tmp_path):
     """Values of several types become texts, `reward_model` among them."""
     rows = [{"prompt": f"p{i}", "solution": "s", "reward_model": value} for i, value in enumerate([{"a": 1}, "x"])]

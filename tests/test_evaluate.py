@@ -26,6 +26,7 @@ from viprl.evaluate.generations import Generations, Store, read_generations, see
 from viprl.evaluate.grading import grade, scores
 from viprl.evaluate.metrics import maj_at_k, mean_at_k, over_problems, pass_at_k
 from viprl.evaluate.run import evaluate_generations, usual_ks, write_results
+from viprl.evaluate.tables import remarks
 
 DATA = Path(os.environ.get("VIPRL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -155,10 +156,34 @@ def test_a_known_table_to_the_digit(known, tmp_path):
 
     write_results(result, {"verify": "math"}, tmp_path / "deep" / "out.json", tmp_path / "out")
     written = json.loads((tmp_path / "deep" / "out.json").read_text())
-    assert list(written) == ["pass@k", "mean@k", "maj@k", "problems", "settings"]
+    assert list(written) == ["pass@k", "mean@k", "maj@k", "problems", "unscorable", "settings"]
     assert list(written["pass@k"]) == ["1", "2", "4"] and set(written["pass@k"]["1"]) == {"value", "low", "high"}
     assert written["problems"] == result.problems == [json.loads(x) for x in (tmp_path / "out/problems.jsonl").open()]
     assert pyarrow.parquet.read_table(tmp_path / "out" / "problems.parquet").to_pylist() == result.problems
+
+
+def test_problems_whose_answer_the_checker_cannot_use_are_left_out_and_named(tmp_path):
+    file = tmp_path / "file.jsonl"
+    boxed = [rf"\boxed{{{text}}}" for text in ("7", "x+1")]
+    texts = {"bad": [*boxed, "no answer"], "good": [*boxed, "no answer"]}
+    rows = [{"id": i, "answer": {"bad": "$$", "good": "7"}[i], "completions": texts[i]} for i in texts]
+    file.write_text(lines(*rows))
+    result = evaluate_generations(file, [1], "math")
+    assert result.unscorable == ("bad",) and [row["id"] for row in result.problems] == ["good"]
+    assert result.metrics["pass@k"][1].value == pytest.approx(1 / 3)
+    assert "1 more are left out: the checker cannot use their answers (bad)" in remarks(result)
+    write_results(result, {}, tmp_path / "out.json", None)
+    assert json.loads((tmp_path / "out.json").read_text())["unscorable"] == ["bad"]
+    file.write_text(lines(rows[0]))
+    with pytest.raises(ValueError, match="the checker can use none of the 1 problems' answers"):
+        evaluate_generations(file, [1], "math")
+
+
+def test_a_whole_number_is_the_same_answer_in_every_column(tmp_path):
+    file, data = tmp_path / "file.jsonl", tmp_path / "data.jsonl"
+    file.write_text(lines({"id": "a", "answer": 5.0, "completions": ["5", "x"]}))
+    data.write_text(lines({"id": "a", "prompt": "p", "answer": 5}, {"id": "b", "prompt": "q", "answer": 0.5}))
+    assert evaluate_generations(file, [1], "exact_match", data=DataSpec(str(data)), limit=1).problems[0]["correct"] == 1
 
 
 def test_maj_does_not_depend_on_the_order_of_completions(known):

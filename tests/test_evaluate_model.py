@@ -236,6 +236,14 @@ def test_mistakes(place, monkeypatch, changes, ks, message):
     assert not (place / "run" / "samples.jsonl").exists()
 
 
+@pytest.mark.parametrize("verify", ["exact_match", "math"])
+def test_an_endless_source_is_refused_before_a_row_is_made(place, monkeypatch, verify):
+    pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
+    monkeypatch.setattr("viprl.data.gym._source", lambda *_: pytest.fail("the task was made"))
+    with pytest.raises(ValueError, match=r"chain_sum is endless.*write some of its rows to a file"):
+        evaluate_model(plan(place, data=DataSpec("reasoning-gym:chain_sum")), [1], verify, place / "run")
+
+
 @pytest.mark.parametrize("bad", [{"n": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": 0}])
 def test_impossible_sampling(bad):
     with pytest.raises(ValueError, match="expected"):

@@ -516,3 +516,34 @@ def test_predicting_nothing_gives_nothing(features) -> None:
     agent = vip(features=features)
     run(agent, 1, np.random.default_rng(0))
     assert agent.predict([]).shape == (0,)
+
+
+class TestPartsOfAPlan:
+    """Dynamic sampling and lost groups would break the budget silently."""
+
+    PROMPTS = ("a", "b", "c", "a")
+
+    def planned(self) -> VIP:
+        vip = VIP(features="none", cache=None)
+        vip.allocate(list(self.PROMPTS), 16)
+        return vip
+
+    @pytest.mark.parametrize("given", [["a"], ["b", "c"], ["a", "a"], ["a", "a", "b", "c"]])
+    def test_are_refused_and_teach_nothing(self, given):
+        vip = self.planned()
+        with pytest.raises(ValueError, match=f"these {len(given)} prompts are part of a batch of 4"):
+            vip.observe(given, [[1.0, 0.0]] * len(given))
+        assert len(vip._strategies["default"].predictor._index) == 0
+        vip.observe(list(self.PROMPTS), [[1.0] * n for n in self.counts(vip)])
+
+    @pytest.mark.parametrize("given", [["d"], ["a", "d"], ["b", "b"], []])
+    def test_other_prompts_are_welcome(self, given):
+        self.planned().observe(given, [[1.0, 0.0]] * len(given))
+
+    def test_a_lost_group_is_none(self):
+        vip = self.planned()
+        lost = [[1.0] * n if i else [None] * n for i, n in enumerate(self.counts(vip))]
+        assert vip.observe(list(self.PROMPTS), lost).rollouts.tolist()[0] == 0
+
+    def counts(self, vip: VIP):
+        return vip._outstanding[next(iter(vip._outstanding))].proposals["default"].allocation.counts

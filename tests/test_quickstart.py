@@ -76,7 +76,7 @@ def test_an_interrupted_run_goes_on_with_the_same_result(finished):
     before = (arm / "outcomes.jsonl").read_text(), json.loads((finished / "summary.json").read_text())
     shutil.rmtree(arm / "final")
     shutil.rmtree(arm / "checkpoint-4")  # killed after step 3
-    for path in [*(finished / "measured").glob("*step4*"), finished / "summary.json"]:
+    for path in [*(finished / "measured").glob("*step4*"), finished / "summary.json", arm / "finished.json"]:
         path.unlink()
     run(finished, settings=SMALL)
     assert (arm / "outcomes.jsonl").read_text() == before[0]

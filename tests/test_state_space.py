@@ -214,6 +214,17 @@ def test_other_features_are_refused():
         one.predict(batch([0], np.ones((1, 4))))
 
 
+@pytest.mark.parametrize("many", [1_500.0, 4_096.0, 1e6])
+def test_a_turn_that_seemed_impossible_is_survived(many):
+    """One prompt in all of a large batch, always right, then always wrong, then half."""
+    predictor, n = StateSpace(text=False), np.array([many])
+    for share in (1.0, 1.0, 0.0, 0.5):
+        predictor.observe(batch([0]), share * n, n)
+        assert predictor._belief[0] @ predictor._p == pytest.approx(share, abs=0.01)
+        assert np.isfinite(predictor.predict(batch([0, 1])).reward_variance).all()
+    assert np.isfinite(predictor._histograms).all()
+
+
 def test_wide_features_are_projected_and_keep_their_inner_products():
     rng = np.random.default_rng(6)
     x = rng.normal(size=(30, 384))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +24,27 @@ from typer.testing import CliRunner
 import tiny
 from viprl.cli import app
 from viprl.lab.runlog import read_jsonl
-from viprl.train.config import ConfigError
+from viprl.train.config import ConfigError, RunConfig
 from viprl.train.sweep import load_sweep
 from viprl.train.sweep_run import run_sweep
 
-# Stands in for `viprl train`: notes that it ran, logs four steps, fails for the learning rate .5.
+# Stands in for `viprl train`: notes that it ran, logs four steps, fails for the learning rate .5 and for a folder that
+# was trained with another one.
 FAKE = """
 import json, pathlib, sys, yaml
 config = yaml.safe_load(open(sys.argv[-1]))
+own = DEFAULTS
+settings = {key: config.get(key, value) for key, value in own.items()}
+settings["trainer"] = {key: value for key, value in config.items() if key not in own}
 folder = pathlib.Path(config["output_dir"]); folder.mkdir(parents=True, exist_ok=True)
 with open(folder.parent.parent / "calls", "a") as calls: calls.write(str(folder) + "\\n")
 if config.get("learning_rate") == 0.5 and not (folder.parent.parent / "mended").exists():
     print("error: too fast", file=sys.stderr); sys.exit(3)
+if (folder / "config.yaml").exists():
+    earlier = yaml.safe_load((folder / "config.yaml").read_text())
+    if earlier["trainer"].get("learning_rate") != config.get("learning_rate"):
+        print("error: holds a run with other settings", file=sys.stderr); sys.exit(2)
+(folder / "config.yaml").write_text(yaml.safe_dump(settings))
 bonus = {"uniform": 0.0, "ema": 0.25}.get(config.get("vip_strategy"), 0.0)
 with open(folder / "metrics.jsonl", "w") as log:
     for step in range(1, 5):
@@ -62,7 +72,7 @@ def base(tmp_path) -> dict:
 
 def write(tmp_path: Path, base: dict | str, /, **keys) -> Path:
     arms = {"uniform": {"vip_strategy": "uniform"}, "ema": {"vip_strategy": "ema"}}
-    (tmp_path / "fake.py").write_text(FAKE)
+    (tmp_path / "fake.py").write_text(FAKE.replace("DEFAULTS", repr(asdict(RunConfig("", "", "")))))
     raw = {"base": base, "output_dir": str(tmp_path / "out"), "arms": arms, "seeds": [0, 1, 2]}
     raw["launch"] = f"{sys.executable} {tmp_path / 'fake.py'}"
     path = tmp_path / "sweep.yaml"
@@ -102,6 +112,27 @@ def test_finished_runs_are_skipped_and_changed_ones_are_not(tmp_path, base):
     assert calls(tmp_path)[4:] == ["ema/seed-1"]
     run_sweep(load_sweep(path, ["max_steps=8"]))
     assert len(calls(tmp_path)) == 9
+
+
+def test_results_of_an_earlier_configuration_are_not_this_one_s(tmp_path, base, capsys):
+    arms = {"uniform": {"vip_strategy": "uniform"}, "new": {"vip_strategy": "ema"}}
+    run_sweep(load_sweep(write(tmp_path, base, arms={"uniform": arms["uniform"]}, seeds=[0])))
+    path = write(tmp_path, base | {"learning_rate": 0.25}, arms=arms, seeds=[0])
+    for _ in range(2):
+        capsys.readouterr()
+        assert not run_sweep(load_sweep(path))
+        assert "holds a run with other settings" in " ".join(capsys.readouterr().out.split())
+        told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        assert list(told["failed"]) == ["uniform, seed 0"] and list(told["arms"]["reward"]) == ["new"]
+
+
+def test_an_arm_is_not_continued_with_another_strategy(tmp_path, base, capsys):
+    arms = {"mine": {"vip_strategy": "uniform"}}
+    run_sweep(load_sweep(write(tmp_path, base, arms=arms, seeds=[0])))
+    (tmp_path / "out" / "mine" / "seed-0" / "finished.json").unlink()  # as if killed on the way
+    assert not run_sweep(load_sweep(write(tmp_path, base, arms={"mine": {"vip_strategy": "ema"}}, seeds=[0])))
+    assert "another vip_strategy; give the arm another name" in " ".join(capsys.readouterr().out.split())
+    assert len(calls(tmp_path)) == 1
 
 
 def test_a_failed_arm_is_told_and_does_not_stop_the_others(tmp_path, base, capsys):

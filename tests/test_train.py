@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +22,15 @@ from typer.testing import CliRunner
 import tiny
 from viprl.cli import app
 from viprl.data.loading import DataSpec, load
+from viprl.engines.trl import VIPRLOOConfig, VIPRLOOTrainer
 from viprl.lab.runlog import read_jsonl
 from viprl.lab.trajectories import read_trajectories
 from viprl.train.config import ConfigError, load_config, parse_config
 from viprl.train.config_file import read_config, with_overrides
+from viprl.train.folder import last_checkpoint
 from viprl.train.prepare import prepare
 from viprl.train.rewards import exact_match
-from viprl.train.run import dry_run, last_checkpoint, train
+from viprl.train.run import dry_run, train
 
 
 @pytest.fixture
@@ -203,6 +207,79 @@ def test_a_finished_run_is_not_trained_further(settings):
     before = (folder / "metrics.jsonl").read_text()
     train(parse_config(settings))
     assert (folder / "metrics.jsonl").read_text() == before and not (folder / "checkpoint-5").exists()
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_again(settings):
+    settings |= {"save_strategy": "no"}
+    folder = train(parse_config(settings))
+    before = (folder / "metrics.jsonl").read_text()
+    train(parse_config(settings | {"logging_steps": 2}))
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("length", [{}, {"max_steps": -1, "num_train_epochs": 0.5}])
+def test_a_run_killed_while_it_wrote_its_end_is_finished(settings, length):
+    """After its last checkpoint, that is, and before finished.json."""
+    settings |= length
+    folder = train(parse_config(settings))
+    weights, metrics = (folder / "final" / "model.safetensors").read_bytes(), (folder / "metrics.jsonl").read_text()
+    told = {t.id: t.successes.tolist() for t in read_trajectories(folder)}
+    names = {path.name for path in (folder / "final").iterdir()}
+    shutil.rmtree(folder / "final")
+    (folder / "finished.json").unlink()
+    (folder / "trajectories.jsonl.gz").unlink()
+    train(parse_config(settings))
+    assert json.loads((folder / "finished.json").read_text()) == {"step": 4}
+    assert (folder / "final" / "model.safetensors").read_bytes() == weights
+    assert {path.name for path in (folder / "final").iterdir()} == names
+    assert (folder / "metrics.jsonl").read_text() == metrics and not (folder / "checkpoint-5").exists()
+    assert {t.id: t.successes.tolist() for t in read_trajectories(folder)} == told
+
+
+@pytest.mark.parametrize("change", [{"max_steps": 2}, {"vip_strategy": "uniform"}])
+def test_a_run_that_came_further_is_not_taken_for_another(settings, change):
+    folder = train(parse_config(settings))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"come to step 4 with other settings \({next(iter(change))}\)"):
+            train(parse_config(settings | change))
+    with pytest.raises(ConfigError, match="nothing is left to train; raise max_steps"):
+        dry_run(parse_config(settings | change))
+    assert json.loads((folder / "finished.json").read_text()) == {"step": 4}
+
+
+def test_a_resumed_run_knows_what_its_first_prompts_say(settings):
+    """Killed after a checkpoint and before the trajectories of its steps are written."""
+    folder = train(parse_config(settings | {"max_steps": 2}))
+    (folder / "trajectories.jsonl.gz").unlink()
+    with (folder / "prompts.jsonl").open("a") as file:
+        file.write('{"step": 3, "id": "sha:later", "prompt": "later"}\n{"step": 3, "id": "sha:to')
+    train(parse_config(settings))
+    rows = list(read_jsonl(folder / "prompts.jsonl"))
+    visited = [key for row in read_jsonl(folder / "outcomes.jsonl") for key in row["ids"]]
+    assert [row["id"] for row in rows] == list(dict.fromkeys(visited))
+    texts = {t.prompt for t in read_trajectories(folder)}
+    assert len(texts) == len(rows) and texts <= set(load(DataSpec(settings["dataset"])).dataset["prompt"])
+
+
+def test_a_warm_start_reads_the_reward_that_says_what_success_is(tmp_path):
+    """TRL's own log with several rewards."""
+    pandas = pytest.importorskip("pandas")
+    rows = {"step": [1] * 4, "prompt": ["a a", "a a", "a b", "a b"], "completion": ["x"] * 4, "advantage": [0.0] * 4}
+    rows |= {"length": [0.3, 0.2, 0.1, 0.4], "contains": [0.0, 0.0, 1.0, 1.0]}
+    pandas.DataFrame(rows).to_parquet(tmp_path / "completions_00001.parquet")
+
+    def length(completions, **_):
+        return [0.5 for _ in completions]
+
+    args = VIPRLOOConfig(
+        str(tmp_path / "run"), use_cpu=True, bf16=False, beta=0.0, num_generations=4, per_device_train_batch_size=16,
+        report_to=[], vip_features="none", vip_success="contains", vip_warm_start=str(tmp_path),
+    )  # fmt: skip
+    trainer = VIPRLOOTrainer(
+        tiny.model(), [length, tiny.contains], args, train_dataset=tiny.dataset(), processing_class=tiny.tokenizer()
+    )
+    never, always = trainer.vip.predict(["a a", "a b"])
+    assert never < 0.5 < always
 
 
 def test_no_value_is_no_number(settings):
@@ -388,7 +465,37 @@ def test_files_that_are_refused(tmp_path, text, message):
         read_config(tmp_path / "self.yaml")
 
 
+def test_options_that_verl_does_not_know_are_added_with_a_plus():
+    """Hydra refuses both an override of a key that is not there and the addition of one that is."""
+    folder = Path(__file__).parents[1] / "recipes" / "verl"
+    known = yaml.safe_load((folder / "paper.yaml").read_text())["trainer"]["v1"]["vip_sync"]
+    text = "".join(path.read_text() for path in folder.iterdir())
+    found = re.findall(r"(\+?)trainer\.v1\.vip_sync\.(\w+)=", text)
+    assert found and all((plus == "") == (key in known) for plus, key in found)
+
+
 # --- an endless source ------------------------------------------------------------------------------------------------
+
+
+class Puzzles:
+    """Stands in for a task of reasoning-gym: makes row i when it is read, and gives up where too many are."""
+
+    made = 0
+
+    def __getitem__(self, i: int) -> dict:
+        Puzzles.made += 1
+        assert Puzzles.made < 5_000, "the data is passed over"
+        return {"question": f"puzzle {i}", "answer": "a", "metadata": {}}
+
+
+def test_no_pass_is_made_over_an_endless_source(settings, monkeypatch):
+    monkeypatch.setattr("viprl.data.gym._source", lambda *_: Puzzles())
+    monkeypatch.setattr(Puzzles, "made", 0)
+    endless = settings | {"dataset": "reasoning-gym:puzzles", "instruction": "none", "save_steps": 1}
+    folder = train(parse_config(endless))
+    logged = read_trajectories(folder)
+    assert len(logged) == 16 and all(t.prompt.startswith("puzzle ") for t in logged)
+    assert "passes" not in dict(dry_run(parse_config(endless)))["steps"]
 
 
 def test_an_endless_source_trains_and_resumes(settings, tmp_path):

@@ -363,7 +363,7 @@ def test_unscorable_and_strange_rewards_never_end_a_run(tmp_path, caplog):
         expected = independent_advantages(batch.rewards, True, True)
         assert sorted(loss["advantages"].tolist()) == pytest.approx(sorted(expected), abs=1e-6)
         assert batch.observation.rollouts.sum() == C / 2, "None and .5 are no outcomes"
-    assert "0.5 is treated as unscorable" in caplog.text
+    assert "0.5 tells the predictor nothing" in caplog.text
 
 
 def two(prompts, completions, **_):
@@ -390,6 +390,8 @@ def test_success_is_named(success, expected, tmp_path):
         ([tiny.contains, two], None, "2 reward functions"),
         ([tiny.contains, two], "accuracy", "contains, two"),
         ([tiny.contains], "contains>=much", "no number"),
+        ([tiny.contains], "contains>=inf", "no number"),
+        ([tiny.contains], "contains>0.5", "the one comparison"),
         ([tiny.contains], "nowhere:function", "cannot be imported"),
         (tiny.model(), None, "reward model"),
     ],
@@ -412,6 +414,9 @@ def test_what_cannot_work_is_refused(tmp_path):
         VIPRLOOConfig(**options(tmp_path), vip_high=3)
     with pytest.raises(ValueError, match="strategy is 'defualt'"):
         VIPRLOOConfig(**options(tmp_path), vip_strategy="defualt")
+    for told in ({"vip_strategy": "oracle"}, {"vip_shadow": ["paper", "oracle"]}):
+        with pytest.raises(ValueError, match="no training run knows"):
+            VIPRLOOConfig(**options(tmp_path), **told)
     with pytest.raises(ValueError, match="prompt_weighting"):
         VIPRLOOConfig(**options(tmp_path), vip_prompt_weighting="equal")
     with pytest.warns(UserWarning, match="no variance law"):

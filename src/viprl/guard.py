@@ -47,10 +47,10 @@ class Guard:
 
     def observe(self, candidates: list[IntArray], measured: FloatArray, estimator: Estimator) -> None:
         """Book what each candidate would have bought; `measured` [Q] is the weight that each
-        group showed (`viprl.weights.measured_weight`), NaN where it showed none."""
+        group showed (`viprl.surprise.measured_weight`), NaN where it showed none."""
         known = ~np.isnan(measured)
-        realised = np.array([estimator.factor(counts) for counts in candidates])[:, known] @ measured[known]
-        difference = realised - realised[0]
+        factors = np.array([estimator.factor(counts) for counts in candidates])[:, known]
+        difference = (factors - factors[0]) @ measured[known]  # exactly 0 for equal counts: rounding is no evidence
         self._difference = self.memory * self._difference + difference
         self._squares = self.memory**2 * self._squares + difference**2
 

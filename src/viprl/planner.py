@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,10 @@ from viprl.metrics import batch_metrics, ratio
 from viprl.predictors.protocol import Batch, State
 from viprl.prompts import Prompt, PromptBatch, identity
 from viprl.prompts import text as prompt_text
-from viprl.rewards import Outcomes, Success, Surprise, tally
+from viprl.rewards import Outcomes, Success, tally
 from viprl.strategies import Proposal, Strategy, preset
+from viprl.surprise import Surprise, SurpriseUnit, measured_weight
 from viprl.variance import FloatArray, get_estimator
-from viprl.weights import measured_weight
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class VIP:
         self.strategy, self.shadow = strategy, tuple(names[1:])
         self._text = text
         self._outcomes = Outcomes(success)
+        self._unit = SurpriseUnit()
         self._rng = np.random.default_rng(seed)
         self._outstanding: OrderedDict[tuple[str, ...], _Plan] = OrderedDict()
         self._saved: dict[str, FloatArray] = {name: np.zeros(2) for name in names}  # realised, uniform; summed
@@ -157,8 +158,9 @@ class VIP:
         engine knows it. The default strategy then learns which prompts have large gradients, not only which outcomes
         vary (`viprl.weights`).
 
-        With an outstanding plan for these prompts each list must have the planned length (ValueError otherwise, and
-        nothing is learned). Other prompts are welcome: logs of an earlier run are a warm start.
+        With an outstanding plan for these prompts each list must have the planned length, and the batch must be whole
+        and in its order (ValueError otherwise, and nothing is learned). Other prompts are welcome: logs of an earlier
+        run are a warm start.
         """
         began = time.perf_counter()
         view = PromptBatch(prompts, self._text)
@@ -172,18 +174,24 @@ class VIP:
         if surprise is not None and list(map(len, surprise)) != list(map(len, rewards)):
             raise ValueError("surprise and rewards differ in shape; give one surprise a rollout, None where unknown")
         plan = self._outstanding.get(view.keys)
-        if plan is not None:
+        if plan is None:
+            self._refuse_part_of_a_plan(view.keys)
+        else:
             _check_lengths(rewards, plan.proposals[self.strategy].allocation.counts)
         batches = plan.batches if plan is not None else self._batches(view)  # what may fail comes first
         outcomes = [self._outcomes(group) for group in rewards]
         successes, rollouts = tally(outcomes)
+        groups = None if surprise is None else Surprise.of(outcomes, surprise)
+        merged = None if surprise is None else Surprise.of(view.merged(outcomes), view.merged(surprise))
+        k, n = view.summed(successes), view.summed(rollouts)
+        if groups is not None and merged is not None:
+            unit = self._unit.observe(k, n, merged)
+            groups, merged = groups.per(unit), merged.per(unit)
         if plan is not None:
             del self._outstanding[view.keys]
-            self._review(plan, successes, rollouts, None if surprise is None else Surprise.of(outcomes, surprise))
-        merged = None if surprise is None else Surprise.of(view.merged(outcomes), view.merged(surprise))
+            self._review(plan, successes, rollouts, groups)
         for name, strategy in self._strategies.items():
-            believed = None if plan is None else plan.proposals[name].believed
-            strategy.observe(batches[name], view.summed(successes), view.summed(rollouts), believed, merged)
+            strategy.observe(batches[name], k, n, None if plan is None else plan.proposals[name].believed, merged)
         self._seconds += time.perf_counter() - began
         if plan is not None:
             self._metrics["overhead_seconds"], self._seconds = self._seconds, 0.0
@@ -269,6 +277,7 @@ class VIP:
             "strategies": {name: strategy.state_dict() for name, strategy in self._strategies.items()},
             "features": {name: self._describe(spec) for name, spec in self._specs.items()},
             "saved": {name: sums.copy() for name, sums in self._saved.items()},
+            "unit": self._unit.state_dict(),
             "rng": _rng_state(self._rng),
             "strange": self._outcomes.strange,
         }
@@ -278,7 +287,7 @@ class VIP:
 
         Raises ValueError, and changes nothing, where a strategy was saved with other features.
         """
-        missing = {"strategies", "features", "saved", "rng", "strange"} - set(state)
+        missing = {"strategies", "features", "saved", "unit", "rng", "strange"} - set(state)
         if missing:
             raise ValueError(f"this is no state of viprl.VIP: it lacks {', '.join(sorted(missing))}")
         strategies, saved = {}, dict(self._saved)
@@ -297,6 +306,7 @@ class VIP:
                 held = ", ".join(state["strategies"])
                 logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
         self._rng.bit_generator.state = _rng_from(state["rng"])
+        self._unit.load_state_dict(state["unit"])
         self._strategies, self._saved = strategies, saved
         self._outcomes.strange = state["strange"]
         self._outstanding.clear()
@@ -327,6 +337,17 @@ class VIP:
         """What each strategy sees of the prompts; strategies with the same features share the vectors."""
         vectors = {id(spec): self._features(spec, view.texts) for spec in self._specs.values()}
         return {name: Batch(view.distinct, vectors[id(spec)]) for name, spec in self._specs.items()}
+
+    def _refuse_part_of_a_plan(self, keys: tuple[str, ...]) -> None:
+        """ValueError where these prompts are some of a planned batch, or all in another order: groups were dropped."""
+        given = Counter(keys)
+        for planned in self._outstanding:
+            if keys and given <= Counter(planned):
+                raise ValueError(
+                    f"these {len(keys)} prompts are part of a batch of {len(planned)} that was planned, or that batch "
+                    "in another order; observe all of it in the order of `allocate`, with a list of None for a group "
+                    "that was lost (or `observe_counts` for outcomes that have nothing to do with the plan)"
+                )
 
     def _proposals(
         self, batches: dict[str, Batch], view: PromptBatch, spec: Budget, rng: np.random.Generator

@@ -6,8 +6,6 @@ import logging
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,10 +21,10 @@ _PLAIN = frozenset({0.0, 1.0, -1.0})
 
 
 class Outcomes:
-    """Turns rewards into outcomes. A reward it cannot read is unscorable: counted, warned about, never fatal."""
+    """Turns rewards into outcomes. One that it cannot read is NaN, unknown: counted, warned about, never fatal."""
 
     def __init__(self, success: Success = None) -> None:
-        threshold = isinstance(success, numbers.Real) and not isinstance(success, bool) and not math.isnan(success)
+        threshold = isinstance(success, numbers.Real) and not isinstance(success, bool) and math.isfinite(success)
         if success is not None and not callable(success) and not threshold:
             raise ValueError(f"success is {success!r}; expected None, a threshold or a callable reward -> bool")
         self.success = success
@@ -58,12 +56,13 @@ class Outcomes:
             return float(value >= float(self.success))
         if value in (0.0, 1.0, -1.0):
             return float(value == 1.0)
-        return self._unscorable(reward, "it is none of 0, 1, -1; name a threshold or a callable as `success`")
+        mend = "say what success is (`success`, `vip_success`): a threshold or a callable"
+        return self._unscorable(reward, f"it is none of 0, 1, -1; {mend}")
 
     def _unscorable(self, reward: object, why: str) -> float:
         self.strange += 1
         if self.strange & (self.strange - 1) == 0:  # the 1st, 2nd, 4th, 8th ... so that a log stays readable
-            logger.warning("reward %r is treated as unscorable (%d so far): %s", reward, self.strange, why)
+            logger.warning("reward %r tells the predictor nothing (%d so far): %s", reward, self.strange, why)
         return math.nan
 
 
@@ -74,30 +73,6 @@ def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
     known = ~np.isnan(values)
     successes = np.bincount(owner[known], values[known], minlength=len(outcomes)).astype(float)
     return successes, np.bincount(owner[known], minlength=len(outcomes)).astype(float)
-
-
-@dataclass(frozen=True)
-class Surprise:
-    """Mean surprise (-log probability of the sampled text, nats) of a batch of groups; NaN where none is known."""
-
-    right: FloatArray
-    """[Q] of the successes."""
-    wrong: FloatArray
-    """[Q] of the failures."""
-
-    @classmethod
-    def of(cls, outcomes: Sequence[FloatArray], surprise: Sequence[Any]) -> Surprise:
-        """From the outcome and the surprise of each rollout, group by group."""
-        known = [np.array(group, dtype=float) for group in surprise]  # None becomes NaN
-        return cls(
-            np.array([_mean(s[o == 1]) for o, s in zip(outcomes, known, strict=True)]),
-            np.array([_mean(s[o == 0]) for o, s in zip(outcomes, known, strict=True)]),
-        )
-
-
-def _mean(values: FloatArray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else math.nan
 
 
 def sample_variance(successes: FloatArray, rollouts: FloatArray) -> FloatArray:

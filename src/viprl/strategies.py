@@ -22,7 +22,6 @@ from viprl.predictors.paper import PaperGP
 from viprl.predictors.protocol import Batch, Prediction, Predictor, State
 from viprl.predictors.ridge import RidgeRegression
 from viprl.predictors.state_space import StateSpace
-from viprl.rewards import Surprise
 from viprl.rules.gvm import gradient_norm
 from viprl.rules.knapsack import knapsack
 from viprl.rules.neyman import neyman
@@ -32,8 +31,9 @@ from viprl.rules.protocol import Rule
 from viprl.rules.selective import skip_and_redistribute
 from viprl.rules.uniform import uniform
 from viprl.rules.variance import minimum_variance
+from viprl.surprise import Surprise, measured_weight
 from viprl.variance import Estimator, FloatArray
-from viprl.weights import LearnedWeights, measured_weight
+from viprl.weights import LearnedWeights
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,16 @@ def preset(name: str) -> Preset:
     if name not in STRATEGIES:
         raise ValueError(f"strategy is {name!r}; expected one of {', '.join(STRATEGIES)}")
     return STRATEGIES[name]
+
+
+def training_preset(name: str) -> Preset:
+    """The preset called `name`, for a training run; ValueError for "oracle", which has no truth to be told there."""
+    if name == "oracle":
+        raise ValueError(
+            "strategy 'oracle' has to be told the true success probabilities, which no training run knows; it is for "
+            "`viprl replay` and for experiments with viprl.VIP.tell_oracle"
+        )
+    return preset(name)
 
 
 @dataclass(frozen=True)

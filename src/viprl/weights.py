@@ -5,22 +5,23 @@ Prompts differ in it by a factor of ten, since a rare outcome is an unlikely tex
 |Z| is unknown before the backward pass, but the *surprise* of a rollout is not, and it grows with |Z|^2:
 
     symbol  meaning                                                                            shape
-    s       surprise of a rollout: -log probability of the sampled text under the policy, nats  scalar
+    v       E[p(1-p)]                                                                          [Q]
+    y       measured weight of a group, k(n-k)/(n(n-1)) or that with surprise (viprl.surprise)  [Q]
     s1, s0  mean surprise of a group's right and of its wrong rollouts                          [Q]
-    y       measured weight of a group: (n-1)/n times the mean of (r - mean of the others)^2 s,
-            k(n-k)/(n(n-1)) where no surprise is known                                          [Q]
     t       logit of what the text alone says of a prompt                                       [Q]
-    x       log E[p(1-p)], logit E[p]; for each kind of prompt (new; all right, all wrong or
-            mixed at its last visit) a constant and t; log s1, log s0 of the last visit         [Q, 12]
-    b       coefficients: E[y] = exp(x b)                                                       [12]
+    x       for each kind of prompt (new; all right, all wrong or mixed at its last visit) a
+            constant and t; log v, logit E[p], log s1 and log s0 of prompts seen before         [Q, 12]
+    b       coefficients: E[y] = v exp(x b)                                                     [12]
 
-b starts at (1, 0, 0, ...), the weight E[p(1-p)], and moves with each batch: a Poisson quasi-likelihood, which asks
-only that the mean be exp(x b) and the variance in proportion to it, one Laplace approximation a step, slowly forgotten.
+b starts at 0, the weight v, and moves with each batch: a Poisson quasi-likelihood, which asks only that the mean be
+v exp(x b) and the variance in proportion to it, one Laplace approximation a step, slowly forgotten. New prompts have no
+slope on log v: in the first epoch there are no others and v hardly differs, so what fits there would be wrong for the
+rest.
 
 Surprise also tells what successes cannot: a group all right with surprise .01 is settled, with surprise 1 it is not.
 Without log probabilities only settled prompts, all right or all wrong at their last visit, get coefficients of their
 own, held closer to zero: there outcomes say least, and doubt is most often too large or too small (docs/replay.md). The
-first surprise starts the regression afresh, since y is then in other units.
+first surprise starts the regression afresh, with all regressors; later batches without surprise are learned from too.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logit
 
 from viprl.predictors.protocol import Prediction, RowIndex, State, grown
-from viprl.rewards import Surprise, sample_variance
+from viprl.surprise import Surprise, measured_weight
 from viprl.variance import FloatArray
 
 COLUMNS = 12
-WITHOUT_SURPRISE = [0, 3, 4, 7, 8]
-"""Regressors that are used then: log E[p(1-p)]; constant and text score of prompts all right and all wrong."""
+WITHOUT_SURPRISE = [1, 2, 5, 6]
+"""Regressors that are used then: constant and text score of prompts all right and all wrong."""
 SMALLEST = 1e-3
-"""Nats added to a surprise before its logarithm: a text of probability .999 and a certain one are alike."""
+"""Added to a surprise before its logarithm: a thousandth of the usual one and none are alike."""
 
 
 class LearnedWeights:
@@ -48,17 +49,17 @@ class LearnedWeights:
         prior_variance: of each coefficient around its start, without and with surprises.
     """
 
-    def __init__(self, *, memory: float = 0.98, prior_variance: tuple[float, float] = (0.2, 1.0)) -> None:
+    def __init__(self, *, memory: float = 0.98, prior_variance: tuple[float, float] = (0.2, 4.0)) -> None:
         self.memory, self.prior_variance = memory, prior_variance
         self._start(surprised=False)
         self._index = RowIndex()
         self._last = np.empty((0, 3), dtype=np.float32)  # success rate, log s1, log s0
 
     def weigh(self, keys: tuple[str, ...], prediction: Prediction) -> FloatArray:
-        """[Q] E[y]; E[p(1-p)] before anything was seen."""
+        """[Q] E[y]; v before anything was seen."""
         if len(self._index) == 0:
             return prediction.reward_variance
-        return _exp(self._design(keys, prediction) @ self._mean)
+        return _exp(_log_variance(prediction) + self._design(keys, prediction) @ self._mean)
 
     def observe(
         self,
@@ -68,24 +69,22 @@ class LearnedWeights:
         rollouts: FloatArray,
         surprise: Surprise | None = None,
     ) -> None:
-        """Learn from [Q] groups; `prediction` is what was believed of them before."""
+        """Learn from [Q] groups; `prediction` is what was believed of them before, `surprise` is in the unit of
+        `viprl.surprise`."""
         if surprise is not None and not self._surprised:
             self._start(surprised=True)
-        elif surprise is None and self._surprised:
-            return  # y would be in other units
         y = measured_weight(successes, rollouts, surprise)
         usable = ~np.isnan(y)
         if usable.any():
             repeats = rollouts[usable] / rollouts[usable].mean()
-            self._fit(self._design(keys, prediction)[usable], y[usable], repeats)
+            x, offset = self._design(keys, prediction), _log_variance(prediction)
+            self._fit(x[usable], offset[usable], y[usable], repeats)
         seen = rollouts > 0
         rows = self._index.add(tuple(key for key, known in zip(keys, seen, strict=True) if known))
         self._last = grown(self._last, len(self._index))
         rate = successes / np.maximum(rollouts, 1)
-        self._last[rows, 0] = rate[seen]
-        if surprise is not None:
-            self._last[rows, 1] = _log_surprise(surprise.right[seen])
-            self._last[rows, 2] = _log_surprise(surprise.wrong[seen])
+        right, wrong = np.ones((2, len(rate))) if surprise is None else (surprise.right, surprise.wrong)
+        self._last[rows] = np.column_stack([rate, np.log(right + SMALLEST), np.log(wrong + SMALLEST)])[seen]
 
     def state_dict(self) -> State:
         return {
@@ -102,10 +101,10 @@ class LearnedWeights:
         self._index, self._last = RowIndex(state["keys"]), np.array(state["last"])
 
     def _start(self, *, surprised: bool) -> None:
-        """The weight E[p(1-p)], nothing learned."""
+        """The weight v, nothing learned."""
         self._surprised = surprised
         self._ridge = np.eye(COLUMNS) / self.prior_variance[surprised]
-        self._mean, self._precision = np.eye(COLUMNS)[0], self._ridge.copy()
+        self._mean, self._precision = np.zeros(COLUMNS), self._ridge.copy()
 
     def _design(self, keys: tuple[str, ...], prediction: Prediction) -> FloatArray:
         """[Q, 12] the regressors x."""
@@ -118,24 +117,25 @@ class LearnedWeights:
         solved, failed = seen & (rate == 1), seen & (rate == 0)
         kind = np.column_stack([~seen, solved, failed, seen & ~solved & ~failed])
         text = np.zeros(len(keys)) if prediction.text_score is None else prediction.text_score / 3
-        variance = np.log(np.maximum(prediction.reward_variance, 1e-6))
-        x = np.column_stack([variance, logit(p) / 3, kind, kind * text[:, None], right, wrong])
+        belief = seen[:, None] * np.column_stack([_log_variance(prediction), logit(p) / 3])
+        x = np.column_stack([kind, kind * text[:, None], belief, right, wrong])
         if not self._surprised:
             x[:, np.setdiff1d(np.arange(COLUMNS), WITHOUT_SURPRISE)] = 0.0
         return x
 
-    def _fit(self, x: FloatArray, y: FloatArray, repeats: FloatArray) -> None:
-        """Move to the mode of the quasi-posterior by damped Newton steps; a row counts `repeats` [Q] times."""
+    def _fit(self, x: FloatArray, offset: FloatArray, y: FloatArray, repeats: FloatArray) -> None:
+        """Move to the mode of the quasi-posterior by damped Newton steps; `offset` [Q] is log v, and a row counts
+        `repeats` [Q] times."""
         start = self._mean
         prior = self.memory * self._precision + (1 - self.memory) * self._ridge
 
         def loss(mean: FloatArray) -> float:
-            z, move = x @ mean, mean - start
+            z, move = offset + x @ mean, mean - start
             return float(repeats @ (_exp(z) - y * z) + 0.5 * move @ prior @ move)
 
         mean, value = start, loss(start)
         for _ in range(20):
-            rate = repeats * _exp(x @ mean)
+            rate = repeats * _exp(offset + x @ mean)
             gradient = x.T @ (rate - repeats * y) + prior @ (mean - start)
             step = cho_solve(cho_factor(prior + (x.T * rate) @ x), gradient)
             scale = 1.0
@@ -144,26 +144,11 @@ class LearnedWeights:
             if value - new < 1e-6:
                 break
             mean, value = mean - scale * step, new
-        self._mean, self._precision = mean, prior + (x.T * (repeats * _exp(x @ mean))) @ x
+        self._mean, self._precision = mean, prior + (x.T * (repeats * _exp(offset + x @ mean))) @ x
 
 
-def measured_weight(successes: FloatArray, rollouts: FloatArray, surprise: Surprise | None) -> FloatArray:
-    """[Q] y, NaN for groups of fewer than two scorable rollouts. With surprises
-    (n-1)/n mean_i (r_i - mean of the others)^2 s_i, where a success is (n-k)/(n-1) above the others, a failure
-    k/(n-1) below; a mean surprise that is not known (NaN) leaves y unknown too, where it matters."""
-    if surprise is None:
-        return sample_variance(successes, rollouts)
-    k, n = successes, np.maximum(rollouts, 2)
-    right, wrong = k * (n - k) ** 2, (n - k) * k**2
-    y = (np.where(right > 0, right * surprise.right, 0) + np.where(wrong > 0, wrong * surprise.wrong, 0)) / (
-        n**2 * (n - 1)
-    )
-    return np.where(rollouts >= 2, y, np.nan)
-
-
-def _log_surprise(mean: FloatArray) -> FloatArray:
-    """log of a mean surprise; 0, "nothing known", where there is none."""
-    return np.where(np.isnan(mean), 0.0, np.log(np.maximum(np.nan_to_num(mean), 0) + SMALLEST))
+def _log_variance(prediction: Prediction) -> FloatArray:
+    return np.log(np.maximum(prediction.reward_variance, 1e-6))
 
 
 def _exp(x: FloatArray) -> FloatArray:

@@ -14,7 +14,9 @@ NUMBER_LIMIT = 400
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _SIGN = r"(?:(?<![\w)\]}])[-+−])?"  # in "5-3" the last number is 3
 _NUMBER = re.compile(
-    rf"{_SIGN}\\[dt]?frac\{{-?\d+\}}\{{-?\d+\}}|{_SIGN}(?:\\?\$)?(?:{_DIGITS})(?:/\d+)?(?:\s?\\?%)?", re.ASCII
+    rf"{_SIGN}\\[dtc]?frac ?(?:\{{-?\d+\}}|\d) ?(?:\{{-?\d+\}}|\d)"  # \frac12 is a half
+    rf"|{_SIGN}(?:\\?\$)?(?:{_DIGITS})(?:/\d+)?(?:\s?\\?%)?",
+    re.ASCII,
 )
 
 
@@ -42,7 +44,8 @@ def boxed(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    r"""The last number of the text with its sign: 1,000 or .5 or 3/4 or \frac{3}{4} or 50%; None without one."""
+    r"""The last number of the text with its sign: 1,000 or .5 or 3/4 or \frac{3}{4} or \frac34 or 50%; None
+    without one."""
     end = max(text.rfind(digit) for digit in "0123456789") + 1
     start = max(0, end - NUMBER_LIMIT)
     found = list(_NUMBER.finditer(text[start : end + 3]))

@@ -99,7 +99,7 @@ def read_answer(value: Any, mark: str | None) -> str:
     """The answer of a row, what follows the last `mark` where there is one. Raises ValueError where there is none."""
     if value is None or (isinstance(value, float) and value != value):
         raise ValueError("the answer is empty")
-    text = value if isinstance(value, str) else str(value)
+    text = written(value)
     if mark:
         if mark not in text:
             raise ValueError(f"the answer has no {mark!r}, after which it should stand")
@@ -110,6 +110,12 @@ def read_answer(value: Any, mark: str | None) -> str:
     if not text:
         raise ValueError("the answer is empty")
     return text
+
+
+def written(value: Any) -> str:
+    """An answer as text. A whole number is written as one: a single fraction in a column makes all of it floats."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return str(int(value) if whole else value)
 
 
 def _unwrapped(text: str, wrapper: tuple[str, str]) -> str:

@@ -86,7 +86,7 @@ def _table_of(rows: list[dict[str, Any]], source: str) -> pa.Table:
         values = [row.get(name) for row in rows]
         try:
             columns[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # the last for whole numbers beyond 64 bits
             columns[name] = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
     return pa.table(columns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,8 @@ class SuccessSource:
 
     def _read(self, success: str, known: list[str], complete: bool) -> None:
         name, _, threshold = (part.strip() for part in success.partition(">="))
+        if re.search(r"[<>=]", name):
+            raise ValueError(f"vip_success is {success!r}; the one comparison that is read is 'NAME>=NUMBER'")
         if _is_number(success):
             self.rule = float(success)
         elif re.fullmatch(r"[\w.]+:[\w.]+", success):
@@ -81,7 +84,6 @@ def _unknown(success: str, known: Sequence[str]) -> ValueError:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True

@@ -30,6 +30,7 @@ from viprl.engines import tinker_contract
 from viprl.engines.success import SuccessSource
 from viprl.planner import VIP
 from viprl.prompts import Prompt
+from viprl.strategies import training_preset
 
 
 def with_vip(config: Any, **options: Any) -> Any:
@@ -74,6 +75,8 @@ class VIPDatasetBuilder(RLDatasetBuilder):
 
     async def __call__(self) -> tuple[RLDataset, RLDataset | None]:
         tinker_contract.check()
+        for name in (self.strategy, *self.shadow):
+            training_preset(name)
         train, test = await self.inner()
         source = SuccessSource(self.success, [], complete=False)
         names = ("estimator", "low", "high", "strategy", "shadow", "features", "cache", "seed")

@@ -130,7 +130,8 @@ class VIPTrainer(_Host):
         self.vip_listeners: list[Callable[[Groups], None]] = []
         self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
         if args.vip_warm_start:
-            self.vip.learn_from_log(args.vip_warm_start, match="id" if args.vip_id_column else "prompt")
+            match = "id" if args.vip_id_column else "prompt"
+            self.vip.learn_from_log(args.vip_warm_start, match=match, reward=self._vip_success.column)
         super().__init__(model, reward_funcs, args, *rest, **more)
         self._vip_success.bind(self.reward_func_names)
         check_dataset(self.train_dataset, args, environments=getattr(self, "environment_factories", None) is not None)

@@ -10,7 +10,7 @@ from trl import GRPOConfig, RLOOConfig
 
 from viprl.advantages import prompt_scale
 from viprl.allocation import Budget
-from viprl.strategies import preset
+from viprl.strategies import training_preset
 
 _Host: Any = object  # at run time nothing; to a type checker "some trainer", whose attributes it cannot know
 
@@ -89,7 +89,7 @@ class VIPOptions(_Host):
         if isinstance(self.vip_shadow, str):
             self.vip_shadow = [self.vip_shadow]
         for name in [self.vip_strategy, *(self.vip_shadow or [])]:
-            preset(name)
+            training_preset(name)
         try:
             prompts = options.generation_batch_size // options.num_generations
             spec = Budget.check(prompts, options.generation_batch_size, self.vip_low, self.vip_high, self.vip_estimator)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from viprl.data.question import written
+
 
 @dataclass(frozen=True)
 class Generations:
@@ -70,7 +72,7 @@ def parse_row(row: Any, where: str) -> Generations:
             raise ValueError(
                 f"{where}: completion {place} of problem {name!r} is of type {type(text).__name__}; expected a text"
             )
-    return Generations(str(name), str(answer), tuple(texts), int(row.get("truncated") or 0))
+    return Generations(str(name), written(answer), tuple(texts), int(row.get("truncated") or 0))
 
 
 def check_equal_numbers(problems: Sequence[Generations], where: str) -> None:

@@ -28,6 +28,8 @@ class Graded:
     unreadable: int
     """Completions without an answer."""
     truncated: int
+    scorable: bool = True
+    """False where the checker could compare none of its answers with the problem's."""
 
     @property
     def majority(self) -> str | None:
@@ -44,7 +46,8 @@ def grade(problems: Sequence[Generations], mode: str, *, verifier: Verifier | No
     references = [reference(problem.answer, mode) for problem in problems]
     flat = [(known, given) for known, group in zip(references, answers, strict=True) for given in group]
     verdicts = iter(compare([known for known, _ in flat], [given for _, given in flat], mode, verifier=verifier))
-    correct = [[bool(next(verdicts)) for _ in group] for group in answers]
+    said = [[next(verdicts) for _ in group] for group in answers]
+    correct = [[bool(verdict) for verdict in group] for group in said]
     wrong = [
         [given for given, right in zip(group, flags, strict=True) if given is not None and not right]
         for group, flags in zip(answers, correct, strict=True)
@@ -54,11 +57,17 @@ def grade(problems: Sequence[Generations], mode: str, *, verifier: Verifier | No
     merged = iter(classes([w for w, s in zip(wrong, some, strict=True) if s], mode, verifier=verifier))
     cheap = iter(classes([w for w, s in zip(wrong, some, strict=True) if not s], mode, algebra=False))
     graded = []
-    for problem, group, flags, said in zip(problems, answers, correct, wrong, strict=True):
-        votes = _votes(said, next(merged if any(flags) else cheap))
-        unreadable = sum(given is None for given in group)
-        graded.append(Graded(problem.id, problem.answer, tuple(flags), votes, unreadable, problem.truncated))
+    for problem, group, told, flags, rest in zip(problems, answers, said, correct, wrong, strict=True):
+        votes = _votes(rest, next(merged if any(flags) else cheap))
+        unreadable, scorable = sum(given is None for given in group), _scorable(group, told)
+        graded.append(Graded(problem.id, problem.answer, tuple(flags), votes, unreadable, problem.truncated, scorable))
     return graded
+
+
+def _scorable(answers: Sequence[str | None], verdicts: Sequence[bool | None]) -> bool:
+    """Whether the reference was of use: to one of the answers at least, if there was any."""
+    readable = [verdict for given, verdict in zip(answers, verdicts, strict=True) if given is not None]
+    return None not in verdicts or any(verdict is not None for verdict in readable)
 
 
 def _votes(answers: Sequence[str], labels: Sequence[int]) -> tuple[tuple[str, int], ...]:
@@ -76,12 +85,22 @@ class Scores:
     """"pass@k", "mean@k", "maj@k": by k."""
     problems: list[dict[str, Any]]
     """A row a problem: id, answer, n, correct, unreadable, truncated, classes, majority, mean, pass@k and maj@k."""
+    unscorable: tuple[str, ...] = ()
+    """Ids of the problems that are left out of all this: the checker cannot use their answers."""
 
 
 def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
-    """The estimators for every problem and k, their means and 95 % intervals. Raises ValueError for a k above n."""
+    """The estimators for every scorable problem and k, their means and 95 % intervals. Raises ValueError for a k above
+    n, and where no problem is scorable."""
     n = len(graded[0].correct)
     check_ks(ks, n)
+    unscorable = tuple(problem.id for problem in graded if not problem.scorable)
+    graded = [problem for problem in graded if problem.scorable]
+    if not graded:
+        raise ValueError(
+            f"the checker can use none of the {len(unscorable)} problems' answers; look at them, or at how they are "
+            "compared (--verify)"
+        )
     rows, values = [], np.zeros((len(graded), 3, len(ks)))
     for place, problem in enumerate(graded):
         c, rng = sum(problem.correct), np.random.default_rng(seed_of(seed, problem.id))
@@ -98,7 +117,7 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
         rows.append(row)
     estimates = iter(over_problems(values.reshape(len(graded), -1), seed))
     metrics = {name: {k: next(estimates) for k in ks} for name in ("pass@k", "mean@k", "maj@k")}
-    return Scores(n, tuple(ks), metrics, rows)
+    return Scores(n, tuple(ks), metrics, rows, unscorable)
 
 
 def check_ks(ks: Sequence[int], n: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from viprl.data import DataSpec, load
+from viprl.data.gym import is_gym
 from viprl.data.lengths import rendered
 from viprl.prompts import Prompt, text
 
@@ -32,11 +33,7 @@ class Task:
 
 def load_problems(spec: DataSpec, limit: int | None = None) -> list[Problem]:
     """The first `limit` problems of a dataset. Raises ValueError for what cannot be evaluated, rows named by number."""
-    dataset = load(spec).dataset
-    if not hasattr(dataset, "__len__"):
-        raise ValueError(
-            f"{spec.source} has no end; an evaluation needs a fixed set of problems (write some to a file)"
-        )
+    dataset = _rows(spec)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
     names = [str(i) if name is None else str(name) for i, name in enumerate(_ids(dataset))]
@@ -53,10 +50,9 @@ def format_for(spec: DataSpec, tokenizer: Any, instruct: bool) -> DataSpec:
     template, and with `instruct` the instruction to box the answer where the prompts do not speak of it."""
     if spec.chat is None and getattr(tokenizer, "chat_template", None):
         spec = replace(spec, chat=True)
-    if spec.instruction is None and instruct:
-        dataset = load(spec).dataset
-        if hasattr(dataset, "__len__") and not any("\\boxed" in text(prompt) for prompt in dataset["prompt"]):
-            spec = replace(spec, instruction="boxed")
+    unasked = spec.instruction is None and instruct
+    if unasked and not any("\\boxed" in text(prompt) for prompt in _rows(spec)["prompt"]):
+        spec = replace(spec, instruction="boxed")
     return spec
 
 
@@ -91,6 +87,15 @@ def check_fit(tasks: Sequence[Task], context: int | None, max_new_tokens: int, m
                 else "leave the problem out or take a model with a longer context"
             )
         )
+
+
+def _rows(spec: DataSpec) -> Any:
+    if is_gym(spec.source):
+        raise ValueError(
+            f"{spec.source} is endless, and an evaluation needs a fixed set of problems; write some of its rows to a "
+            "file (see docs/data.md)"
+        )
+    return load(spec).dataset
 
 
 def _ids(dataset: Any) -> Sequence[Any]:

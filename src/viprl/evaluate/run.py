@@ -116,7 +116,10 @@ def write_results(result: Scores, settings: dict[str, Any], json_file: Path | No
     metrics = {
         name: {str(k): asdict(estimate) for k, estimate in by_k.items()} for name, by_k in result.metrics.items()
     }
-    document: dict[str, Any] = {**metrics, "problems": result.problems, "settings": {"n": result.n, **settings}}
+    document: dict[str, Any] = {
+        **metrics, "problems": result.problems, "unscorable": result.unscorable,
+        "settings": {"n": result.n, **settings},
+    }  # fmt: skip
     text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,8 @@ from rich.table import Table
 from viprl.evaluate.grading import Scores
 from viprl.lab.runlog import write_text
 
+SHOWN = 8  # problems that a remark names
+
 
 def write_tables(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """problems.jsonl and problems.parquet, a row a problem."""
@@ -39,6 +41,9 @@ def remarks(result: Scores) -> list[str]:
     completions = result.n * len(result.problems)
     unreadable, truncated = (sum(row[key] for row in result.problems) for key in ("unreadable", "truncated"))
     lines = [f"{len(result.problems)} problems, {result.n} completions each; in per cent, 95 % intervals over problems"]
+    if result.unscorable:
+        some = ", ".join(result.unscorable[:SHOWN]) + (", ..." if len(result.unscorable) > SHOWN else "")
+        lines.append(f"{len(result.unscorable)} more are left out: the checker cannot use their answers ({some})")
     if unreadable:
         lines.append(f"{unreadable / completions:.1%} of the completions have no answer to read (wrong, and no vote)")
     if truncated:

@@ -14,7 +14,8 @@ Permutations, ties and draws are the same for all strategies.
     capture = (V_uniform - V) / (V_uniform - V_oracle)
 
 is the share of the possible saving that is attained: 1 with perfect knowledge of p, 0 for no better than uniform,
-negative for harm. All three V are of the relaxed allocation, which leaves rounding out of the comparison; strategies
+negative for harm. Batches in which the oracle would save less than a hundredth have none: there is nothing to attain.
+All three V are of the relaxed allocation, which leaves rounding out of the comparison; strategies
 that do not minimise the variance law have no relaxation and are judged by their integer counts.
 """
 
@@ -235,7 +236,7 @@ def smoothed(rates: FloatArray, reach: int = 4) -> FloatArray:
 
 
 def variance_scores(strategy: Strategy, proposal: Proposal, truth: FloatArray, spec: Budget) -> dict[str, float]:
-    """Capture and ratio to uniform of the allocation; NaN where uniform cannot be improved upon."""
+    """Capture and ratio to uniform of the allocation; NaN where uniform can hardly be improved upon."""
     law, a = spec.estimator, truth * (1 - truth)
     if strategy.rule in _WEIGHTS:
         played = proposal.prediction
@@ -246,7 +247,7 @@ def variance_scores(strategy: Strategy, proposal: Proposal, truth: FloatArray, s
     else:
         value = float(a @ law.factor(proposal.allocation.counts))
     even, best = float(a @ law.factor(even_share(spec))), float(a @ law.factor(relaxed_counts(a, spec)))
-    improvable = even - best > 1e-9 * even
+    improvable = even - best > 0.01 * even
     return {
         "capture": (even - value) / (even - best) if improvable else math.nan,
         "variance_ratio": value / even if even > 0 else math.nan,

@@ -96,7 +96,8 @@ class StateSpace(Predictor):
         before = self._before(rows, score)
         likelihood = k * self._log_p + (n - k) * self._log_q
         likelihood = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
-        belief = _normalised(self._drifted(before, known) * likelihood)
+        # the floor leaves something of every z, so that what was impossible can happen
+        belief = _normalised(np.maximum(self._drifted(before, known), 1e-30) * likelihood)
         self._weigh_walks(before[known], likelihood[known])
         self._histograms -= _membership(self._score[rows[known]]).T @ self._belief[rows[known]]
         rows = self._index.add(batch.keys)

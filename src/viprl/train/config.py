@@ -23,10 +23,7 @@ from viprl.data.loading import DataSpec
 from viprl.train.config_file import ConfigError, read_config, with_overrides
 from viprl.train.rewards import resolve_rewards
 
-__all__ = ["FINISHED_FILE", "ConfigError", "RunConfig", "load_config", "parse_config", "trainer_config"]
-
-FINISHED_FILE = "finished.json"
-"""In a run folder: the run has come to its end, at the step that stands in it."""
+__all__ = ["ConfigError", "RunConfig", "load_config", "parse_config", "trainer_config"]
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def _fitting(
     if limit is None or not len(over):
         return loaded.dataset, int(lengths.max()), notes
     reasons = _reasons(loaded, lengths, over)
-    endless = loaded.findings is None
+    endless = is_gym(loaded.spec.source)
     if endless or not config.skip_bad_rows or len(over) == len(lengths):
         which = bad_rows(reasons, f"longer than the {limit:,} tokens that a prompt may have")
         full = context is not None and limit + (args.max_completion_length or 0) >= context
@@ -181,7 +181,7 @@ def _fitting(
 
 
 def _lengths(loaded: Loaded, args: Any, tokenizer: Any, config: RunConfig) -> np.ndarray:
-    rows = loaded.dataset[: SAMPLE if loaded.findings is None else len(loaded.dataset)]
+    rows = loaded.dataset[: SAMPLE if is_gym(loaded.spec.source) else len(loaded.dataset)]
     check_template(rows["prompt"], tokenizer, config.tokenizer or config.model)
     return token_lengths(rows["prompt"], tokenizer, args.chat_template_kwargs)
 

@@ -16,40 +16,37 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
 from viprl.lab.runlog import RunLog, only_writer, write_text, write_trajectories
 from viprl.lab.runs import TRAJECTORIES_FILE
-from viprl.prompts import identity
 from viprl.state import StateError
-from viprl.train.config import FINISHED_FILE, ConfigError, RunConfig
+from viprl.train.config import ConfigError, RunConfig
+from viprl.train.folder import FINISHED_FILE, SETTINGS_FILE, at_end, copy_model, finished, resume_point, state_of
 from viprl.train.prepare import Prepared, prepare, trusted
 from viprl.train.summary import summary
+from viprl.train.texts import PromptTexts
 
 logger = logging.getLogger(__name__)
-
-SETTINGS_FILE = "config.yaml"
-FREE_TO_CHANGE = (
-    "max_steps",
-    "num_train_epochs",
-    "logging_steps",
-    "save_steps",
-    "disable_tqdm",
-    "vip_strategy",
-    "output_dir",
-)
-"""Trainer options that may differ between a run and its continuation."""
 
 
 def train(config: RunConfig) -> Path:
     """Run or resume the training that `config` describes; returns the run folder."""
     folder = Path(config.output_dir)
     resume_point(folder, config)  # another run's folder is refused before the data is read
+    if finished(folder, config):
+        logger.warning("%s is finished; raise max_steps to go on", folder)
+        return folder
     run = prepare(config)
     for note in run.notes:
         logger.warning("%s", note)
-    with only_writer(folder) if os.environ.get("RANK", "0") == "0" else nullcontext():
+    main = os.environ.get("RANK", "0") == "0"
+    with only_writer(folder) if main else nullcontext():
         checkpoint = resume_point(folder, config)
-        if checkpoint is not None and 0 < run.args.max_steps <= int(checkpoint.name.rpartition("-")[2]):
-            logger.warning("%s is finished (%d steps); raise max_steps to go on", folder, run.args.max_steps)
-            return folder
-        return _train(config, run, folder, checkpoint)
+        if checkpoint is None or not at_end(folder, config, checkpoint, run.args):
+            return _train(config, run, folder, checkpoint)
+        if main:  # killed while it wrote its end; the trainer, resumed at its last step, would make another one
+            state = state_of(checkpoint)
+            best = state["best_model_checkpoint"] if run.args.load_best_model_at_end else None
+            copy_model(folder / Path(best).name if best else checkpoint, folder / "final")
+            _close(folder, state["global_step"])
+    return folder
 
 
 def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | None) -> Path:
@@ -78,89 +75,55 @@ def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | No
         raise ConfigError(f"{error}; or delete {checkpoint} to go on from the checkpoint before it") from error
     trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
-        write_text(folder / FINISHED_FILE, json.dumps({"step": trainer.state.global_step}) + "\n")
+        _close(folder, trainer.state.global_step)
     return folder
+
+
+def _close(folder: Path, step: int) -> None:
+    """What a run writes last."""
+    _save_trajectories(folder)
+    write_text(folder / FINISHED_FILE, json.dumps({"step": step}) + "\n")
+
+
+def _save_trajectories(folder: Path) -> None:
+    """The outcomes so far by prompt, for `viprl replay`."""
+    if (folder / "outcomes.jsonl").exists():
+        write_trajectories(folder / TRAJECTORIES_FILE, [folder / "outcomes.jsonl"], PromptTexts(folder).read())
 
 
 def dry_run(config: RunConfig) -> list[tuple[str, str]]:
     """All checks of a run, and what it would do in (name, words); no weights, no accelerator, nothing written."""
-    checkpoint = resume_point(Path(config.output_dir), config)
-    facts = summary(config, prepare(config, dry_run=True))
-    return [*facts, ("folder", f"{config.output_dir}{f', resumed from {checkpoint.name}' if checkpoint else ''}")]
+    folder = Path(config.output_dir)
+    checkpoint = resume_point(folder, config)
+    run = prepare(config, dry_run=True)
+    if checkpoint is not None:
+        at_end(folder, config, checkpoint, run.args)
+    resumed = f", resumed from {checkpoint.name}" if checkpoint else ""
+    return [*summary(config, run), ("folder", f"{folder}{resumed}")]
 
 
 class LogToFolder(TrainerCallback):
     """Writes what the trainer logs, and the outcomes of every generation batch, to a `RunLog`."""
 
     def __init__(self, trainer: Any, log: RunLog) -> None:
-        self.trainer, self.log = trainer, log
+        self.trainer, self.log, self.texts = trainer, log, PromptTexts(log.folder)
         trainer.vip_listeners.append(self.record)
 
     def record(self, groups: Groups) -> None:
         """One generation batch; it belongs to the step that is being computed."""
         if groups.observation is not None:
-            seen = groups.observation
-            self.log.outcomes(
-                self.trainer.state.global_step + 1, seen.keys, groups.counts, seen.successes, seen.rollouts
-            )
+            seen, step = groups.observation, self.trainer.state.global_step + 1
+            self.texts.add(step, seen.keys, groups.prompts)
+            self.log.outcomes(step, seen.keys, groups.counts, seen.successes, seen.rollouts)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log.rewind(state.global_step)
+        self.texts.rewind(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trajectories()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trajectories()
-
-    def _trajectories(self) -> None:
-        """The outcomes so far by prompt, for `viprl replay`; prompts of a stream have ids alone."""
-        data = self.trainer.train_dataset
-        rows = data if hasattr(data, "__len__") else ()
-        prompts = {identity(self.trainer._vip_prompt(row)): row.get("prompt", "") for row in rows}
-        folder = self.log.folder
-        if (folder / "outcomes.jsonl").exists():
-            write_trajectories(folder / TRAJECTORIES_FILE, [folder / "outcomes.jsonl"], prompts)
+        _save_trajectories(self.log.folder)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         values = dict(logs or {})
         if "train_runtime" not in values:  # the closing summary is no step
             self.log.metrics(state.global_step, values)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer's state is the last file of one."""
-    found = [path for path in folder.glob("checkpoint-*") if _complete(path)]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _complete(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def resume_point(folder: Path, config: RunConfig) -> Path | None:
-    """The newest checkpoint of the same run in its folder, None for a run that has none yet.
-
-    Raises `ConfigError` where the folder holds another run.
-    """
-    file = folder / SETTINGS_FILE
-    if not file.exists():
-        return None
-    changed = _differences(yaml.safe_load(file.read_text(encoding="utf-8")), asdict(config))
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a run with other settings ({', '.join(changed)}); choose another output_dir, or delete "
-            "that folder to start again"
-        )
-    return last_checkpoint(folder)
-
-
-def _differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Keys whose change would make a resumed run another run."""
-    flat = [{**settings, **settings["trainer"]} for settings in (earlier, now)]
-    keys = dict.fromkeys([*flat[0], *flat[1]])
-    return [k for k in keys if k not in ("trainer", *FREE_TO_CHANGE) and flat[0].get(k) != flat[1].get(k)]

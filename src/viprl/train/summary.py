@@ -22,7 +22,7 @@ def summary(config: RunConfig, run: Prepared) -> list[tuple[str, str]]:
         ("model", f"{config.model}, {context}, completions up to {args.max_completion_length:,}"),
         ("data", f"{config.dataset}: {rows}, {kind}, longest prompt {run.longest_prompt:,} tokens"),
         ("reward", ", ".join(f"{name} (a right answer gets {_num(value)})" for name, value in run.probe)),
-        ("steps", _steps(args, run.dataset, prompts, devices)),
+        ("steps", _steps(config, args, run.dataset, prompts, devices)),
         (
             "step",
             f"{prompts:,} prompts, {args.generation_batch_size:,} rollouts (mean of a prompt: {args.num_generations})",
@@ -34,7 +34,7 @@ def summary(config: RunConfig, run: Prepared) -> list[tuple[str, str]]:
     return facts + [("note", note) for note in run.notes]
 
 
-def _steps(args: Any, dataset: Any, prompts: int, devices: int) -> str:
+def _steps(config: RunConfig, args: Any, dataset: Any, prompts: int, devices: int) -> str:
     """Generation batches ("steps" of the method) and the optimiser steps that the trainer counts."""
     rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps * devices
     updates = max(1, args.generation_batch_size * args.num_iterations // rollouts)
@@ -46,7 +46,7 @@ def _steps(args: Any, dataset: Any, prompts: int, devices: int) -> str:
         batches = int(len(dataset) // prompts * passes)
         steps = batches * updates
     words = f"{batches:,} generation batches, {steps:,} optimiser steps ({updates} a batch)"
-    return words if len(dataset) >= 2**20 else f"{words}, {passes:.3g} passes over the data"
+    return words if is_gym(config.dataset) else f"{words}, {passes:.3g} passes over the data"
 
 
 def _shadow(args: Any) -> str:

@@ -23,8 +23,9 @@ from typing import Any
 
 import yaml
 
-from viprl.train.config import FINISHED_FILE, ConfigError, RunConfig, parse_config
+from viprl.train.config import ConfigError, RunConfig, parse_config
 from viprl.train.config_file import merge, read_config, with_overrides
+from viprl.train.folder import finished
 
 KEYS = ("base", "output_dir", "arms", "seeds", "baseline", "processes", "launch")
 
@@ -58,8 +59,7 @@ class SweepRun:
 
     def finished(self) -> bool:
         """Whether this very configuration has been trained to its end."""
-        same = self.file.is_file() and self.file.read_text(encoding="utf-8") == self.text()
-        return same and (self.folder / FINISHED_FILE).is_file()
+        return finished(self.folder, self.config)
 
 
 @dataclass(frozen=True)

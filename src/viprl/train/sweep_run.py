@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from viprl.lab.runlog import write_text
 from viprl.train.config import ConfigError
+from viprl.train.folder import changes
 from viprl.train.sweep import Sweep, SweepRun
 
 POLL = 0.5  # seconds
@@ -70,6 +71,8 @@ def run_sweep(sweep: Sweep) -> bool:
 
 def _train(run: SweepRun, launch: Sequence[str], bars: Progress) -> str:
     """Train one run in a process of its own; the reason where it fails, else ""."""
+    if "vip_strategy" in changes(run.folder, run.config):  # `viprl train` would go on with the other one's weights
+        return f"{run.folder} holds a run with another vip_strategy; give the arm another name, or delete that folder"
     run.file.parent.mkdir(parents=True, exist_ok=True)
     write_text(run.file, run.text())
     task = bars.add_task(run.name, total=None, detail="starting")

@@ -9,7 +9,7 @@ from typing import Any
 
 from viprl.advantages import PromptWeighting, prompt_scale
 from viprl.allocation import Budget
-from viprl.strategies import preset
+from viprl.strategies import training_preset
 
 MODE = "vip_sync"
 NAMESPACE = f"trainer.v1.{MODE}"
@@ -77,7 +77,7 @@ def read_options(given: Mapping[str, Any] | None, *, adv_estimator: str, prompts
     options = Options(**values)
     prompt_scale([1], options.prompt_weighting)
     for name in (options.strategy, *options.shadow):
-        preset(name)
+        training_preset(name)
     high = 6 * rollout_n if options.high is None else options.high
     try:
         spec = Budget.check(prompts, prompts * rollout_n, options.low, high, ESTIMATORS[adv_estimator])
