@@ -521,6 +521,16 @@ def test_a_first_batch_that_nobody_can_read_stops_the_run(tmp_path):
     build("rloo", tmp_path, reward=half, vip_success="0.2").train()
 
 
+def test_strange_rewards_before_a_resume_say_nothing_of_the_first_batch_after_it(tmp_path):
+    def lost(completions, **_):
+        return [None] * len(completions)
+
+    trainer = build("rloo", tmp_path, reward=lost, max_steps=1)
+    trainer.vip._outcomes.strange = 1_000  # as read from a checkpoint
+    trainer.train()
+    assert trainer.vip_batch.observation.rollouts.sum() == 0
+
+
 def test_rewards_without_a_name_are_no_reward_models(tmp_path):
     import functools
 

@@ -138,11 +138,12 @@ class VIPTrainer(_Host):
         if args.vip_register_pool and self.accelerator.is_main_process:
             self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
 
-    def _vip_check_rewards(self, observation: Observation, rewards: list[list[float]]) -> None:
-        """A first batch in which no reward can be read is a set-up that was never clear; later ones only warn."""
+    def _vip_check_rewards(self, observation: Observation, rewards: list[list[float]], strange: int) -> None:
+        """A first batch in which no reward can be read is a set-up that was never clear; later ones only warn.
+        `strange` of them were values, but neither success nor failure."""
         first, self._vip_first = self._vip_first, False
         total = sum(map(len, rewards))
-        if first and observation.rollouts.sum() == 0 and self.vip.strange_rewards >= total > 0:
+        if first and observation.rollouts.sum() == 0 and strange >= total > 0:
             raise ValueError(
                 f"all {total} rewards of the first batch are neither 0/1 nor -1/+1 (the first is {rewards[0][0]}), so "
                 "it is open what success is; set vip_success, for example vip_success='0.5', a threshold on the total"
@@ -242,12 +243,13 @@ class VIPTrainer(_Host):
         observation = None
         if self.accelerator.is_main_process:
             outcomes = self._vip_success.values(per_function, total)
+            strange = self.vip.strange_rewards
             observation = self.vip.observe(
                 prompts,
                 [group.tolist() for group in np.split(outcomes, ends)],
                 surprise=None if surprise is None else [group.tolist() for group in np.split(surprise, ends)],
             )
-            self._vip_check_rewards(observation, by_prompt)
+            self._vip_check_rewards(observation, by_prompt, self.vip.strange_rewards - strange)
             for name, value in self.vip.metrics().items():
                 metrics[f"vip/{name}"].append(value)
         self.vip_batch = Groups(prompts, current.counts, by_prompt, advantages, observation)

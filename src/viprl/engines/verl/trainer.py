@@ -97,6 +97,7 @@ class VIPTrainerSync(PPOTrainerSync):
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         placed = place(keys, planned)
         values, surprise = self._vip_values(keys, batch.partition_id)
+        strange = self.vip.strange_rewards  # of an earlier part of the run
         observation = self.vip.observe(
             planned.prompts,
             [[values[i] for i in rows] for rows in placed],
@@ -104,7 +105,7 @@ class VIPTrainerSync(PPOTrainerSync):
         )
         self.vip_batch = planned
         first, self._vip_first = self._vip_first, False
-        if first and observation.rollouts.sum() == 0 and self.vip.strange_rewards:
+        if first and observation.rollouts.sum() == 0 and self.vip.strange_rewards > strange:
             raise ValueError(
                 f"all {len(values)} rewards of the first batch are neither 0/1 nor -1/+1 (first: {values[0]}), so "
                 f"it is open what success is; set +{NAMESPACE}.success, for example to 0.5, a threshold on the reward, "
