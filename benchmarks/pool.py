@@ -12,6 +12,8 @@ import argparse
 import json
 import tempfile
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import measure
 import numpy as np
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--free-threads", action="store_true", help="let the linear algebra take every core")
     arguments = parser.parse_args()
     if arguments.free_threads:
-        viprl.threads._controller = lambda: None
+        viprl.threads._controller = lambda: SimpleNamespace(limit=lambda **_: nullcontext())
     rng, start = np.random.default_rng(0), measure.megabytes()
     with tempfile.TemporaryDirectory() as folder:
         vip, peak = filled(arguments.strategy, arguments.pool, folder, rng)

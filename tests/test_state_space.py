@@ -230,7 +230,7 @@ def test_wide_features_are_projected_and_keep_their_inner_products():
     x = rng.normal(size=(30, 384))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     regression = TextRegression(columns=128)
-    projected = regression._design(x)[:, :-1]
+    projected = regression.design(x)[:, :-1]
     assert projected.shape == (30, 128)
     assert np.abs(projected @ projected.T - x @ x.T).max() < 0.5
     assert np.mean((projected * projected).sum(axis=1)) == pytest.approx(1, abs=0.1)

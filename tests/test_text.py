@@ -76,10 +76,22 @@ def test_mixture_is_the_members_weighted_by_what_they_predicted():
     for features, k, n in stream(20, 5, np.random.default_rng(3)):
         said = np.array([member.observe(features, k, n, strength=1.0) for member in members])
         share = np.exp(scores) / np.exp(scores).sum()
-        np.testing.assert_allclose(mixture.predict(features, 10), share @ said, rtol=1e-12)
+        np.testing.assert_allclose(mixture.predict(features), share @ said, rtol=1e-12)
         np.testing.assert_allclose(mixture.observe(features, k, n, strength=1.0), share @ said, rtol=1e-12)
         count = 2 / (1 + n)  # of independent rollouts, a rollout
         scores = 0.9 * scores + (count * (k * np.log(said) + (n - k) * np.log(1 - said))).sum(axis=1)
+
+
+def test_mixture_observes_what_it_was_not_asked_about_last():
+    """What was said of the features asked about last is kept; it must not be taken for others, nor outlive learning."""
+    asked, silent = TextMixture(), TextMixture()
+    for features, k, n in stream(6, 5, np.random.default_rng(6)):
+        asked.predict(features)
+        asked.predict(features[::-1])
+        for _ in range(2):
+            once = silent.observe(features, k, n, strength=1.0)
+            np.testing.assert_array_equal(asked.observe(features, k, n, strength=1.0), once)
+            np.testing.assert_array_equal(asked.predict(features), silent.predict(features))
 
 
 @pytest.mark.parametrize(("slope", "winner"), [(0.0, 0), (4.0, 1)])

@@ -154,7 +154,7 @@ class StateSpace(Predictor):
         """[Q] logit of what the text alone predicts, 0 before anything is known of it."""
         if self.text is None or batch.features is None:
             return np.zeros(len(batch))
-        return logit(self.text.predict(batch.features, len(batch))).astype(np.float32)
+        return logit(self.text.predict(batch.features)).astype(np.float32)
 
     def _learned_scores(self, batch: Batch, k: FloatArray, n: FloatArray) -> FloatArray:
         """`_scores`, before the text regressions learn from the outcomes, as it does here."""

@@ -47,15 +47,20 @@ class TextRegression:
 
     def predict(self, features: FloatArray | None, prompts: int) -> FloatArray:
         """[Q] E[sigmoid], by the probit approximation; a constant .5 before anything is known."""
-        return np.full(prompts, 0.5) if features is None else self._expected(self._design(features))
+        return np.full(prompts, 0.5) if features is None else self.expected(self.design(features))
 
     def observe(self, features: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> FloatArray:
         """Move to the mode of the posterior by damped Newton steps; `n` counts less where rollouts share a prompt.
 
         Returns: [Q] what `predict` said of these prompts before.
         """
-        x = self._design(features)
-        before = self._expected(x)
+        x = self.design(features)
+        before = self.expected(x)
+        self.learn(x, k, n, strength)
+        return before
+
+    def learn(self, x: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> None:
+        """`observe` for what `design` made of the features."""
         if self._mean is None or self._precision is None:
             self._mean = np.zeros(x.shape[1], self.dtype)
             self._precision = np.eye(x.shape[1], dtype=self.dtype) / self.prior_variance
@@ -64,16 +69,16 @@ class TextRegression:
         np.einsum("ii->i", prior)[:] += (1 - self.memory) / self.prior_variance
         rate, effective = (k / n).astype(self.dtype), (n * (strength + 1) / (strength + n)).astype(self.dtype)
         self._mean, self._precision = _posterior(self._mean, prior, x, rate, effective)
-        return before
 
-    def _expected(self, x: FloatArray) -> FloatArray:
+    def expected(self, x: FloatArray) -> FloatArray:
+        """`predict` for what `design` made of the features."""
         if self._mean is None or self._precision is None:
             return np.full(len(x), 0.5)
         white = solve_triangular(cholesky(self._precision, lower=True), x.T, lower=True)
         variance = np.einsum("dq,dq->q", white, white)  # x^T precision^-1 x
         return np.clip(expit(x @ self._mean / np.sqrt(1 + np.pi / 8 * variance)), 1e-3, 1 - 1e-3)
 
-    def _design(self, features: FloatArray) -> FloatArray:
+    def design(self, features: FloatArray) -> FloatArray:
         """[Q, d + 1] projected features with a column of ones."""
         width = features.shape[1]
         if self._width is None:
@@ -122,26 +127,38 @@ class TextMixture:
         self.memory = memory
         self.members = [TextRegression(prior_variance=variance, dtype=dtype) for variance in prior_variances]
         self._log_weights = np.zeros(len(self.members))
+        self._asked: tuple[FloatArray, FloatArray, FloatArray] | None = None  # features, their design, what was said
 
-    def predict(self, features: FloatArray, prompts: int) -> FloatArray:
+    def predict(self, features: FloatArray) -> FloatArray:
         """[Q] mean of the members' predictions."""
-        return softmax(self._log_weights) @ [member.predict(features, prompts) for member in self.members]
+        return softmax(self._log_weights) @ self._answer(features)[1]
 
     def observe(self, features: FloatArray, k: FloatArray, n: FloatArray, strength: float) -> FloatArray:
         """As `TextRegression.observe`, for all members and their weights."""
-        before = np.array([member.observe(features, k, n, strength) for member in self.members])
+        x, before = self._answer(features)
+        self._asked = None
+        for member in self.members:
+            member.learn(x, k, n, strength)
         mean = softmax(self._log_weights) @ before
         evidence = (np.log(before) * k + np.log1p(-before) * (n - k)) @ ((strength + 1) / (strength + n))
         self._log_weights = self.memory * self._log_weights + evidence
         self._log_weights -= self._log_weights.max()
         return mean
 
+    def _answer(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Their design [Q, d + 1] by the first member, the same for all, and each one's prediction [members, Q]. Those
+        asked about last are usually the ones observed next."""
+        if self._asked is None or self._asked[0] is not features:
+            x = self.members[0].design(features)
+            self._asked = features, x, np.array([member.expected(x) for member in self.members])
+        return self._asked[1:]
+
     def state_dict(self) -> State:
         members = [member.state_dict() for member in self.members]
         return {"log_weights": self._log_weights.copy(), "members": members}
 
     def load_state_dict(self, state: State) -> None:
-        self._log_weights = np.array(state["log_weights"])
+        self._log_weights, self._asked = np.array(state["log_weights"]), None
         for member, saved in zip(self.members, state["members"], strict=True):
             member.load_state_dict(saved)
 
