@@ -159,7 +159,7 @@ def test_a_column_that_is_no_struct_has_no_fields(tmp_path):
     rows = [{"prompt": f"p{i}", "solution": "s", "reward_model": value} for i, value in enumerate([{"a": 1}, "x"])]
     file = lines(tmp_path / "d.jsonl", rows)
     assert load(DataSpec(file)).layout.solution == "solution"
-    with pytest.raises(ValueError, match=r"no `solution\.value`; set `solution_column`"):
+    with pytest.raises(ValueError, match=r"no `solution\.value` .*; set `solution_column`"):
         load(DataSpec(file, solution_column="solution.value"))
 
 
@@ -358,10 +358,46 @@ def test_show_tells_what_was_understood(tmp_path):
     said = console.export_text()
     for words in (
         "prompt: problem · answer: answer", "rows         4", "prompts      2", "1 rows repeat", "row 0: 1 (1), 2 (1)",
-        "row 2: the answer is empty", "3 rows", "longest 32", "64 tokens; 1 prompts exceed it", "<user> a b <go>",
+        "row 2: the answer is empty", "longest 32", "64 tokens; 1 prompts exceed it", "<user> a b <go>",
+        "to train on  2 rows (duplicates: keep); 1 bad and 1 overlong rows left out",
         "answer 1",
     ):  # fmt: skip
         assert words in said, words
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "none as it is: training refuses the 1 bad rows. Mend them, or leave them out (skip_bad_rows: true"),
+        (("--skip-bad-rows",), "2 rows (duplicates: keep); 1 bad rows left out"),
+        (("--model", "MODEL", "--completion", "62"), "training refuses the 1 bad and 1 overlong rows"),
+        (("--model", "MODEL", "--completion", "63"), "none: training refuses the 1 bad and 2 overlong rows"),
+    ],
+)
+def test_show_says_what_training_will_do_with_bad_and_overlong_rows(tmp_path, options, words):
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    tiny.model().save_pretrained(tmp_path / "model")
+    rows = [{"prompt": "a b", "answer": "1"}, {"prompt": "c d e", "answer": "2"}, {"prompt": "", "answer": "1"}]
+    given = [str(tmp_path / "model") if option == "MODEL" else option for option in options]
+    told = CliRunner().invoke(app, ["data", "show", lines(tmp_path / "d.jsonl", rows), *given])
+    assert told.exit_code == 0 and words in " ".join(told.output.split())
+
+
+def test_a_good_file_is_trained_on(tmp_path):
+    told = CliRunner().invoke(app, ["data", "show", lines(tmp_path / "d.jsonl", [{"prompt": "a", "answer": "1"}])])
+    assert "to train on  1 rows (duplicates: keep)\n" in told.output
+
+
+def test_a_file_without_a_good_row_offers_nothing_that_would_not_help(tmp_path):
+    rows = [{"prompt": "", "answer": "1"}, {"prompt": "a", "answer": ""}]
+    with pytest.raises(ValueError, match=r"Mend the rows$"):
+        load(DataSpec(lines(tmp_path / "d.jsonl", rows), skip_bad_rows=True))
+
+
+def test_a_near_column_is_suggested(tmp_path):
+    file = lines(tmp_path / "d.jsonl", [{"prompt": "a", "label": "1"}])
+    with pytest.raises(ValueError, match=r"no `lable` \(did you mean `label`\?\)"):
+        load(DataSpec(file, solution_column="lable"))
 
 
 def test_show_on_the_command_line(tmp_path):

@@ -25,6 +25,7 @@ from viprl.evaluate import metrics
 from viprl.evaluate.generations import Generations, Store, read_generations, seed_of
 from viprl.evaluate.grading import grade, scores
 from viprl.evaluate.metrics import maj_at_k, mean_at_k, over_problems, pass_at_k
+from viprl.evaluate.problems import load_problems
 from viprl.evaluate.run import evaluate_generations, usual_ks, write_results
 from viprl.evaluate.tables import remarks
 
@@ -219,7 +220,7 @@ GOOD = {"id": "a", "answer": "1", "completions": ["x", "y"]}
         (lines({**GOOD, "answer": " "}), "problem 'a' has the answer ' '"),
         (lines({**GOOD, "id": None}), "the id is None"),
         (lines({**GOOD, "completions": []}), "problem 'a' has no completions"),
-        (lines({**GOOD, "completions": "xy"}), "problem 'a' has no completions; expected a list"),
+        (lines({**GOOD, "completions": "xy"}), "the completions of problem 'a' are a text; expected a list of texts"),
         (lines({**GOOD, "completions": ["x", None]}), "completion 1 of problem 'a' is of type NoneType"),
         (lines(GOOD, {**GOOD, "answer": "2"}), "line 2: the id 'a' stands in line 1 already"),
         (
@@ -239,6 +240,8 @@ def test_files_that_are_no_generations(tmp_path, text, message):
 def test_a_file_that_is_missing_or_no_text(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_generations(tmp_path / "nothing.jsonl")
+    with pytest.raises(ValueError, match="a folder; expected a file"):
+        read_generations(tmp_path)
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="no JSON-lines text"):
         read_generations(tmp_path / "bytes.jsonl")
@@ -246,7 +249,7 @@ def test_a_file_that_is_missing_or_no_text(tmp_path):
 
 @pytest.mark.parametrize("ks", [[5], [0], [1, 1], []])
 def test_ks_that_do_not_fit(known, ks):
-    with pytest.raises(ValueError, match=r"completions a problem, but there are 4|different whole numbers"):
+    with pytest.raises(ValueError, match=r"completions a problem, but there are 4|at least 1$|different whole numbers"):
         evaluate_generations(known, ks or [2, 2], "math")
 
 
@@ -274,6 +277,17 @@ def test_generations_of_the_dataset(known, tmp_path):
     rows = [("a", "1/2"), ("b", "7"), ("c", "3"), ("d", "4")]
     data.write_text("".join(json.dumps({"id": i, "prompt": f"q{i}", "answer": a}) + "\n" for i, a in rows))
     assert evaluate_generations(known, [1], "math", data=DataSpec(str(data)), limit=3).n == 4
+
+
+def test_bad_rows_of_the_dataset_are_left_out_on_demand_and_named(known, tmp_path, caplog):
+    data = tmp_path / "data.jsonl"
+    rows = [("a", "1/2"), ("x", ""), ("b", "7"), ("c", "3")]
+    data.write_text(lines(*({"id": i, "prompt": f"q{i}", "answer": a} for i, a in rows)))
+    spec = DataSpec(str(data), skip_bad_rows=True)
+    assert evaluate_generations(known, [1], "math", data=spec).n == 4
+    assert "left out: 1 row is bad (counted from 0): row 1: the answer is empty" in caplog.text
+    data.write_text(lines(*({"prompt": f"q{i}", "answer": a} for i, a in rows)))
+    assert [problem.id for problem in load_problems(spec, 2)] == ["0", "2"]  # the same when row 1 is mended
 
 
 # --- the growing file ---
@@ -328,10 +342,17 @@ def test_the_command_scores_a_file(known, tmp_path):
         (("--generations", "KNOWN", "--k", "one"), "expected whole numbers separated by commas"),
         (("--generations", "KNOWN", "--verify", "maths"), "expected exact_match, math, math_last_number"),
         (("--generations", "KNOWN", "--limit", "2"), "name it with --dataset"),
+        (("--generations", "KNOWN", "--k", "0"), "k is 0; k must be at least 1"),
+        (("--generations", "KNOWN", "--n", "4", "--top-p", "0.7"), "--n, --top-p: the completions of --generations"),
+        (("--generations", "KNOWN", "--no-chat"), "--chat: the completions of --generations are there already"),
+        (("--generations", "KNOWN", "--dataset", "BAD"), "1 row is bad (counted from 0): row 1"),
+        (("--generations", "KNOWN", "--dataset", "BAD"), "--skip-bad-rows as an option"),
     ],
 )
 def test_mistakes_are_one_line(known, arguments, message, monkeypatch, capsys):
-    given = [str(known) if a == "KNOWN" else a for a in arguments]
+    bad = known.with_name("bad.jsonl")
+    bad.write_text(lines({"prompt": "q", "answer": "1"}, {"prompt": "", "answer": "2"}))
+    given = [{"KNOWN": str(known), "BAD": str(bad)}.get(a, a) for a in arguments]
     monkeypatch.setattr(sys, "argv", ["viprl", "evaluate", *given])
     with pytest.raises(SystemExit) as end:
         main()

@@ -24,9 +24,10 @@ from typer.testing import CliRunner
 import tiny
 from viprl.cli import app
 from viprl.lab.runlog import read_jsonl
+from viprl.train import reading
 from viprl.train.config import ConfigError, RunConfig
 from viprl.train.sweep import load_sweep
-from viprl.train.sweep_run import run_sweep
+from viprl.train.sweep_run import check_sweep, run_sweep
 
 # Stands in for `viprl train`: notes that it ran, logs four steps, fails for the learning rate .5 and for a folder that
 # was trained with another one.
@@ -114,25 +115,64 @@ def test_finished_runs_are_skipped_and_changed_ones_are_not(tmp_path, base):
     assert len(calls(tmp_path)) == 9
 
 
-def test_results_of_an_earlier_configuration_are_not_this_one_s(tmp_path, base, capsys):
-    arms = {"uniform": {"vip_strategy": "uniform"}, "new": {"vip_strategy": "ema"}}
-    run_sweep(load_sweep(write(tmp_path, base, arms={"uniform": arms["uniform"]}, seeds=[0])))
-    path = write(tmp_path, base | {"learning_rate": 0.25}, arms=arms, seeds=[0])
-    for _ in range(2):
-        capsys.readouterr()
-        assert not run_sweep(load_sweep(path))
-        assert "holds a run with other settings" in " ".join(capsys.readouterr().out.split())
-        told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-        assert list(told["failed"]) == ["uniform, seed 0"] and list(told["arms"]["reward"]) == ["new"]
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_arm_is_not_continued_with_another_strategy(tmp_path, base, capsys):
+def test_results_of_an_earlier_configuration_are_refused_before_anything_is_trained(tmp_path, base):
+    arms = {"new": {"vip_strategy": "ema"}, "uniform": {"vip_strategy": "uniform"}}
+    run_sweep(load_sweep(write(tmp_path, base, arms={"uniform": arms["uniform"]}, seeds=[3])))
+    before = everything(tmp_path / "out")
+    sweep = load_sweep(write(tmp_path, base | {"learning_rate": 0.25}, arms=arms, seeds=[0, 3]))
+    for check in (run_sweep, check_sweep):
+        with pytest.raises(ConfigError, match=r"uniform, seed 3: .*other settings \(learning_rate\)"):
+            check(sweep)
+    assert everything(tmp_path / "out") == before
+
+
+def test_an_arm_is_not_continued_with_another_strategy(tmp_path, base):
     arms = {"mine": {"vip_strategy": "uniform"}}
     run_sweep(load_sweep(write(tmp_path, base, arms=arms, seeds=[0])))
     (tmp_path / "out" / "mine" / "seed-0" / "finished.json").unlink()  # as if killed on the way
-    assert not run_sweep(load_sweep(write(tmp_path, base, arms={"mine": {"vip_strategy": "ema"}}, seeds=[0])))
-    assert "another vip_strategy; give the arm another name" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ConfigError, match="another vip_strategy; give the arm another name"):
+        run_sweep(load_sweep(write(tmp_path, base, arms={"mine": {"vip_strategy": "ema"}}, seeds=[0])))
     assert len(calls(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"vip_strategy": "papr"}, "strategy is 'papr'"),
+        ({"dataset": "nowhere.jsonl"}, "no such file"),
+        ({"vip_warm_start": "nowhere.jsonl"}, "vip_warm_start: nowhere.jsonl: no such file"),
+        ({"vip_low": 7, "vip_high": 9}, "cannot be met"),
+    ],
+)
+def test_no_arm_is_trained_where_a_later_one_cannot_be(tmp_path, base, bad, message):
+    sweep = load_sweep(write(tmp_path, base, arms={"good": {}, "bad": bad}))
+    with pytest.raises(ConfigError, match=f"arm bad: .*{message}"):
+        run_sweep(sweep)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_check_reads_the_data_once(tmp_path, base, monkeypatch):
+    loads, counted = [], []
+    monkeypatch.setattr(reading, "load", lambda spec, load=reading.load: loads.append(spec) or load(spec))
+    monkeypatch.setattr(reading, "token_lengths", lambda *a, f=reading.token_lengths: counted.append(a) or f(*a))
+    check_sweep(load_sweep(write(tmp_path, base)))
+    assert len(loads) == len(counted) == 1
+    check_sweep(load_sweep(write(tmp_path, base, arms={"a": {}, "b": {"instruction": "{question} a"}})))
+    assert len(loads) == len(counted) == 3
+
+
+@pytest.mark.parametrize("launch", [None, "accelerate launch -m"])
+def test_the_check_knows_the_processes_of_the_runs(tmp_path, base, launch):
+    """Two rollouts a process are half a group of four, on one process; on two they are one."""
+    small = base | {"per_device_train_batch_size": 2}
+    processes = None if launch else 2
+    check_sweep(load_sweep(write(tmp_path, small, launch=launch, processes=processes)))
+    with pytest.raises(ConfigError, match=r"arm uniform: .*divisible"):
+        check_sweep(load_sweep(write(tmp_path, small, launch=None)))
 
 
 def test_a_failed_arm_is_told_and_does_not_stop_the_others(tmp_path, base, capsys):
@@ -178,7 +218,7 @@ def test_processes_and_launch(tmp_path, base):
         ({"seed": [1]}, "unknown key `seed`"),
         ({"output_dir": None}, "`output_dir` is missing"),
         ({"base": 3}, "base is 3"),
-        ({"base": "nowhere.yaml"}, "no such file"),
+        ({"base": "nowhere.yaml"}, r"sweep.yaml: base is 'nowhere.yaml', but .*nowhere.yaml is no file"),
         ({"baseline": "best"}, "the arms are uniform, ema"),
         ({"processes": 0, "launch": None}, "processes is 0"),
     ],

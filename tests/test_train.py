@@ -296,7 +296,7 @@ def test_numbers_that_yaml_reads_as_text(settings):
 
 
 def test_a_failed_start_does_not_claim_the_folder(settings, tmp_path):
-    with pytest.raises(ConfigError, match="neither a model folder"):
+    with pytest.raises(ConfigError, match="nowhere: no such folder; expected the folder of a model"):
         train(parse_config(settings | {"model": str(tmp_path / "nowhere")}))
     train(parse_config(settings | {"max_steps": 1}))
 
@@ -337,6 +337,18 @@ def too_few(completions, **_):
     return [1.0]
 
 
+def half(completions, solution, **_):
+    return [0.5 * (given == right) for given, right in zip(completions, solution, strict=True)]
+
+
+def format_too(completions, solution, **_):
+    return [1.0 if "boxed" in given else 0.25 for given in completions]
+
+
+def vague(reward):
+    return "perhaps"
+
+
 def broken(completions, **_):
     raise KeyError("label")
 
@@ -352,6 +364,19 @@ def broken(completions, **_):
         ({"reward": "test_train:broken"}, "reward broken fails on the first row: KeyError: 'label'"),
         ({"reward": "test_train:too_few"}, "expected a list of two numbers"),
         ({"tokenizer": "."}, "no tokenizer that can be loaded"),
+        ({"tokenizer": "data.jsonl/x/y"}, "data.jsonl/x/y: no such folder"),
+        ({"model": "./nowhere"}, "./nowhere: no such folder"),
+        ({"solution_column": "solutoin"}, "no `solutoin` .did you mean `solution`.*set `solution_column`"),
+        ({"max_steps": 10.5}, "max_steps is 10.5; expected a whole number"),
+        ({"max_steps": "10.5"}, "max_steps is '10.5'; expected a whole number"),
+        ({"vip_warm_start": "nowhere.jsonl"}, "vip_warm_start: nowhere.jsonl: no such file"),
+        ({"vip_warm_start": "BROKEN"}, "vip_warm_start: .*row 1 has the fields prompt; it needs"),
+        ({"reward": "test_train:half"}, "the reward half is 0.5 .*is open what success is; .* vip_success: '0.5'"),
+        ({"reward": "test_train:format_too"}, "is 0.25 for .*set a threshold, such as vip_success: '1'"),
+        ({"reward": ["test_train:half", "exact_match"], "vip_success": "half"}, "such as vip_success: 'half>=0.5'"),
+        ({"reward_weights": [2.0]}, "the reward exact_match is 2 for"),
+        ({"reward_weights": [1.0, 1.0]}, "reward_weights has 2 numbers for 1 rewards"),
+        ({"reward": "test_train:half", "vip_success": "test_train:vague"}, "'test_train:vague' says neither True"),
         ({"update_batch_size": 24}, "update_batch_size is 24, no multiple"),
         ({"dataset": "gsm-8k"}, "did you mean gsm8k"),
         ({"eval_dataset": "missing.jsonl"}, "missing.jsonl: no such file"),
@@ -361,8 +386,42 @@ def broken(completions, **_):
 )
 def test_a_dry_run_finds_it_without_weights(settings, change, message, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "a"}\n')
+    change = {key: str(tmp_path / "broken.jsonl") if value == "BROKEN" else value for key, value in change.items()}
     with pytest.raises(ConfigError, match=message):
         dry_run(parse_config(settings | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reward": "test_train:half", "vip_success": 0.5},
+        {"reward": ["test_train:half", "exact_match"], "vip_success": "half>=0.5"},
+        {"reward": ["test_train:half", "exact_match"], "vip_success": "exact_match"},
+        {"max_steps": 10.0},
+    ],
+)
+def test_a_dry_run_takes_what_can_be_read(settings, change):
+    assert dry_run(parse_config(settings | change))
+
+
+def test_a_dry_run_reads_the_warm_start_by_the_reward_that_decides(settings, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rows = {"step": [1] * 2, "prompt": ["a a", "a b"], "completion": ["x"] * 2, "advantage": [0.0] * 2}
+    rows |= {"half": [0.3, 0.2], "exact_match": [0.0, 1.0]}
+    pandas.DataFrame(rows).to_parquet(tmp_path / "completions_00001.parquet")
+    change = {"reward": ["test_train:half", "exact_match"], "vip_warm_start": str(tmp_path)}
+    assert dry_run(parse_config(settings | change | {"vip_success": "exact_match"}))
+    pandas.DataFrame(rows).drop(columns="exact_match").to_parquet(tmp_path / "completions_00001.parquet")
+    with pytest.raises(ConfigError, match=r"vip_warm_start: .*has the columns .*not 'exact_match'"):
+        dry_run(parse_config(settings | change | {"vip_success": "exact_match"}))
+
+
+def test_a_dry_run_says_that_a_run_is_finished(settings):
+    train(parse_config(settings | {"max_steps": 2}))
+    told = dict(dry_run(parse_config(settings | {"max_steps": 2})))["folder"]
+    assert "finished: nothing is left to train" in told and "resumed" not in told
+    assert dict(dry_run(parse_config(settings)))["folder"].endswith("resumed from checkpoint-2")
 
 
 def test_a_dry_run_tells_what_the_run_will_do_and_writes_nothing(settings, tmp_path):

@@ -101,6 +101,9 @@ def show(
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     chat: Annotated[bool | None, typer.Option(help="Through the chat template, or plain text.")] = None,
     duplicates: Annotated[str | None, typer.Option(help="keep or drop.")] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Training will leave bad and overlong rows out.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="Folder or hub name: lengths in its tokens, its template.")] = None,
     completion: Annotated[int, typer.Option(min=0, help="Tokens that a completion may take of the context.")] = 0,
 ) -> None:
@@ -124,7 +127,7 @@ def show(
         system=system,
         chat=chat,
         duplicates=duplicates,
-        skip_bad_rows=True,
+        skip_bad_rows=skip_bad_rows,
     )
     show_data(spec, console, model, completion)
 
@@ -208,6 +211,7 @@ def replay(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     generations: Annotated[
         Path | None, typer.Option(help="Score this file of completions: JSON lines with id, answer, completions.")
     ] = None,
@@ -242,13 +246,17 @@ def evaluate(
     subset: Annotated[str | None, typer.Option(help="Of a hub dataset.")] = None,
     prompt_column: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
     solution_column: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave bad rows of the dataset out and say which.")
+    ] = False,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or hub name. Default: the model's.")] = None,
 ) -> None:
     """Pass@k, Mean@k and Maj@k with intervals: of a model on a dataset, or of completions that are stored already."""
-    asked = dict(locals())
+    asked = {name: value for name, value in locals().items() if name != "context"}
     from viprl.evaluate.command import run
 
-    run(**asked)
+    set_here = {name for name in asked if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    run(**asked, given=set_here)
 
 
 def main() -> None:

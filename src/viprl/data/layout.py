@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,9 @@ def find_layout(table: pa.Table, source: str, prompt: str | None, solution: str 
     """The layout of the table. Raises ValueError where a column is missing or the choice is open."""
     for told, role in ((prompt, "prompt"), (solution, "solution")):
         if told and not has_column(table, told):
-            raise ValueError(_missing(table, source, f"`{told}`", role))
+            near = difflib.get_close_matches(told, table.column_names, n=1)
+            hint = f" (did you mean `{near[0]}`?)" if near else ""
+            raise ValueError(_missing(table, source, f"`{told}`{hint}", role))
     if prompt and solution:
         return Layout(prompt, solution)
     named = {(prompt or known.prompt, solution or known.solution): known.name for known in KNOWN}

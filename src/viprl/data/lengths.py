@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model folder or hub name, padding on the left. Raises ValueError where there is none."""
     from transformers import AutoTokenizer
 
+    _check_folder(model)
     try:
         return AutoTokenizer.from_pretrained(model, padding_side="left", trust_remote_code=trust_remote_code)
     except Exception as error:  # a missing folder, no network, a broken file: the mend is the same
@@ -31,11 +33,20 @@ def load_model_config(model: str, *, trust_remote_code: bool = False) -> Any:
     """The configuration of a model, without its weights. Raises ValueError where there is none."""
     from transformers import AutoConfig
 
+    _check_folder(model)
     try:
         return AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"model {model!r} is neither a model folder nor found on the hub: {reason}") from error
+
+
+def _check_folder(model: str) -> None:
+    """Raise ValueError for what can only be a folder, and is none: hub names are NAME or OWNER/NAME."""
+    local = model.startswith(("/", ".", "~")) or model.count("/") > 1 or Path(model).is_file()
+    if local and not Path(model).is_dir():
+        what = "a file, no folder" if Path(model).is_file() else "no such folder"
+        raise ValueError(f"{model}: {what}; expected the folder of a model or its name on the hub")
 
 
 def context_of(model_config: Any, overrides: Mapping[str, Any] | None = None) -> int | None:

@@ -18,6 +18,7 @@ from viprl.data.tables import read_table
 from viprl.prompts import Prompt, identity
 
 SHOWN = 8  # bad rows that a message spells out
+LEAVE_OUT = "leave them out (skip_bad_rows: true in a configuration, --skip-bad-rows as an option)"
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,8 @@ def _refuse_bad(findings: Findings, spec: DataSpec, kept: int) -> None:
     if findings.bad and (kept == 0 or not spec.skip_bad_rows):
         if len(findings.bad) == findings.rows and len(set(findings.bad.values())) == 1:
             raise ValueError(f"{spec.source}: all {findings.rows} rows are bad: {next(iter(findings.bad.values()))}")
-        raise ValueError(
-            f"{spec.source}: {bad_rows(findings.bad)}. Mend the rows, or set skip_bad_rows: true to leave them out"
-        )
+        mend = f"Mend the rows, or {LEAVE_OUT}" if kept else "Mend the rows"
+        raise ValueError(f"{spec.source}: {bad_rows(findings.bad)}. {mend}")
 
 
 def bad_rows(bad: dict[int, str], what: str = "bad") -> str:

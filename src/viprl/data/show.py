@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -17,7 +18,7 @@ from viprl.data.lengths import (
     rendered,
     token_lengths,
 )
-from viprl.data.loading import DataSpec, Loaded, bad_rows, load
+from viprl.data.loading import LEAVE_OUT, DataSpec, Loaded, bad_rows, load
 from viprl.data.named import NAMED
 from viprl.data.tables import SUFFIXES
 from viprl.prompts import text
@@ -40,15 +41,18 @@ def show_names(console: Console) -> None:
 
 
 def show_data(spec: DataSpec, console: Console, model: str | None = None, completion: int = 0) -> None:
-    """Print columns, rows, duplicates, bad rows, lengths and two examples; with a model in its tokens and template."""
-    loaded = load(spec)
+    """Print columns, rows, duplicates, bad rows, lengths and two examples; with a model in its tokens and template.
+
+    Bad rows are always told and passed over here; `spec.skip_bad_rows` is what training would do with them.
+    """
+    loaded = load(replace(spec, skip_bad_rows=True))
     n = min(len(loaded.dataset), SAMPLE) if is_gym(spec.source) else len(loaded.dataset)
     rows = loaded.dataset[:n]
     prompts, solutions = rows["prompt"], rows["solution"]
     for name, words in _facts(loaded):
-        console.print(f"[bold]{name:<12}[/bold] {escape(words)}", soft_wrap=True)
+        _line(console, name, words)
     _lengths(console, "characters", np.array([len(text(prompt)) for prompt in prompts]))
-    tokenizer = None
+    tokenizer, over = None, 0
     if model is not None:
         tokenizer = load_tokenizer(model)
         check_template(prompts, tokenizer, model)
@@ -58,7 +62,9 @@ def show_data(spec: DataSpec, console: Console, model: str | None = None, comple
         if context:
             over = int((tokens + completion > context).sum())
             room = f" with completions of {completion:,}" if completion else ""
-            console.print(f"[bold]{'context':<12}[/bold] {context:,} tokens; {over:,} prompts exceed it{room}")
+            _line(console, "context", f"{context:,} tokens; {over:,} prompts exceed it{room}")
+    if loaded.findings is not None:
+        _line(console, "to train on", _usable(loaded, spec.skip_bad_rows, over))
     for at in range(min(2, n)):
         shown = rendered(prompts[at], tokenizer) if tokenizer else _plain(prompts[at])
         console.rule(f"row {at} as the model sees it" if tokenizer else f"row {at}", align="left", style="dim")
@@ -85,14 +91,31 @@ def _facts(loaded: Loaded) -> list[tuple[str, str]]:
             f"row {c.row}: {', '.join(f'{a} ({n})' for a, n in c.answers.items())}" for c in found.conflicts[:8]
         )
         facts += [("conflicts", f"{len(found.conflicts):,} prompts with several answers (rows each): {some}")]
-    facts += [("bad rows", bad_rows(found.bad) if found.bad else "none")]
-    return [*facts, ("to train on", f"{len(loaded.dataset):,} rows (duplicates: {spec.duplicates or 'keep'})")]
+    return [*facts, ("bad rows", bad_rows(found.bad) if found.bad else "none")]
+
+
+def _usable(loaded: Loaded, skip: bool, over: int) -> str:
+    """What training will make of a source with an end, of whose good rows `over` are too long."""
+    bad = len(loaded.findings.bad) if loaded.findings is not None else 0
+    rows = f"{len(loaded.dataset) - over:,} rows (duplicates: {loaded.spec.duplicates or 'keep'})"
+    what = " and ".join(f"{n:,} {kind}" for n, kind in ((bad, "bad"), (over, "overlong")) if n)
+    if not what:
+        return rows
+    if len(loaded.dataset) == over:
+        return f"none: training refuses the {what} rows, which are all there are"
+    if skip:
+        return f"{rows}; {what} rows left out"
+    return f"none as it is: training refuses the {what} rows. Mend them, or {LEAVE_OUT}: then {rows}"
+
+
+def _line(console: Console, name: str, words: str) -> None:
+    console.print(f"[bold]{name:<12}[/bold] {escape(words)}", soft_wrap=True)
 
 
 def _lengths(console: Console, unit: str, lengths: np.ndarray) -> None:
     values = np.quantile(lengths, QUANTILES)
     words = (f"{name} {value:,.0f}" for name, value in zip(("5 %", "median", "95 %", "longest"), values, strict=True))
-    console.print(f"[bold]{unit:<12}[/bold] {' · '.join(words)}")
+    _line(console, unit, " · ".join(words))
 
 
 def _plain(prompt: str | Sequence[dict]) -> str:

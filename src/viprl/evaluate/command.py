@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+SAMPLING_ONLY = (
+    "n", "temperature", "top_p", "max_new_tokens", "backend", "batch_size", "tensor_parallel", "tokenizer", "chat",
+    "instruction",
+)  # fmt: skip
+"""Options without a meaning for completions that are stored already."""
+
 
 def run(
     *, generations: Path | None, model: str | None, dataset: str | None, k: str | None, n: int, out: Path | None,
     json: Path | None, verify: str, seed: int, limit: int | None, backend: str, batch_size: int | None,
-    tensor_parallel: int, tokenizer: str | None, temperature: float, top_p: float, max_new_tokens: int, **data: Any,
+    tensor_parallel: int, tokenizer: str | None, temperature: float, top_p: float, max_new_tokens: int,
+    given: Collection[str] = (), **data: Any,
 ) -> None:  # fmt: skip
-    """Score stored completions or a model, print the numbers and write what was asked for."""
+    """Score stored completions or a model, print the numbers and write what was asked for. `given` are the names of
+    the options that the user set."""
     if (generations is None) == (model is None):
         raise ValueError("give either --generations FILE, or --model with --dataset and --out")
+    if generations is not None and (idle := [name for name in SAMPLING_ONLY if name in given]):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise ValueError(
+            f"{options}: the completions of --generations are there already, so nothing is sampled; leave it out"
+        )
     if importlib.util.find_spec("pyarrow") is None:
         raise ImportError('viprl evaluate needs pyarrow: pip install "viprl[eval]"')
     from viprl.data import DataSpec

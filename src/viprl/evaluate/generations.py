@@ -31,7 +31,8 @@ def read_generations(path: str | Path) -> list[Generations]:
     ids that come twice, problems without an answer or without completions, and different numbers of completions."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected JSON lines with id, answer and completions")
+        what = "a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {what}; expected a file of JSON lines with id, answer and completions")
     rows: dict[str, Generations] = {}
     lines: dict[str, int] = {}
     for number, line in _lines(path):
@@ -65,6 +66,8 @@ def parse_row(row: Any, where: str) -> Generations:
         raise ValueError(f"{where}: the id is {name!r}; expected a text or a whole number")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
         raise ValueError(f"{where}: problem {name!r} has the answer {answer!r}; expected a text or a number")
+    if isinstance(texts, str):
+        raise ValueError(f"{where}: the completions of problem {name!r} are a text; expected a list of texts")
     if not isinstance(texts, list) or not texts:
         raise ValueError(f"{where}: problem {name!r} has no completions; expected a list of texts")
     for place, text in enumerate(texts):

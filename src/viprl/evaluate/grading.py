@@ -125,7 +125,9 @@ def check_ks(ks: Sequence[int], n: int) -> None:
     if not ks or len(set(ks)) != len(ks):
         raise ValueError(f"k is {', '.join(map(str, ks)) or 'empty'}; expected different whole numbers")
     for k in ks:
-        if not 1 <= k <= n:
+        if k < 1:
+            raise ValueError(f"k is {k}; k must be at least 1")
+        if k > n:
             raise ValueError(
                 f"k = {k} needs at least {k} completions a problem, but there are {n}; expected 1 <= k <= n"
             )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from viprl.data import DataSpec, load
+from viprl.data import DataSpec, Loaded, load
 from viprl.data.gym import is_gym
 from viprl.data.lengths import rendered
 from viprl.prompts import Prompt, text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,18 @@ class Task:
 
 
 def load_problems(spec: DataSpec, limit: int | None = None) -> list[Problem]:
-    """The first `limit` problems of a dataset. Raises ValueError for what cannot be evaluated, rows named by number."""
-    dataset = _rows(spec)
+    """The first `limit` problems of a dataset; bad rows that are left out are logged. Raises ValueError for what cannot
+    be evaluated, rows named by number."""
+    loaded = _load(spec)
+    if loaded.findings is not None and loaded.findings.bad:
+        logger.warning("%s: %s", spec.source, loaded.notes[0])
+    dataset, rows = loaded.dataset, _numbers(loaded)
     if limit is not None:
-        dataset = dataset.select(range(min(limit, len(dataset))))
-    names = [str(i) if name is None else str(name) for i, name in enumerate(_ids(dataset))]
+        dataset, rows = dataset.select(range(min(limit, len(dataset)))), rows[:limit]
+    ids = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
+    names = [str(row) if name is None else str(name) for row, name in zip(rows, ids, strict=True)]
     seen: dict[str, int] = {}
-    for row, name in enumerate(names):
+    for row, name in zip(rows, names, strict=True):
         if seen.setdefault(name, row) != row:
             raise ValueError(f"{spec.source}: rows {seen[name]} and {row} have the same id {name!r}; ids are unique")
     columns = zip(names, dataset["prompt"], dataset["solution"], strict=True)
@@ -51,7 +59,7 @@ def format_for(spec: DataSpec, tokenizer: Any, instruct: bool) -> DataSpec:
     if spec.chat is None and getattr(tokenizer, "chat_template", None):
         spec = replace(spec, chat=True)
     unasked = spec.instruction is None and instruct
-    if unasked and not any("\\boxed" in text(prompt) for prompt in _rows(spec)["prompt"]):
+    if unasked and not any("\\boxed" in text(prompt) for prompt in _load(spec).dataset["prompt"]):
         spec = replace(spec, instruction="boxed")
     return spec
 
@@ -89,16 +97,15 @@ def check_fit(tasks: Sequence[Task], context: int | None, max_new_tokens: int, m
         )
 
 
-def _rows(spec: DataSpec) -> Any:
+def _numbers(loaded: Loaded) -> list[int]:
+    """The row of the source that each row of the dataset comes from."""
+    return list(range(len(loaded.dataset))) if loaded.rows is None else loaded.rows.tolist()
+
+
+def _load(spec: DataSpec) -> Loaded:
     if is_gym(spec.source):
         raise ValueError(
             f"{spec.source} is endless, and an evaluation needs a fixed set of problems; write some of its rows to a "
             "file (see docs/data.md)"
         )
-    return load(spec).dataset
-
-
-def _ids(dataset: Any) -> Sequence[Any]:
-    if "id" not in dataset.column_names:
-        return range(len(dataset))
-    return dataset["id"]
+    return load(spec)

@@ -161,28 +161,32 @@ def config_class(algorithm: str) -> Any:
     return {"rloo": VIPRLOOConfig, "grpo": VIPGRPOConfig}[algorithm]
 
 
-def trainer_config(config: RunConfig, *, dry_run: bool = False) -> Any:
+def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int | None = None) -> Any:
     """The trainer's config object. Budgets that cannot be met are refused here, with the config's own words.
 
-    A dry run may be made on a machine without the accelerator that the options are for.
+    A dry run may be made on a machine without the accelerator that the options are for, and by one process for a run
+    of several (`processes`; by default as many as there are). It then leaves the accelerator to the run itself.
     """
     defaults = {"report_to": [], "logging_steps": 1, "save_only_model": False}
     options = {**defaults, **{key: _number(config, key, value) for key, value in config.trainer.items()}}
     if config.update_batch_size is not None:
-        options["gradient_accumulation_steps"] = _accumulation(config, options)
-    if dry_run and not _has_accelerator():
+        options["gradient_accumulation_steps"] = _accumulation(config, options, processes)
+    if dry_run and (processes is not None or not _has_accelerator()):
         options["use_cpu"] = True
+    kind = config_class(config.algorithm)
+    if processes is not None:
+        kind = type(kind.__name__, (kind,), {"world_size": processes})
     try:
-        return config_class(config.algorithm)(output_dir=config.output_dir, **options)
+        return kind(output_dir=config.output_dir, **options)
     except (ValueError, TypeError) as error:
         unset = "generation_batch_size" in str(error) and "generation_batch_size" not in options
         hint = " (per_device_train_batch_size x processes x steps_per_generation, unless it is set)" if unset else ""
         raise ConfigError(f"the trainer options cannot be used: {str(error).rstrip('.')}{hint}") from error
 
 
-def _accumulation(config: RunConfig, options: Mapping[str, Any]) -> int:
+def _accumulation(config: RunConfig, options: Mapping[str, Any], processes: int | None = None) -> int:
     """gradient_accumulation_steps that make an optimiser step of update_batch_size rollouts on these processes."""
-    device, processes = int(options.get("per_device_train_batch_size", 8)), int(os.environ.get("WORLD_SIZE", "1"))
+    device, processes = int(options.get("per_device_train_batch_size", 8)), processes or world_size()
     size = config.update_batch_size or 1
     if size % (device * processes):
         raise ConfigError(
@@ -190,6 +194,11 @@ def _accumulation(config: RunConfig, options: Mapping[str, Any]) -> int:
             f"{processes}; change one of them"
         )
     return size // (device * processes)
+
+
+def world_size() -> int:
+    """Processes of this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _has_accelerator() -> bool:
@@ -204,12 +213,16 @@ def _number(config: RunConfig, key: str, value: Any) -> Any:
     kind = str(option.type)
     if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
         raise ConfigError(f"{key} has no value; leave it out for its default, {option.default}")
+    if isinstance(value, float) and "int" in kind and "float" not in kind:
+        if not value.is_integer():
+            raise ConfigError(f"{key} is {value!r}; expected a whole number")
+        return int(value)
     for name, convert in (("int", int), ("float", float)):
         if isinstance(value, str) and name in kind and "str" not in kind and not (name == "int" and "float" in kind):
             try:
                 return convert(value)
             except ValueError:
-                raise ConfigError(f"{key} is {value!r}; expected a number") from None
+                raise ConfigError(f"{key} is {value!r}; expected a {'whole ' * (name == 'int')}number") from None
     return value
 
 

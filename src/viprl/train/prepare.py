@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from viprl.data.gym import is_gym
-from viprl.data.lengths import check_template, context_of, load_model_config, load_tokenizer, rendered, token_lengths
-from viprl.data.loading import DataSpec, Loaded, bad_rows, load
+from viprl.data.lengths import context_of, load_model_config, load_tokenizer, rendered
+from viprl.data.loading import LEAVE_OUT, DataSpec, Loaded, bad_rows
 from viprl.engines.success import SuccessSource
 from viprl.engines.trl import vip_from_config
+from viprl.planner import VIP
 from viprl.train.config import ConfigError, RunConfig, trainer_config
-
-SAMPLE = 256
-"""Rows of an endless source whose length is measured."""
+from viprl.train.probe import Probe, probe
+from viprl.train.reading import Reader
 
 
 @dataclass(frozen=True)
@@ -38,35 +35,43 @@ class Prepared:
     """Longest sequence of the model in tokens, None where its configuration names none."""
     longest_prompt: int
     """Tokens of the longest prompt (of a sample, where the source is endless)."""
-    probe: tuple[tuple[str, float | None], ...]
-    """Reward functions and what they gave the probe: the row's own answer in \\boxed{}."""
+    probe: Probe
     notes: tuple[str, ...]
     """What the reader should know of the data."""
 
 
-def prepare(config: RunConfig, *, dry_run: bool = False) -> Prepared:
-    """Check the run and read its data. Raises `ConfigError` for whatever can be known without the model's weights."""
-    args = trainer_config(config, dry_run=dry_run)
+def prepare(
+    config: RunConfig, *, dry_run: bool = False, processes: int | None = None, reader: Reader | None = None
+) -> Prepared:
+    """Check the run and read its data. Raises `ConfigError` for whatever can be known without the model's weights.
+
+    `processes`: see `trainer_config`. `reader`: keeps the data for the next run that is checked.
+    """
+    reader = reader or Reader()
+    args = trainer_config(config, dry_run=dry_run, processes=processes)
     with _as_config_error():
         trust = trusted(args)
         model_config = load_model_config(config.model, trust_remote_code=trust)
         tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=trust)
-        vip_from_config(args, SuccessSource(args.vip_success, config.rewards()))
-        loaded, held_out = load(config.data()), _held_out(config)
+        functions = config.rewards()
+        source = SuccessSource(args.vip_success, functions)
+        vip_from_config(args, source)
+        _check_warm_start(args, source)
+        loaded, held_out = reader.load(config.data()), _held_out(config, reader)
         context = _context(args, model_config)
         limit = _prompt_limit(config, args, context)
-        dataset, longest, notes = _fitting(config, args, loaded, tokenizer, limit, context)
+        dataset, longest, notes = _fitting(config, args, loaded, tokenizer, limit, context, reader)
         evaluated = None
         if held_out is not None:
-            evaluated, _, more = _fitting(config, args, held_out, tokenizer, limit, context)
+            evaluated, _, more = _fitting(config, args, held_out, tokenizer, limit, context, reader)
             notes += [f"evaluation: {note}" for note in more]
-        probe = tuple(_probe(function, dataset[0]) for function in config.rewards())
+        given = probe(functions, dataset[0], args, source)
     _check_batches(config, args, dataset)
     notes += _check_evaluation(args, held_out) + _check_vllm(args, dry_run)
     seen = rendered(dataset[0]["prompt"], tokenizer, args.chat_template_kwargs)
     if "math" in config.reward and "\\boxed" not in seen:
         notes += ["the reward math reads \\boxed{}, but the first prompt does not ask for it; set instruction: boxed"]
-    return Prepared(args, dataset, evaluated, tokenizer, context, longest, probe, tuple(notes))
+    return Prepared(args, dataset, evaluated, tokenizer, context, longest, given, tuple(notes))
 
 
 def trusted(args: Any) -> bool:
@@ -84,11 +89,23 @@ def _as_config_error() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
-def _held_out(config: RunConfig) -> Loaded | None:
+def _check_warm_start(args: Any, source: SuccessSource) -> None:
+    """Read the log as the trainer will, after the weights; a strategy that learns nothing needs no features."""
+    if not args.vip_warm_start:
+        return
+    reader = VIP(estimator=args.vip_estimator, strategy="uniform", features=None, success=source.rule)
+    match = "id" if args.vip_id_column else "prompt"
+    try:
+        reader.learn_from_log(args.vip_warm_start, match=match, reward=source.column)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"vip_warm_start: {error}") from error
+
+
+def _held_out(config: RunConfig, reader: Reader) -> Loaded | None:
     spec: DataSpec | None = config.eval_data()
     if spec is not None and is_gym(spec.source):
         raise ValueError("eval_dataset is endless; write some of its rows to a file (see docs/data.md)")
-    return load(spec) if spec else None
+    return reader.load(spec) if spec else None
 
 
 def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:
@@ -159,10 +176,10 @@ def _prompt_limit(config: RunConfig, args: Any, context: int | None) -> int | No
 
 
 def _fitting(
-    config: RunConfig, args: Any, loaded: Loaded, tokenizer: Any, limit: int | None, context: int | None
+    config: RunConfig, args: Any, loaded: Loaded, tokenizer: Any, limit: int | None, context: int | None, reader: Reader
 ) -> tuple[Any, int, list[str]]:
     """The data without overlong prompts, its longest prompt in tokens, and the notes on what was left out."""
-    lengths = _lengths(loaded, args, tokenizer, config)
+    lengths = reader.lengths(loaded, tokenizer, config.tokenizer or config.model, args.chat_template_kwargs)
     over = np.flatnonzero(lengths > limit) if limit is not None else np.zeros(0, np.int64)
     notes = list(loaded.notes)
     if limit is None or not len(over):
@@ -173,56 +190,13 @@ def _fitting(
         which = bad_rows(reasons, f"longer than the {limit:,} tokens that a prompt may have")
         full = context is not None and limit + (args.max_completion_length or 0) >= context
         mend = "Lower max_completion_length" if full else "Raise max_prompt_length"
-        mend += "" if endless else ", or set skip_bad_rows: true to leave them out"
+        mend += "" if endless else f", or {LEAVE_OUT}"
         raise ConfigError(f"{loaded.spec.source}: {which}. {mend}")
     kept = np.setdiff1d(np.arange(len(lengths)), over)
     notes += [bad_rows(reasons, "too long and left out")]
     return loaded.dataset.select(kept.tolist()), int(lengths[kept].max()), notes
 
 
-def _lengths(loaded: Loaded, args: Any, tokenizer: Any, config: RunConfig) -> np.ndarray:
-    rows = loaded.dataset[: SAMPLE if is_gym(loaded.spec.source) else len(loaded.dataset)]
-    check_template(rows["prompt"], tokenizer, config.tokenizer or config.model)
-    return token_lengths(rows["prompt"], tokenizer, args.chat_template_kwargs)
-
-
 def _reasons(loaded: Loaded, lengths: np.ndarray, over: np.ndarray) -> dict[int, str]:
     """Tokens of the overlong prompts by the row of the source."""
     return {int(loaded.rows[i]) if loaded.rows is not None else int(i): f"{lengths[i]:,} tokens" for i in over}
-
-
-# --- rewards ----------------------------------------------------------------------------------------------------------
-
-
-def _probe(function: Any, row: dict[str, Any]) -> tuple[str, float | None]:
-    """What a reward function gives the row's own answer, plain or in \\boxed{}, the better of the two; called as the
-    trainer will. Raises ValueError where it fails or gives no numbers."""
-    from transformers import TrainerState
-
-    name = getattr(function, "__name__", str(function))
-    texts = [str(row["solution"]), f"\\boxed{{{row['solution']}}}"]
-    chat = not isinstance(row["prompt"], str)
-    columns = {key: [value] * 2 for key, value in row.items() if key != "prompt"}
-    try:
-        given: Any = function(
-            prompts=[row["prompt"]] * 2,
-            completions=[[{"role": "assistant", "content": text}] if chat else text for text in texts],
-            completion_ids=[[0]] * 2,
-            trainer_state=TrainerState(),
-            log_extra=lambda *_: None,
-            log_metric=lambda *_: None,
-            **columns,
-        )
-        given = asyncio.run(given) if inspect.iscoroutine(given) else given
-    except Exception as error:  # any failure of the user's function is a failure of the run
-        raise ValueError(f"reward {name} fails on the first row: {type(error).__name__}: {error}") from error
-    try:
-        values = [math.nan if value is None else float(value) for value in given]
-    except (TypeError, ValueError):
-        values = []
-    if isinstance(given, str) or len(values) != 2:
-        raise ValueError(
-            f"reward {name} gave {given!r} for two completions; expected a list of two numbers, None where "
-            "one cannot be scored"
-        )
-    return name, max((value for value in values if not math.isnan(value)), default=None)

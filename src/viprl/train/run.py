@@ -20,6 +20,7 @@ from viprl.state import StateError
 from viprl.train.config import ConfigError, RunConfig
 from viprl.train.folder import FINISHED_FILE, SETTINGS_FILE, at_end, copy_model, finished, resume_point, state_of
 from viprl.train.prepare import Prepared, prepare, trusted
+from viprl.train.reading import Reader
 from viprl.train.summary import summary
 from viprl.train.texts import PromptTexts
 
@@ -91,15 +92,28 @@ def _save_trajectories(folder: Path) -> None:
         write_trajectories(folder / TRAJECTORIES_FILE, [folder / "outcomes.jsonl"], PromptTexts(folder).read())
 
 
-def dry_run(config: RunConfig) -> list[tuple[str, str]]:
-    """All checks of a run, and what it would do in (name, words); no weights, no accelerator, nothing written."""
+def dry_run(config: RunConfig, *, processes: int | None = None, reader: Reader | None = None) -> list[tuple[str, str]]:
+    """All checks of a run, and what it would do in (name, words); no weights, no accelerator, nothing written.
+
+    `processes` and `reader` as `prepare` takes them.
+    """
+    folder = Path(config.output_dir)
+    resume_point(folder, config)  # another run's folder is refused before the data is read
+    run = prepare(config, dry_run=True, processes=processes, reader=reader)
+    return [*summary(config, run), ("folder", f"{folder}{check_folder(config, run.args)}")]
+
+
+def check_folder(config: RunConfig, args: Any) -> str:
+    """What the run finds in its folder, in words; `args` is the trainer's config. Raises `ConfigError` for a run with
+    other settings."""
     folder = Path(config.output_dir)
     checkpoint = resume_point(folder, config)
-    run = prepare(config, dry_run=True)
-    if checkpoint is not None:
-        at_end(folder, config, checkpoint, run.args)
-    resumed = f", resumed from {checkpoint.name}" if checkpoint else ""
-    return [*summary(config, run), ("folder", f"{folder}{resumed}")]
+    if finished(folder, config):
+        return ", finished: nothing is left to train (raise max_steps to go on)"
+    if checkpoint is None:
+        return ""
+    done = at_end(folder, config, checkpoint, args)
+    return f", trained to its end at {checkpoint.name}" if done else f", resumed from {checkpoint.name}"
 
 
 class LogToFolder(TrainerCallback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from viprl.data.gym import is_gym
@@ -12,7 +11,7 @@ from viprl.train.prepare import Prepared
 
 def summary(config: RunConfig, run: Prepared) -> list[tuple[str, str]]:
     """(name, words) of the model, the data, the rewards, the steps and the allocation."""
-    args, devices = run.args, int(os.environ.get("WORLD_SIZE", "1"))
+    args, devices = run.args, run.args.world_size
     prompts = args.generation_batch_size // args.num_generations
     update = args.per_device_train_batch_size * args.gradient_accumulation_steps * devices
     context = f"context {run.context:,} tokens" if run.context else "context unknown"

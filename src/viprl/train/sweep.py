@@ -71,6 +71,8 @@ class Sweep:
     baseline: str
     launch: tuple[str, ...]
     """Command before `viprl train ...`."""
+    processes: int | None
+    """Processes of a run; None where a command of the user's sets them."""
     seeds: tuple[int, ...]
 
     @property
@@ -117,7 +119,9 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     baseline = raw.get("baseline") or ("uniform" if "uniform" in names else names[0])
     if baseline not in names:
         raise ConfigError(f"{path}: baseline is {baseline!r}; the arms are {', '.join(names)}")
-    return Sweep(Path(folder), tuple(runs), baseline, _launch(raw, path), tuple(seeds))
+    launch = _launch(raw, path)
+    processes = None if raw.get("launch") is not None else raw.get("processes", 1)
+    return Sweep(Path(folder), tuple(runs), baseline, launch, processes, tuple(seeds))
 
 
 def _check_override(key: str, arms: Mapping[str, Any], path: str | Path) -> None:
@@ -137,6 +141,11 @@ def _base(base: Any, path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: base is {base!r}; expected a file of `viprl train`, a list of them, or its keys")
     merged: dict[str, Any] = {}
     for file in files:
+        if not (path.parent / file).is_file():
+            raise ConfigError(
+                f"{path}: base is {file!r}, but {path.parent / file} is no file; expected one of `viprl train`, "
+                "its path as seen from the sweep's file"
+            )
         merged = merge(merged, read_config(path.parent / file))
     return merged
 

@@ -15,37 +15,83 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from viprl.lab.runlog import write_text
-from viprl.train.config import ConfigError
-from viprl.train.folder import changes
+from viprl.train.config import ConfigError, RunConfig, trainer_config
+from viprl.train.folder import changes, resume_point
 from viprl.train.sweep import Sweep, SweepRun
 
 POLL = 0.5  # seconds
 
 
-def check_sweep(sweep: Sweep) -> None:
-    """Dry run of every arm, with its first seed: seeds differ in nothing that is checked."""
-    from viprl.train.run import dry_run
+MOST_PROCESSES = 64  # tried where the number is not known
 
-    console = Console(soft_wrap=True)
+
+def check_sweep(sweep: Sweep, *, tell: bool = True) -> None:
+    """Dry run of every arm, its data read once, and of the folders of all its seeds, which differ in nothing else that
+    is checked. Raises `ConfigError`, naming the arm."""
+    from viprl.train.reading import Reader
+    from viprl.train.run import check_folder, dry_run
+
+    console, reader = Console(soft_wrap=True), Reader()
+    for run in sweep.runs:  # quick, and before the data is read
+        with _named(run.name):
+            _check_same_run(run)
     for arm in sweep.arms:
-        console.rule(f"{arm}, {len(sweep.seeds)} seed{'s' if len(sweep.seeds) > 1 else ''}", align="left", style="dim")
-        run = next(run for run in sweep.runs if run.arm == arm)
-        try:
-            facts = dry_run(run.config)
-        except ConfigError as error:
-            raise ConfigError(f"arm {arm}: {error}") from error
-        for name, words in facts:
+        runs = [run for run in sweep.runs if run.arm == arm]
+        seeds = f"{arm}, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        if not tell and all(run.finished() for run in runs):
+            continue
+        with _named(f"arm {arm}"):
+            console.rule(seeds, align="left", style="dim") if tell else console.print(f"checking {seeds}", style="dim")
+            processes = _processes(sweep, runs[0].config)
+            facts = dry_run(runs[0].config, processes=processes, reader=reader)
+            args = trainer_config(runs[0].config, dry_run=True, processes=processes)
+        for name, words in facts if tell else ():
             console.print(f"{name:<12}{words}", highlight=False, markup=False)
-    console.print(f"{len(sweep.runs)} runs: everything that can be told without the model's weights is in order")
+        for run in runs:
+            with _named(run.name):
+                check_folder(run.config, args)
+    if tell:
+        console.print(f"{len(sweep.runs)} runs: everything that can be told without the model's weights is in order")
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def _check_same_run(run: SweepRun) -> None:
+    """Raise `ConfigError` where the folder holds a run with other settings, the strategy among them: `viprl train`
+    would go on with the other one's weights."""
+    resume_point(run.folder, run.config)
+    if "vip_strategy" in changes(run.folder, run.config):
+        raise ConfigError(
+            f"{run.folder} holds a run with another vip_strategy; give the arm another name, or delete that folder"
+        )
+
+
+def _processes(sweep: Sweep, config: RunConfig) -> int:
+    """Processes of a run; where the user's own command sets them, the fewest that suit the batch sizes."""
+    if sweep.processes is not None:
+        return sweep.processes
+    for processes in range(1, MOST_PROCESSES):
+        with contextlib.suppress(ConfigError):
+            trainer_config(config, dry_run=True, processes=processes)
+            return processes
+    return 1  # whose error is then told
 
 
 def run_sweep(sweep: Sweep) -> bool:
-    """Train what is not finished, compare what is, and tell. True where every run came to its end.
+    """Check all arms, train what is not finished, compare what is, and tell. True where every run came to its end.
 
-    A run that fails is reported and does not stop the others. Interrupted, the same call goes on.
+    Raises `ConfigError` before anything is trained or written, see `check_sweep`. A run that fails is reported and does
+    not stop the others. Interrupted, the same call goes on.
     """
     from viprl.train.compare import compare
 
+    check_sweep(sweep, tell=False)
     console, failed = Console(soft_wrap=True), {}
     with _terminable(), _bars(console) as bars:
         whole = bars.add_task("sweep", total=len(sweep.runs), detail="")
@@ -71,8 +117,6 @@ def run_sweep(sweep: Sweep) -> bool:
 
 def _train(run: SweepRun, launch: Sequence[str], bars: Progress) -> str:
     """Train one run in a process of its own; the reason where it fails, else ""."""
-    if "vip_strategy" in changes(run.folder, run.config):  # `viprl train` would go on with the other one's weights
-        return f"{run.folder} holds a run with another vip_strategy; give the arm another name, or delete that folder"
     run.file.parent.mkdir(parents=True, exist_ok=True)
     write_text(run.file, run.text())
     task = bars.add_task(run.name, total=None, detail="starting")
