@@ -359,7 +359,7 @@ def test_show_tells_what_was_understood(tmp_path):
     for words in (
         "prompt: problem · answer: answer", "rows         4", "prompts      2", "1 rows repeat", "row 0: 1 (1), 2 (1)",
         "row 2: the answer is empty", "longest 32", "64 tokens; 1 prompts exceed it", "<user> a b <go>",
-        "to train on  2 rows (duplicates: keep); 1 bad and 1 overlong rows left out",
+        "to train on  2 rows (duplicates: keep); 1 bad row and 1 overlong row left out",
         "answer 1",
     ):  # fmt: skip
         assert words in said, words
@@ -368,10 +368,10 @@ def test_show_tells_what_was_understood(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "none as it is: training refuses the 1 bad rows. Mend them, or leave them out (skip_bad_rows: true"),
-        (("--skip-bad-rows",), "2 rows (duplicates: keep); 1 bad rows left out"),
-        (("--model", "MODEL", "--completion", "62"), "training refuses the 1 bad and 1 overlong rows"),
-        (("--model", "MODEL", "--completion", "63"), "none: training refuses the 1 bad and 2 overlong rows"),
+        ((), "none as it is: training refuses 1 bad row. Mend them, or leave them out (skip_bad_rows: true"),
+        (("--skip-bad-rows",), "2 rows (duplicates: keep); 1 bad row left out"),
+        (("--model", "MODEL", "--completion", "62"), "training refuses 1 bad row and 1 overlong row"),
+        (("--model", "MODEL", "--completion", "63"), "none: training refuses 1 bad row and 2 overlong rows"),
     ],
 )
 def test_show_says_what_training_will_do_with_bad_and_overlong_rows(tmp_path, options, words):

@@ -98,14 +98,14 @@ def _usable(loaded: Loaded, skip: bool, over: int) -> str:
     """What training will make of a source with an end, of whose good rows `over` are too long."""
     bad = len(loaded.findings.bad) if loaded.findings is not None else 0
     rows = f"{len(loaded.dataset) - over:,} rows (duplicates: {loaded.spec.duplicates or 'keep'})"
-    what = " and ".join(f"{n:,} {kind}" for n, kind in ((bad, "bad"), (over, "overlong")) if n)
+    what = " and ".join(f"{n:,} {kind} row{'s' * (n > 1)}" for n, kind in ((bad, "bad"), (over, "overlong")) if n)
     if not what:
         return rows
     if len(loaded.dataset) == over:
-        return f"none: training refuses the {what} rows, which are all there are"
+        return f"none: training refuses {what}, which are all there are"
     if skip:
-        return f"{rows}; {what} rows left out"
-    return f"none as it is: training refuses the {what} rows. Mend them, or {LEAVE_OUT}: then {rows}"
+        return f"{rows}; {what} left out"
+    return f"none as it is: training refuses {what}. Mend them, or {LEAVE_OUT}: then {rows}"
 
 
 def _line(console: Console, name: str, words: str) -> None:

@@ -29,7 +29,8 @@ def run(
     if generations is not None and (idle := [name for name in SAMPLING_ONLY if name in given]):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise ValueError(
-            f"{options}: the completions of --generations are there already, so nothing is sampled; leave it out"
+            f"{options}: the completions of --generations are there already, so nothing is sampled; leave out what "
+            "concerns sampling"
         )
     if importlib.util.find_spec("pyarrow") is None:
         raise ImportError('viprl evaluate needs pyarrow: pip install "viprl[eval]"')
