@@ -546,4 +546,4 @@ class TestPartsOfAPlan:
         assert vip.observe(list(self.PROMPTS), lost).rollouts.tolist()[0] == 0
 
     def counts(self, vip: VIP):
-        return vip._outstanding[next(iter(vip._outstanding))].proposals["default"].allocation.counts
+        return next(iter(vip._outstanding._plans.values())).counts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from viprl import state as durable
-from viprl.allocation import Allocation, Budget, IntArray, even_share
+from viprl.allocation import Allocation, Budget, even_share
 from viprl.encoders import FeatureSpec
 from viprl.features import Features, default_folder
 from viprl.metrics import batch_metrics, ratio
+from viprl.plans import Plan, Plans
 from viprl.predictors.protocol import Batch, State
 from viprl.prompts import Prompt, PromptBatch, identity
 from viprl.prompts import text as prompt_text
@@ -29,8 +29,6 @@ from viprl.variance import FloatArray, get_estimator
 logger = logging.getLogger(__name__)
 
 STATE_KIND, STATE_VERSION = "viprl.VIP", 4
-OUTSTANDING = 16
-"""Plans remembered until their rewards come; engines that drop batches must not fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class VIP:
         self._outcomes = Outcomes(success)
         self._unit = SurpriseUnit()
         self._rng = np.random.default_rng(seed)
-        self._outstanding: OrderedDict[tuple[str, ...], _Plan] = OrderedDict()
+        self._outstanding = Plans()
         self._saved: dict[str, FloatArray] = {name: np.zeros(2) for name in names}  # realised, uniform; summed
         self._metrics: dict[str, float] = {}
         self._seconds = 0.0
@@ -127,13 +125,11 @@ class VIP:
         view = PromptBatch(prompts, self._text)
         spec = self._budget(len(prompts), budget, low, high)
         batches = self._batches(view)
-        plan = _Plan(spec, self._proposals(batches, view, spec, self._rng), batches)
-        self._outstanding[view.keys] = plan
-        self._outstanding.move_to_end(view.keys)
-        while len(self._outstanding) > OUTSTANDING:
-            self._outstanding.popitem(last=False)
+        proposals = self._proposals(batches, view, spec, self._rng)
+        allocation = proposals[self.strategy].allocation
+        self._outstanding.add(view.keys, Plan(spec, proposals, batches, allocation.counts))
         self._seconds += time.perf_counter() - began
-        return plan.proposals[self.strategy].allocation
+        return allocation
 
     def propose(
         self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
@@ -173,11 +169,7 @@ class VIP:
                 raise ValueError(f"expected a list of rewards for each prompt, got {group!r} for prompt {q}")
         if surprise is not None and list(map(len, surprise)) != list(map(len, rewards)):
             raise ValueError("surprise and rewards differ in shape; give one surprise a rollout, None where unknown")
-        plan = self._outstanding.get(view.keys)
-        if plan is None:
-            self._refuse_part_of_a_plan(view.keys)
-        else:
-            _check_lengths(rewards, plan.proposals[self.strategy].allocation.counts)
+        plan = self._outstanding.take(view.keys, rewards)
         batches = plan.batches if plan is not None else self._batches(view)  # what may fail comes first
         outcomes = [self._outcomes(group) for group in rewards]
         successes, rollouts = tally(outcomes)
@@ -188,7 +180,6 @@ class VIP:
             unit = self._unit.observe(k, n, merged)
             groups, merged = groups.per(unit), merged.per(unit)
         if plan is not None:
-            del self._outstanding[view.keys]
             self._review(plan, successes, rollouts, groups)
         for name, strategy in self._strategies.items():
             strategy.observe(batches[name], k, n, None if plan is None else plan.proposals[name].believed, merged)
@@ -338,17 +329,6 @@ class VIP:
         vectors = {id(spec): self._features(spec, view.texts) for spec in self._specs.values()}
         return {name: Batch(view.distinct, vectors[id(spec)]) for name, spec in self._specs.items()}
 
-    def _refuse_part_of_a_plan(self, keys: tuple[str, ...]) -> None:
-        """ValueError where these prompts are some of a planned batch, or all in another order: groups were dropped."""
-        given = Counter(keys)
-        for planned in self._outstanding:
-            if keys and given <= Counter(planned):
-                raise ValueError(
-                    f"these {len(keys)} prompts are part of a batch of {len(planned)} that was planned, or that batch "
-                    "in another order; observe all of it in the order of `allocate`, with a list of None for a group "
-                    "that was lost (or `observe_counts` for outcomes that have nothing to do with the plan)"
-                )
-
     def _proposals(
         self, batches: dict[str, Batch], view: PromptBatch, spec: Budget, rng: np.random.Generator
     ) -> dict[str, Proposal]:
@@ -357,7 +337,7 @@ class VIP:
             name: strategy.propose(batches[name], view.rows, spec, seed) for name, strategy in self._strategies.items()
         }
 
-    def _review(self, plan: _Plan, successes: FloatArray, rollouts: FloatArray, surprise: Surprise | None) -> None:
+    def _review(self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprise: Surprise | None) -> None:
         """Metrics of a planned batch and what the guards learn from it, before any predictor has seen the outcome."""
         measured = np.nan_to_num(measured_weight(successes, rollouts, surprise))
         law, even = self.estimator, float(measured @ self.estimator.interpolated(even_share(plan.spec)))
@@ -375,24 +355,6 @@ class VIP:
             if strategy.guard is not None and name == self.strategy:
                 self._metrics["trust"] = strategy.guard.trust
             strategy.review(proposal, successes, rollouts, law, surprise)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    spec: Budget
-    proposals: dict[str, Proposal]
-    batches: dict[str, Batch]
-
-
-def _check_lengths(rewards: Sequence[Sequence[Any]], counts: IntArray) -> None:
-    got = np.array([len(group) for group in rewards])
-    if (got != counts).any():
-        q = int(np.argmax(got != counts))
-        raise ValueError(
-            f"the plan gave prompt {q} of the batch {counts[q]} rollouts, but {got[q]} rewards came for it "
-            f"({int((got != counts).sum())} of {len(counts)} prompts differ); pass one reward a rollout, in the "
-            "order of the prompts, None for an unscorable one"
-        )
 
 
 def _is_auto(features: FeatureSpec) -> bool:

@@ -78,8 +78,10 @@ def measured_weight(successes: FloatArray, rollouts: FloatArray, surprise: Surpr
     if surprise is None:
         return sample_variance(successes, rollouts)
     k, n = successes, np.maximum(rollouts, 2)
+    # where all are right or all are wrong y is 0 times their surprise: unknown with it, so that groups do not enter by
+    # their outcome when surprises are missing
     right = np.where(k > 0, k * (n - k) ** 2 * surprise.right, 0)
-    wrong = np.where(n > k, (n - k) * k**2 * surprise.wrong, 0)  # NaN of all wrong rollouts too: 0 nats are no news
+    wrong = np.where(n > k, (n - k) * k**2 * surprise.wrong, 0)
     return np.where(rollouts >= 2, (right + wrong) / (n**2 * (n - 1)), np.nan)
 
 
