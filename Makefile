@@ -44,7 +44,7 @@ VERL_PYTHON := $(VERL_ENV)/bin/python
 test-verl: $(VERL_ENV)/.ready
 	$(VERL_PYTHON) -c "import setuptools; setuptools.setup()" -q egg_info
 	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
-	  $(VERL_PYTHON) -m pytest -W ignore::UserWarning tests/verl $(ARGS)
+	  $(VERL_PYTHON) -m pytest -W ignore::UserWarning tests/engines/verl $(ARGS)
 
 $(VERL_ENV)/.ready:
 	mkdir -p $(dir $(VERL_ENV))
@@ -68,7 +68,7 @@ TINKER_ENV := $(HOME)/.cache/viprl/tinker-$(shell sha256sum requirements-tinker.
 
 test-tinker: $(READY) $(TINKER_ENV)/.ready
 	PYTHONPATH=$(TINKER_ENV) OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
-	  $(BIN)/python -m pytest tests/test_tinker.py $(ARGS)
+	  $(BIN)/python -m pytest tests/engines/tinker $(ARGS)
 
 $(TINKER_ENV)/.ready:
 	mkdir -p $(dir $(TINKER_ENV))

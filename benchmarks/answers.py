@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from viprl.answers.guard import Verifier
-from viprl.answers.score import score
+from viprl.rewards.grading.process import Verifier
+from viprl.rewards.grading.score import score
 
 PROMPTS, GROUP = 512, 8
 TEXT = "We look at both sides and simplify, which leaves fewer terms than before. " * 55

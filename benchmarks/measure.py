@@ -48,7 +48,7 @@ def timed(function: Callable[[], Any], repetitions: int) -> Times:
 
 def noise() -> dict[str, float]:
     """The same small product again and again, on one thread: what is not equal is the machine."""
-    from viprl.threads import single_threaded
+    from viprl.utils.threads import single_threaded
 
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(512, 386)), rng.normal(size=(386, 128))

@@ -19,26 +19,26 @@ import measure
 import numpy as np
 import stream
 
-import viprl.planner
-import viprl.threads
+import viprl.utils.threads
+import viprl.vip
 from viprl import VIP
-from viprl.features import Features
-from viprl.predictors.state_space import StateSpace
-from viprl.predictors.text import TextMixture
+from viprl.features.cache import Features
+from viprl.predictors.grid_filter import GridFilter
+from viprl.predictors.text_regression import TextMixture
 from viprl.strategies import Strategy
 
 Q = 512
 PARTS = [
-    ("keys and texts of the prompts", viprl.planner, "PromptBatch"),
+    ("keys and texts of the prompts", viprl.vip, "PromptBatch"),
     ("embeddings from the file", Features, "__call__"),
     ("text regressions", TextMixture, "predict"),
     ("text regressions", TextMixture, "observe"),
-    ("filter of each prompt", StateSpace, "predict"),
-    ("filter of each prompt", StateSpace, "observe"),
+    ("filter of each prompt", GridFilter, "predict"),
+    ("filter of each prompt", GridFilter, "observe"),
     ("counts, guard", Strategy, "propose"),
     ("counts, guard", Strategy, "review"),
-    ("rewards to outcomes", viprl.planner, "tally"),
-    ("rewards to outcomes", viprl.planner.Outcomes, "__call__"),
+    ("rewards to outcomes", viprl.vip, "tally"),
+    ("rewards to outcomes", viprl.vip.RewardReader, "__call__"),
     ("rest", VIP, "allocate"),
     ("rest", VIP, "observe"),
 ]
@@ -46,7 +46,7 @@ PARTS = [
 
 def filled(strategy: str, pool: int, folder: str, rng: np.random.Generator) -> tuple[VIP, float]:
     """A VIP that has seen `pool` prompts once, and the most memory that took."""
-    vip = VIP(strategy=strategy, features=stream.features(), cache=folder, low=2, high=48)
+    vip = VIP(strategy=strategy, features=stream.features(), cache=folder, min_rollouts=2, max_rollouts=48)
     peak = 0.0
     for start in range(0, pool, 4096):
         numbers = np.arange(start, min(start + 4096, pool))
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--free-threads", action="store_true", help="let the linear algebra take every core")
     arguments = parser.parse_args()
     if arguments.free_threads:
-        viprl.threads._controller = lambda: SimpleNamespace(limit=lambda **_: nullcontext())
+        viprl.utils.threads._controller = lambda: SimpleNamespace(limit=lambda **_: nullcontext())
     rng, start = np.random.default_rng(0), measure.megabytes()
     with tempfile.TemporaryDirectory() as folder:
         vip, peak = filled(arguments.strategy, arguments.pool, folder, rng)

@@ -20,9 +20,9 @@ import stream
 from measure import timed
 from scipy.special import logit
 
-from viprl.predictors.paper import PaperGP
-from viprl.predictors.protocol import Batch, Predictor
-from viprl.predictors.state_space import StateSpace
+from viprl.predictors.base import Batch, Predictor
+from viprl.predictors.gaussian_process import GaussianProcess
+from viprl.predictors.grid_filter import GridFilter
 
 Q = 512
 LIMITS = {"default": 10**9, "paper": 20_000, "scikit-learn": 2_000, "GPyTorch": 2_000}
@@ -116,9 +116,9 @@ def main() -> None:
     arguments = parser.parse_args()
     pool, rng = arguments.pool, np.random.default_rng(0)
     found: dict[str, object] = {}
-    steps: dict[str, Step] = {"default": ours(StateSpace, pool, rng)}
+    steps: dict[str, Step] = {"default": ours(GridFilter, pool, rng)}
     if pool <= LIMITS["paper"]:
-        steps["paper, dense recursion"] = ours(PaperGP, pool, rng)
+        steps["paper, dense recursion"] = ours(GaussianProcess, pool, rng)
     if pool <= LIMITS["scikit-learn"]:
         if importlib.util.find_spec("sklearn"):
             steps["scikit-learn, refitted"] = sklearn_refitted(pool, rng)

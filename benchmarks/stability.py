@@ -18,19 +18,19 @@ import stream
 from rich.console import Console
 from rich.progress import track
 
-from viprl.predictors.protocol import Batch
-from viprl.predictors.state_space import GRID, StateSpace
-from viprl.predictors.text import TextMixture
+from viprl.predictors.base import Batch
+from viprl.predictors.grid_filter import GRID, GridFilter
+from viprl.predictors.text_regression import TextMixture
 
 
-def variants() -> dict[str, StateSpace]:
-    default, double, single = StateSpace(), StateSpace(), StateSpace()
+def variants() -> dict[str, GridFilter]:
+    default, double, single = GridFilter(), GridFilter(), GridFilter()
     double._belief, double._score = np.empty((0, len(GRID))), np.empty(0)
     single.text = TextMixture(dtype=np.float32)
     return {"as it is": default, "beliefs in float64": double, "text in float32": single}
 
 
-def health(predictor: StateSpace) -> dict[str, Any]:
+def health(predictor: GridFilter) -> dict[str, Any]:
     """What must hold after any number of steps."""
     assert predictor.text is not None
     loosest = predictor.text.members[-1]._precision  # the largest prior variance: the worst condition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from viprl.encoders import Concatenated, Length
+from viprl.features.encoders import Concatenated, Length
 
 COLUMNS = 384
 ROLLOUTS = 8

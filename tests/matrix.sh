@@ -26,7 +26,7 @@ for version in "$@"; do
     mv "$folder.new" "$folder"
   fi
   PYTHONPATH=$folder OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false TRL_EXPERIMENTAL_SILENCE=1 \
-    "$python" -m pytest -n 2 -p no:cacheprovider --tb=short tests/test_trl*.py > "$cache/$version.log" 2>&1 || failed=1
+    "$python" -m pytest -n 2 -p no:cacheprovider --tb=short tests/engines/trl > "$cache/$version.log" 2>&1 || failed=1
   echo "trl $version: $(tail -n 1 "$cache/$version.log")"
 done
 [ $failed -eq 0 ] || echo "the tests' output is in $cache/VERSION.log"

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pytest
 
-from viprl.advantages import group_advantages, group_index, group_std, prompt_scale
+from viprl.advantages import group_advantages, group_index, group_std, rollout_weights
 
 
 def loops(rewards, counts, baseline):
@@ -77,18 +77,18 @@ def test_std_with_divisor_m_minus_one() -> None:
 
 def test_prompt_scale_gives_every_prompt_the_same_weight() -> None:
     counts = np.array([2, 6, 4])
-    scale = prompt_scale(counts)
+    scale = rollout_weights(counts)
     np.testing.assert_allclose(scale, [2, 2, *[4 / 6] * 6, *[1] * 4])
     np.testing.assert_allclose(np.bincount(group_index(counts), scale) / counts.sum(), 1 / 3)
-    np.testing.assert_array_equal(prompt_scale(counts, "rollout"), 1)
-    np.testing.assert_allclose(prompt_scale([5, 5]), 1)
+    np.testing.assert_array_equal(rollout_weights(counts, "rollout"), 1)
+    np.testing.assert_allclose(rollout_weights([5, 5]), 1)
 
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="counts sum to 5"):
         group_advantages([1, 0, 1], [3, 2])
     with pytest.raises(ValueError, match="'token'"):
-        prompt_scale([2, 2], "token")  # type: ignore[arg-type]
+        rollout_weights([2, 2], "token")  # type: ignore[arg-type]
 
 
 def test_unknown_baselines_are_refused() -> None:
@@ -218,7 +218,7 @@ def batch_gradients(policy, counts, rewards, scores, baseline, weighting) -> np.
     """[draws, D] what a trainer computes: the mean over all rollouts of scaled advantage times score."""
     draws = len(rewards)
     advantages = group_advantages(rewards.ravel(), np.tile(counts, draws), baseline).reshape(draws, -1)
-    return np.einsum("bc,bcd->bd", advantages * prompt_scale(counts, weighting), scores) / counts.sum()
+    return np.einsum("bc,bcd->bd", advantages * rollout_weights(counts, weighting), scores) / counts.sum()
 
 
 def assert_mean(values: np.ndarray, expected: np.ndarray) -> None:

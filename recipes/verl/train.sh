@@ -9,8 +9,8 @@ set -euo pipefail
 if [ $# -lt 4 ]; then sed -n 2,7p "$0"; exit 2; fi
 model=$1 estimator=$2 budget=$3 strategy=$4; shift 4
 case $budget in
-  8)  low=4 high=16 ;;
-  16) low=8 high=32 ;;
+  8)  min_rollouts=4 max_rollouts=16 ;;
+  16) min_rollouts=8 max_rollouts=32 ;;
   *)  echo "BUDGET is $budget; expected 8 or 16" >&2; exit 2 ;;
 esac
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,6 +25,6 @@ exec python -m verl.trainer.main_ppo --config-dir "$here" --config-name paper \
   actor_rollout_ref.model.path="$model" \
   algorithm.adv_estimator="vip_$estimator" \
   actor_rollout_ref.rollout.n="$budget" \
-  trainer.v1.vip_sync.low="$low" trainer.v1.vip_sync.high="$high" trainer.v1.vip_sync.strategy="$strategy" \
+  trainer.v1.vip_sync.min_rollouts="$low" trainer.v1.vip_sync.max_rollouts="$high" trainer.v1.vip_sync.strategy="$strategy" \
   trainer.experiment_name="$name" trainer.default_local_dir="runs/$name" \
   "${extra[@]}" "$@"

@@ -1,9 +1,12 @@
-"""viprl: adaptive rollout allocation (VIP) for reinforcement learning with verifiable rewards."""
+"""viprl: adaptive rollout allocation (VIP) for reinforcement learning with verifiable rewards.
 
-from viprl.advantages import group_advantages, prompt_scale
-from viprl.allocation import Allocation, allocate, allocate_weights
-from viprl.planner import VIP
-from viprl.strategies import STRATEGIES
+The loop: prompts -> features -> predictors -> weights -> allocation -> engines -> advantages -> outcomes -> predictors.
+"""
+
+from viprl.advantages import group_advantages, rollout_weights
+from viprl.allocation.optimum import Allocation, allocate, allocate_weights
+from viprl.strategies import STRATEGIES, Strategy
+from viprl.vip import VIP, Observation
 
 __version__ = "0.1.0"
 
@@ -11,8 +14,10 @@ __all__ = [
     "STRATEGIES",
     "VIP",
     "Allocation",
+    "Observation",
+    "Strategy",
     "allocate",
     "allocate_weights",
     "group_advantages",
-    "prompt_scale",
+    "rollout_weights",
 ]

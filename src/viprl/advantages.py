@@ -1,8 +1,8 @@
-"""Group-relative advantages for groups of different sizes, and the weight that each prompt gets in a batch.
+"""Group-relative advantages for groups of different sizes, and the weight of each rollout in a batch.
 
-The variance laws hold for the batch gradient (1/Q) sum_q (1/n_q) sum_i A_i Z_i: a mean over prompts of means over
-their own rollouts. A trainer averages over all C rollouts instead, which weighs a prompt by n_q/C; scaling the
-advantages of prompt q by (C/Q)/n_q restores the mean over prompts (`prompt_weighting="prompt"`).
+The variance models hold for the batch gradient (1/Q) sum_q (1/n_q) sum_i A_i Z_i: a mean over prompts of means over
+their own rollouts. A trainer averages over all C rollouts instead, which gives a prompt the weight n_q/C. Multiplying
+the advantages of prompt q by (C/Q)/n_q restores the mean over prompts (`prompt_weighting="prompt"`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from viprl.allocation import IntArray
-from viprl.variance import FloatArray
+from viprl.errors import InputError
+from viprl.utils.arrays import FloatArray, IntArray
 
 Baseline = Literal["leave_one_out", "mean"]
-PromptWeighting = Literal["prompt", "rollout"]
 
 
 def group_index(counts: ArrayLike) -> IntArray:
@@ -36,15 +35,17 @@ def group_advantages(rewards: ArrayLike, counts: ArrayLike, baseline: Baseline =
     Returns: [C]; 0 for unscorable rollouts and for a rollout without a scorable sibling.
     """
     if baseline not in ("leave_one_out", "mean"):
-        raise ValueError(f"baseline is {baseline!r}; expected 'leave_one_out' or 'mean'")
+        raise InputError(f"baseline is {baseline!r}; expected 'leave_one_out' or 'mean'")
     r, group, prompts = np.asarray(rewards, dtype=float), group_index(counts), len(np.asarray(counts))
     if r.shape != group.shape:
-        raise ValueError(f"rewards have shape {r.shape}, but counts sum to {len(group)}; expected one reward a rollout")
+        raise InputError(
+            f"rewards have shape {r.shape}, but counts sum to {len(group)}; expected one reward for each rollout"
+        )
     scorable = ~np.isnan(r)
     size = np.bincount(group, scorable, minlength=prompts)[group]
     least = np.full(prompts, np.inf)
     np.minimum.at(least, group[scorable], r[scorable])
-    r = r - least[group]  # a shift that no advantage sees; it makes groups of equal rewards exactly 0
+    r = r - least[group]  # advantages ignore shifts; this one makes groups of equal rewards exactly 0
     total = np.bincount(group, np.where(scorable, r, 0.0), minlength=prompts)[group]
     advantages = np.zeros_like(r)
     ok = scorable & (size > 1)
@@ -62,16 +63,25 @@ def group_std(rewards: ArrayLike, counts: ArrayLike) -> FloatArray:
     return np.sqrt(np.bincount(group, deviation**2, minlength=prompts) / np.maximum(size - 1, 1))
 
 
-def prompt_scale(counts: ArrayLike, weighting: PromptWeighting = "prompt") -> FloatArray:
-    """[C] factor for each rollout's advantage under a loss that averages over all C rollouts.
+def rollout_weights(counts: ArrayLike, weighting: str = "prompt") -> FloatArray:
+    """The factor of each rollout's advantage under a loss that averages over all C rollouts.
 
-    "prompt": (C/Q)/n_q, so that every prompt weighs the same. "rollout": 1, a prompt weighs n_q/C.
-    Unscorable rollouts count in n_q, as they do in the trainer's own mean. `counts` may be an `Allocation`.
+    Args:
+        counts: [Q] rollouts of each prompt, or an `Allocation`. Unscorable rollouts count, as they do in the mean.
+        weighting: "prompt" for (C/Q)/n_q, so that every prompt has the same weight; "rollout" for 1, so that a prompt
+            has the weight n_q/C.
+
+    Returns: [C], rollouts of a prompt being contiguous and in prompt order.
     """
-    if weighting not in ("prompt", "rollout"):
-        raise ValueError(f"prompt_weighting is {weighting!r}; expected 'prompt' or 'rollout'")
+    check_prompt_weighting(weighting)
     n = np.asarray(getattr(counts, "counts", counts), dtype=float)
     if (n < 1).any():
-        raise ValueError(f"counts are {n.tolist()}; every prompt needs at least one rollout")
-    scale = n.mean() / n if weighting == "prompt" else np.ones_like(n)
-    return scale[group_index(n)]
+        raise InputError(f"counts are {n.tolist()}; every prompt needs at least one rollout")
+    weights = n.mean() / n if weighting == "prompt" else np.ones_like(n)
+    return weights[group_index(n)]
+
+
+def check_prompt_weighting(weighting: str) -> None:
+    """Raise InputError unless `weighting` is "prompt" or "rollout"."""
+    if weighting not in ("prompt", "rollout"):
+        raise InputError(f"prompt_weighting is {weighting!r}; expected 'prompt' or 'rollout'")

@@ -31,8 +31,8 @@ def quickstart(
     also: Annotated[str, typer.Option(help="Further strategies to measure in shadow, separated by commas.")] = "",
 ) -> None:
     """Train a tiny language model with adaptive and with uniform allocation, measure the gradient variance, report."""
-    from viprl.quickstart.run import run
-    from viprl.quickstart.settings import Settings
+    from viprl.quickstart.scale import Settings
+    from viprl.quickstart.stages import run
 
     run(out, seeds=seeds, jobs=jobs, settings=Settings(also=tuple(name for name in also.split(",") if name)))
 
@@ -54,7 +54,7 @@ def train(
     from viprl.train.config import load_config
 
     settings = load_config(config, set_ or ())
-    from viprl.train import run as training
+    from viprl.train import training
 
     if dry_run:
         for name, words in training.dry_run(settings):
@@ -114,9 +114,9 @@ def show(
     if source is None:
         show_names(console)
         return
-    from viprl.data.loading import DataSpec
+    from viprl.data.loading import DataSource
 
-    spec = DataSpec(
+    spec = DataSource(
         source,
         split=split,
         subset=subset,
@@ -144,11 +144,11 @@ def verl(
     duplicates: Annotated[str, typer.Option(help="keep or drop.")] = "drop",
 ) -> None:
     """Write a data set as verl reads it: prompt, reference answer and the name of verl's reward function."""
-    from viprl.data.loading import DataSpec, load
-    from viprl.engines.verl.data import to_verl_rows, write_parquet
+    from viprl.data.export import to_verl_rows, write_parquet
+    from viprl.data.loading import DataSource, load
 
     loaded = load(
-        DataSpec(source, split, instruction=instruction, chat=True, duplicates=duplicates, skip_bad_rows=True)
+        DataSource(source, split, instruction=instruction, chat=True, duplicates=duplicates, skip_bad_rows=True)
     )
     for note in loaded.notes:
         typer.echo(note)
@@ -162,7 +162,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file. Default: report.html in the first folder.")] = None,
 ) -> None:
     """Draw the report of one run or several: one HTML file that needs nothing else."""
-    from viprl.lab.report import write_report
+    from viprl.report.sections import write_report
 
     path = write_report(runs, out or runs[0] / "report.html")
     typer.echo(f"report: {path}")
@@ -180,8 +180,8 @@ def replay(
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0 to N-1.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts of a batch; a short last batch is dropped.")] = 64,
     rollouts: Annotated[int, typer.Option(min=1, help="Budget: rollouts of a prompt on average.")] = 8,
-    low: Annotated[int, typer.Option(help="Fewest rollouts of a prompt.")] = 4,
-    high: Annotated[int, typer.Option(help="Most rollouts of a prompt.")] = 16,
+    min_rollouts: Annotated[int, typer.Option(help="Fewest rollouts of a prompt.")] = 4,
+    max_rollouts: Annotated[int, typer.Option(help="Most rollouts of a prompt.")] = 16,
     loop: Annotated[
         str, typer.Option(help="open: all logged outcomes are observed; closed: only allocated rollouts, drawn.")
     ] = "open",
@@ -197,13 +197,13 @@ def replay(
     report: Annotated[Path | None, typer.Option(help="Write replay.html and its figures into this folder.")] = None,
 ) -> None:
     """Replay the logged outcomes of a run: how well would each strategy have predicted and allocated?"""
-    from viprl.lab.replay import Protocol
-    from viprl.lab.replay_report import run
+    from viprl.analysis.replay import Protocol
+    from viprl.report.replay_report import run
 
     if loop not in ("open", "closed"):
         raise ValueError(f"--loop is {loop!r}; expected open or closed")
     names = [name.strip() for name in strategies.split(",") if name.strip()]
-    protocol = Protocol(batch_size, rollouts, low, high, visits, seeds, closed=loop == "closed")
+    protocol = Protocol(batch_size, rollouts, min_rollouts, max_rollouts, visits, seeds, closed=loop == "closed")
     run(
         file, names, protocol, features=features, reward=reward, success=success, json_file=json, report=report
     )  # fmt: skip

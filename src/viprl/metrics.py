@@ -1,36 +1,76 @@
-"""What a run logs of a planned and observed batch."""
+"""The names and values of everything that a run logs of the allocation.
+
+Engines put `PREFIX` before each name. Readers of logs use the constants, never the text.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from viprl.strategies import Proposal
-from viprl.variance import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
+
+PREFIX = "vip/"
+
+COUNTS_MIN, COUNTS_MEAN, COUNTS_MAX = "counts/min", "counts/mean", "counts/max"
+"""Rollouts of a prompt in the batch."""
+PREDICTED_RATIO = "variance_ratio/predicted"
+"""Gradient variance relative to uniform allocation, as predicted."""
+REALISED_RATIO = "variance_ratio/realised"
+"""The same as measured from the outcomes of the batch: unbiased but noisy; NaN if no group was mixed."""
+RUNNING_RATIO = "variance_ratio/running"
+"""The same over the whole run so far."""
+ZERO_ADVANTAGE = "zero_advantage_rollouts"
+"""Share of the rollouts in groups that are all right or all wrong."""
+UNSCORABLE = "unscorable"
+"""Share of the rollouts whose reward was None, NaN or unreadable."""
+BRIER, LOG_LOSS = "brier", "log_loss"
+"""Scores of the predictions made before sampling, mean over prompts."""
+TRUST = "trust"
+"""1 if the guard uses the prediction as it is, 0 if it allocates uniformly."""
+OVERHEAD = "overhead_seconds"
+"""Time that VIP took for the batch."""
+ROLLOUTS = "rollouts"
+"""verl: rollouts of the step."""
+PADDING_ROWS = "padding_rows"
+"""verl: masked rows that verl added to the step."""
 
 
-def batch_metrics(proposal: Proposal, successes: FloatArray, rollouts: FloatArray) -> dict[str, float]:
-    """Counts, the variance predicted, and how good the prediction was; see `viprl.VIP.metrics`."""
-    counts, p = proposal.allocation.counts, proposal.prediction.success_probability
+def shadow_ratio(strategy: str, *, running: bool = False) -> str:
+    """Name of the realised (or running) variance ratio of a shadow strategy."""
+    return f"shadow/{strategy}/{'running' if running else 'variance_ratio'}"
+
+
+def batch_metrics(
+    counts: IntArray, predicted_ratio: float, p: FloatArray, successes: FloatArray, rollouts: FloatArray
+) -> dict[str, float]:
+    """The metrics of a batch that need nothing but its plan and its outcomes.
+
+    Args:
+        counts: [Q] planned rollouts.
+        predicted_ratio: predicted variance relative to uniform.
+        p: [Q] success probabilities predicted before sampling.
+        successes, rollouts: [Q] outcomes; `rollouts` are the scorable ones.
+    """
     seen = rollouts > 0
     settled = seen & ((successes == 0) | (successes == rollouts))
     rate, guess = successes[seen] / rollouts[seen], p[seen]
     safe = np.clip(guess, 1e-4, 1 - 1e-4)
     return {
-        "counts/min": float(counts.min()),
-        "counts/mean": float(counts.mean()),
-        "counts/max": float(counts.max()),
-        "variance_ratio/predicted": proposal.allocation.variance_ratio,
-        "zero_advantage_rollouts": ratio(float(counts[settled].sum()), float(counts[seen].sum())),
-        "unscorable": float(1 - rollouts.sum() / counts.sum()),
-        "brier": _mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2),
-        "log_loss": _mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe)),
+        COUNTS_MIN: float(counts.min()),
+        COUNTS_MEAN: float(counts.mean()),
+        COUNTS_MAX: float(counts.max()),
+        PREDICTED_RATIO: predicted_ratio,
+        ZERO_ADVANTAGE: ratio(float(counts[settled].sum()), float(counts[seen].sum())),
+        UNSCORABLE: float(1 - rollouts.sum() / counts.sum()),
+        BRIER: _mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2),
+        LOG_LOSS: _mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe)),
     }
+
+
+def ratio(value: float, reference: float) -> float:
+    """value/reference; NaN if the reference is 0, because then nothing was measured."""
+    return float(value / reference) if reference > 0 else float("nan")
 
 
 def _mean(values: FloatArray) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def ratio(value: float, reference: float) -> float:
-    """NaN where no group of the batch was mixed: then nothing was measured."""
-    return float(value / reference) if reference > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""Plans that wait for their rewards: what was allocated to a batch, and what it takes to learn from the outcome."""
+"""Plans that wait for their rewards."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from viprl.allocation import Budget, IntArray
-from viprl.predictors.protocol import Batch
+from viprl.allocation.budget import Budget
+from viprl.errors import InputError
+from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
+from viprl.utils.arrays import IntArray
 
-OUTSTANDING = 16
-"""Plans remembered; engines that drop batches must not fill the memory."""
+MOST_PENDING = 16
+"""Plans that are kept; engines that drop batches must not fill the memory."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One batch, planned by every strategy."""
+    """What was allocated to a batch, and what it takes to learn from the outcomes."""
 
-    spec: Budget
+    budget: Budget
     proposals: dict[str, Proposal]
+    """By strategy, shadows included."""
     batches: dict[str, Batch]
     counts: IntArray
-    """[Q] what the engine was told to sample."""
+    """[Q] the rollouts that the engine was given."""
 
 
-class Plans:
-    """Outstanding plans by the identities of their prompts, the oldest forgotten first."""
+class PendingPlans:
+    """Plans by the identities of their prompts; the oldest are forgotten first."""
 
     def __init__(self) -> None:
         self._plans: OrderedDict[tuple[str, ...], Plan] = OrderedDict()
@@ -38,17 +41,17 @@ class Plans:
         return len(self._plans)
 
     def add(self, keys: tuple[str, ...], plan: Plan) -> None:
-        """Remember the plan of these prompts, in place of an earlier one of the same."""
+        """Keep the plan of these prompts, in place of an earlier one for the same batch."""
         self._plans[keys] = plan
         self._plans.move_to_end(keys)
-        while len(self._plans) > OUTSTANDING:
+        while len(self._plans) > MOST_PENDING:
             self._plans.popitem(last=False)
 
     def take(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:
-        """The plan that these rewards answer, no longer outstanding; None where these prompts were not planned.
+        """Remove and return the plan of these prompts; None if they were not planned.
 
-        Raises ValueError, and leaves the plan, where a group has another size than planned and where the prompts are
-        only some of a planned batch.
+        Raises InputError, and keeps the plan, if a group has another size than planned, and if the prompts are part of
+        a planned batch.
         """
         plan = self._plans.get(keys)
         if plan is None:
@@ -58,18 +61,18 @@ class Plans:
         return self._plans.pop(keys)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all plans."""
         self._plans.clear()
 
     def _refuse_part(self, keys: tuple[str, ...]) -> None:
-        """ValueError where these prompts are some of a planned batch, or all in another order: groups were dropped."""
+        """Raise InputError if these prompts are part of a planned batch, or a planned batch in another order."""
         given = Counter(keys)
         for planned in self._plans:
             if keys and given <= Counter(planned):
-                raise ValueError(
-                    f"these {len(keys)} prompts are part of a batch of {len(planned)} that was planned, or that batch "
-                    "in another order; observe all of it in the order of `allocate`, with a list of None for a group "
-                    "that was lost (or `observe_counts` for outcomes that have nothing to do with the plan)"
+                raise InputError(
+                    f"these {len(keys)} prompts are part of a planned batch of {len(planned)}, or that batch in "
+                    "another order; observe the whole batch in the order of `allocate`, with a list of None for a "
+                    "group that was lost (use `observe_counts` for outcomes without a plan)"
                 )
 
 
@@ -77,8 +80,8 @@ def _check_lengths(rewards: Sequence[Sequence[Any]], counts: IntArray) -> None:
     got = np.array([len(group) for group in rewards])
     if (got != counts).any():
         q = int(np.argmax(got != counts))
-        raise ValueError(
-            f"the plan gave prompt {q} of the batch {counts[q]} rollouts, but {got[q]} rewards came for it "
-            f"({int((got != counts).sum())} of {len(counts)} prompts differ); pass one reward a rollout, in the "
+        raise InputError(
+            f"prompt {q} of the batch was planned with {counts[q]} rollouts, but has {got[q]} rewards "
+            f"({int((got != counts).sum())} of {len(counts)} prompts differ); give one reward for each rollout, in the "
             "order of the prompts, None for an unscorable one"
         )

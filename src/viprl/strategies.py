@@ -1,114 +1,55 @@
-"""A strategy is a predictor plus a rule; the table of named presets is `STRATEGIES`."""
+"""Strategies: a predictor and a rule, with learned weights and a guard where wanted. `STRATEGIES` has those with names.
+
+To add one: write a `Predictor` (`viprl.predictors.base`) or a `Rule` (`viprl.allocation.rules`) in a file of its own,
+and add a line to `STRATEGIES` if it shall have a name. `VIP(strategy=...)` and `viprl.analysis.replay` also take a
+`Strategy` object, so that a predictor outside this package needs no line.
+"""
 
 from __future__ import annotations
 
+import copy
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from viprl.allocation import Allocation, Budget, IntArray, describe
-from viprl.guard import Guard
-from viprl.predictors.beta import BetaCounts
-from viprl.predictors.beta_mixture import BetaMixture
-from viprl.predictors.bots import ImplicitEvidence
+from viprl.allocation.budget import Budget
+from viprl.allocation.guard import Guard
+from viprl.allocation.optimum import Allocation
+from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform
+from viprl.allocation.variance_models import VarianceModel
+from viprl.baselines.beta_counts import BetaCounts
+from viprl.baselines.bots import ImplicitEvidence
+from viprl.baselines.dynamo import CountPriority
+from viprl.baselines.greso import SkipAndRedistribute, ZeroVarianceRuns
+from viprl.baselines.gvm import InverseRootSuccess
+from viprl.baselines.knapsack import Knapsack
+from viprl.baselines.learned_beta import LearnedBeta
+from viprl.baselines.moving_average import MovingAverage
+from viprl.baselines.proportional import (
+    InverseAccuracy,
+    InverseVariance,
+    ProportionalToDeviation,
+    ProportionalToVariance,
+    Random,
+)
+from viprl.baselines.ridge import RidgeRegression
+from viprl.errors import InputError, StateError
+from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.constant import SuccessRate
-from viprl.predictors.dynamo import CountPriority
-from viprl.predictors.ema import MovingAverage
-from viprl.predictors.greso import ZeroVarianceRuns
-from viprl.predictors.learned_beta import LearnedBeta
+from viprl.predictors.gaussian_process import GaussianProcess
+from viprl.predictors.grid_filter import GridFilter
 from viprl.predictors.oracle import Oracle
-from viprl.predictors.paper import PaperGP
-from viprl.predictors.protocol import Batch, Prediction, Predictor, State
-from viprl.predictors.ridge import RidgeRegression
-from viprl.predictors.state_space import StateSpace
-from viprl.rules.gvm import gradient_norm
-from viprl.rules.knapsack import knapsack
-from viprl.rules.neyman import neyman
-from viprl.rules.paper import published
-from viprl.rules.proportional import inverse_accuracy, inverse_variance, proportional_to_variance, random
-from viprl.rules.protocol import Rule
-from viprl.rules.selective import skip_and_redistribute
-from viprl.rules.uniform import uniform
-from viprl.rules.variance import minimum_variance
-from viprl.surprise import Surprise, measured_weight
-from viprl.variance import Estimator, FloatArray
-from viprl.weights import LearnedWeights
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How to build a strategy: its parts and what it is."""
-
-    predictor: Callable[[bool], Predictor]
-    """From "are there features?" to a fresh predictor."""
-    rule: Rule
-    features: str | None
-    """What the predictor reads of a prompt, unless the user says otherwise (see `viprl.features.parts`)."""
-    guarded: bool
-    summary: str
-    learned_weights: bool = False
-    """Whether the weights of the allocation are learned (`viprl.weights`) or E[p(1-p)]."""
-
-
-STRATEGIES: dict[str, Preset] = {
-    "default": Preset(
-        lambda features: StateSpace(text=features), minimum_variance, "minilm+length", True,
-        "a Bayesian filter for each prompt; drift, prior, text and weights learned; exact minimum, guarded", True,
-    ),
-    "paper": Preset(lambda _: PaperGP(), published, "minilm", False, "VIP as published: GP, floor and greedy"),
-    "uniform": Preset(lambda _: SuccessRate(), uniform, None, False, "C/Q rollouts each, as a stock trainer does"),
-    "random": Preset(lambda _: SuccessRate(), random, None, False, "a random split of the budget: the control"),
-    "oracle": Preset(lambda _: Oracle(), minimum_variance, None, False, "the true probabilities, weights p(1-p)"),
-    "inverse_accuracy": Preset(lambda _: PaperGP(), inverse_accuracy, "minilm", False, "ablation: n ~ 1/p"),
-    "inverse_variance": Preset(lambda _: PaperGP(), inverse_variance, "minilm", False, "ablation: n ~ 1/(p(1-p))"),
-    "ridge": Preset(lambda _: RidgeRegression(), published, "minilm", False, "ablation: ridge regression for the GP"),
-    "ema": Preset(lambda _: MovingAverage(), published, None, False, "ablation: moving average .3 of each prompt"),
-    "beta": Preset(lambda _: BetaCounts(), minimum_variance, None, False, "MoPPS: Beta counts of each prompt"),
-    "learned_beta": Preset(
-        lambda _: LearnedBeta(), minimum_variance, None, False, "Beta counts discounted by .9, prior learned"
-    ),
-    "beta_mixture": Preset(
-        lambda features: BetaMixture(text=features), minimum_variance, "minilm+length", True,
-        "the first default: discounted Beta counts, prior and text weighted by how well they predict",
-    ),
-    "bots": Preset(
-        lambda _: ImplicitEvidence(), minimum_variance, None, False, "BOTS: Beta counts with implicit evidence"
-    ),
-    "greso": Preset(
-        lambda _: ZeroVarianceRuns(), skip_and_redistribute, None, False, "GRESO: skip after zero-variance visits"
-    ),
-    "dynamo": Preset(
-        lambda _: CountPriority(), proportional_to_variance, None, False, "DynaMO: n ~ 4p(1-p) with a floor"
-    ),
-    "knapsack": Preset(
-        lambda _: LearnedBeta(), knapsack, None, False, "Knapsack RL: most mixed groups, weighted by p(1-p)^2"
-    ),
-    "gvm": Preset(lambda _: LearnedBeta(), gradient_norm, None, False, "GVM: n ~ 1/sqrt(p + alpha/p)"),
-    "neyman": Preset(lambda _: LearnedBeta(), neyman, None, False, "n ~ sqrt(p(1-p))"),
-}  # fmt: skip
-
-
-def preset(name: str) -> Preset:
-    """The preset called `name`; ValueError with the table otherwise."""
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy is {name!r}; expected one of {', '.join(STRATEGIES)}")
-    return STRATEGIES[name]
-
-
-def training_preset(name: str) -> Preset:
-    """The preset called `name`, for a training run; ValueError for "oracle", which has no truth to be told there."""
-    if name == "oracle":
-        raise ValueError(
-            "strategy 'oracle' has to be told the true success probabilities, which no training run knows; it is for "
-            "`viprl replay` and for experiments with viprl.VIP.tell_oracle"
-        )
-    return preset(name)
+from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.state_file import State
+from viprl.weights.learned_weights import LearnedWeights
+from viprl.weights.surprisal import Surprisal, measured_weight
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a strategy would do with a batch, and what it needs later to learn from the outcome."""
+    """What a strategy would do with a batch, and what it needs later to learn from the outcomes."""
 
     allocation: Allocation
     prediction: Prediction
@@ -116,30 +57,45 @@ class Proposal:
     believed: Prediction
     """For each distinct prompt."""
     candidates: list[IntArray]
+    """The counts of every mixture of the guard; without a guard only those of the allocation."""
 
 
 class Strategy:
-    """A preset at work. `propose` changes nothing; what is learned is in the predictor, the weights and
-    the guard."""
+    """A predictor and a rule.
 
-    def __init__(self, name: str, *, features: bool = True) -> None:
-        parts = preset(name)
-        self.name, self.rule = name, parts.rule
-        self.predictor = parts.predictor(features)
-        if self.predictor.uses_features and not features:
-            raise ValueError(f"strategy {name!r} predicts from prompt features; give it features='minilm' or 'length'")
-        self.weights = LearnedWeights() if parts.learned_weights else None
-        self.guard = Guard() if parts.guarded else None
+    Example:
+        vip = VIP(strategy=Strategy(MyPredictor(), name="mine"), min_rollouts=2, max_rollouts=32)
 
-    @property
-    def reads_pool(self) -> bool:
-        """Whether the predictor makes anything of prompts that are known in advance."""
-        return type(self.predictor).register is not Predictor.register
+    Args:
+        predictor: beliefs about each prompt.
+        rule: from beliefs to counts. Default: the exact minimum of the predicted variance.
+        weights: learns the variance weights from outcomes and log probabilities; None for E[p(1-p)].
+        guard: falls back towards uniform if the predictions do harm; None for no guard.
+        name: in metrics and saved states. Default: the name of the predictor's class.
+        summary: one line for tables.
+    """
 
-    def propose(self, batch: Batch, rows: IntArray, spec: Budget, seed: int) -> Proposal:
-        """Counts for the prompts `batch[rows]` (`rows` repeats those that stand in the batch more than once).
+    def __init__(
+        self,
+        predictor: Predictor,
+        rule: Rule | None = None,
+        *,
+        weights: LearnedWeights | None = None,
+        guard: Guard | None = None,
+        name: str = "",
+        summary: str = "",
+    ) -> None:
+        self.predictor, self.rule, self.weights, self.guard = predictor, rule or MinimumVariance(), weights, guard
+        self.name, self.summary = name or type(predictor).__name__, summary
 
-        All candidates break ties by the same `seed`, so that they differ by their weights alone.
+    def fresh(self) -> Strategy:
+        """A copy whose state is independent of this one."""
+        return copy.deepcopy(self)
+
+    def propose(self, batch: Batch, rows: IntArray, budget: Budget, seed: int) -> Proposal:
+        """Counts for the prompts `batch[rows]`; `rows` repeats prompts that occur more than once. Changes nothing.
+
+        All candidates break ties by the same `seed`, so that only their weights differ.
         """
         believed = self.predictor.predict(batch)
         if self.weights is not None:
@@ -147,24 +103,28 @@ class Strategy:
         prediction = believed.at(rows)
 
         def allocate(prediction: Prediction) -> IntArray:
-            return self.rule(prediction, spec, np.random.default_rng(seed))
+            return self.rule(prediction, budget, np.random.default_rng(seed))
 
         candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
-        counts = candidates[self.guard.mixture if self.guard else 0]
-        allocation = describe(counts, prediction.weight, spec, prediction.success_probability)
+        counts = candidates[self.guard.choice if self.guard else 0]
+        allocation = Allocation.of(counts, prediction.weight, budget, prediction.success_probability)
         return Proposal(allocation, prediction, believed, candidates)
+
+    def variance_weights(self, prediction: Prediction) -> FloatArray | None:
+        """[Q] the weights a whose sum a_q f(n_q) the counts minimise; None if the rule minimises something else."""
+        return self.rule.variance_weights(prediction if self.guard is None else self.guard.mixed(prediction))
 
     def review(
         self,
         proposal: Proposal,
         successes: FloatArray,
         rollouts: FloatArray,
-        estimator: Estimator,
-        surprise: Surprise | None = None,
+        model: VarianceModel,
+        surprisal: Surprisal | None = None,
     ) -> None:
-        """Tell the guard what the proposal would have bought, given the outcomes of the batch."""
+        """Let the guard learn what the proposal would have achieved, from the outcomes [Q] of the batch."""
         if self.guard is not None:
-            self.guard.observe(proposal.candidates, measured_weight(successes, rollouts, surprise), estimator)
+            self.guard.observe(proposal.candidates, measured_weight(successes, rollouts, surprisal), model)
 
     def observe(
         self,
@@ -172,33 +132,88 @@ class Strategy:
         successes: FloatArray,
         rollouts: FloatArray,
         believed: Prediction | None = None,
-        surprise: Surprise | None = None,
+        surprisal: Surprisal | None = None,
     ) -> None:
-        """Learn from the outcomes of distinct prompts; `believed` is what was predicted of them, where it is known."""
+        """Learn from the outcomes [Q] of distinct prompts; `believed` is what was predicted of them, if known."""
         if not (rollouts > 0).any():
             return
         if self.weights is not None:
             believed = self.predictor.predict(batch) if believed is None else believed
-            self.weights.observe(batch.keys, believed, successes, rollouts, surprise)
+            self.weights.observe(batch.keys, believed, successes, rollouts, surprisal)
         self.predictor.observe(batch, successes, rollouts)
 
     def state_dict(self) -> State:
-        return {
-            "model": type(self.predictor).__name__,
-            "predictor": self.predictor.state_dict(),
-            "weights": self.weights.state_dict() if self.weights is not None else None,
-            "guard": self.guard.state_dict() if self.guard is not None else None,
-        }
+        parts = {"predictor": self.predictor, "weights": self.weights, "guard": self.guard}
+        state: State = {name: None if part is None else part.state_dict() for name, part in parts.items()}
+        return {"model": type(self.predictor).__name__, **state}
 
     def load_state_dict(self, state: State) -> None:
+        """Raises StateError for the state of another predictor."""
         model = type(self.predictor).__name__
         if state.get("model") != model:
-            raise ValueError(
-                f"the saved state of strategy {self.name!r} belongs to the predictor {state.get('model')}, this "
-                f"version has {model}; delete the state to start prediction afresh"
+            raise StateError(
+                f"the saved state of strategy {self.name!r} belongs to the predictor {state.get('model')}, but this "
+                f"strategy has {model}; delete the state to start without history"
             )
         self.predictor.load_state_dict(state["predictor"])
         if self.weights is not None and state["weights"] is not None:
             self.weights.load_state_dict(state["weights"])
         if self.guard is not None and state["guard"] is not None:
             self.guard.load_state_dict(state["guard"])
+
+
+def _default() -> Strategy:
+    return Strategy(GridFilter(), weights=LearnedWeights(), guard=Guard())
+
+
+STRATEGIES: dict[str, tuple[str, Callable[[], Strategy]]] = {
+    # the product
+    "default": ("a Bayesian filter for each prompt; drift, prior, text and weights are learned; guarded", _default),
+    "paper": ("VIP as published: Gaussian process, floor and greedy", lambda: Strategy(GaussianProcess(), Published())),
+    "uniform": ("C/Q rollouts for every prompt, as a stock trainer does", lambda: Strategy(SuccessRate(), Uniform())),
+    # references
+    "oracle": ("the true success probabilities, in experiments that know them", lambda: Strategy(Oracle())),
+    "random": ("a random split of the budget", lambda: Strategy(SuccessRate(), Random())),
+    # ablations of the paper
+    "inverse_accuracy": ("n ~ 1/p", lambda: Strategy(GaussianProcess(), InverseAccuracy())),
+    "inverse_variance": ("n ~ 1/(p(1-p))", lambda: Strategy(GaussianProcess(), InverseVariance())),
+    "ridge": ("ridge regression in place of the Gaussian process", lambda: Strategy(RidgeRegression(), Published())),
+    "ema": ("moving average of each prompt's success rate", lambda: Strategy(MovingAverage(), Published())),
+    # other published methods
+    "beta": ("MoPPS: Beta counts of each prompt", lambda: Strategy(BetaCounts())),
+    "learned_beta": ("Beta counts discounted by .9, prior learned", lambda: Strategy(LearnedBeta())),
+    "bots": ("BOTS: Beta counts with implicit evidence", lambda: Strategy(ImplicitEvidence())),
+    "greso": ("GRESO: skip after zero-variance visits", lambda: Strategy(ZeroVarianceRuns(), SkipAndRedistribute())),
+    "dynamo": ("DynaMO: n ~ 4p(1-p) with a floor", lambda: Strategy(CountPriority(), ProportionalToVariance())),
+    "knapsack": ("Knapsack RL: most mixed groups, weighted by p(1-p)^2", lambda: Strategy(LearnedBeta(), Knapsack())),
+    "gvm": ("GVM: n ~ 1/sqrt(p + alpha/p)", lambda: Strategy(LearnedBeta(), InverseRootSuccess())),
+    "neyman": ("n ~ sqrt(p(1-p))", lambda: Strategy(LearnedBeta(), ProportionalToDeviation())),
+}
+"""Name -> (one line about it, function that builds it)."""
+
+
+def build_strategy(strategy: str | Strategy) -> Strategy:
+    """A new strategy from a name in `STRATEGIES`, or a copy of a `Strategy`.
+
+    Raises InputError for unknown names.
+    """
+    if isinstance(strategy, Strategy):
+        return strategy.fresh()
+    if strategy not in STRATEGIES:
+        near = difflib.get_close_matches(str(strategy), STRATEGIES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"strategy is {strategy!r}; {hint}expected one of {', '.join(STRATEGIES)}, or a Strategy")
+    summary, build = STRATEGIES[strategy]
+    built = build()
+    built.name, built.summary = strategy, summary
+    return built
+
+
+def check_training_strategy(strategy: str | Strategy) -> None:
+    """Raise InputError for a strategy that a training run cannot use: unknown names, and "oracle"."""
+    if strategy == "oracle":
+        raise InputError(
+            "strategy 'oracle' needs the true success probabilities, which no training run knows; use it in "
+            "`viprl replay`, or in experiments with VIP.tell_oracle"
+        )
+    build_strategy(strategy)

@@ -6,7 +6,7 @@ try:
 except ImportError as error:
     raise ImportError(f'viprl.data needs datasets and pyarrow: pip install "viprl[trl]" ({error})') from error
 
-from viprl.data.loading import DataSpec, Findings, Loaded, load
+from viprl.data.loading import DataSource, Findings, Loaded, load
 from viprl.data.named import NAMED, NamedSet
 
-__all__ = ["NAMED", "DataSpec", "Findings", "Loaded", "NamedSet", "load"]
+__all__ = ["NAMED", "DataSource", "Findings", "Loaded", "NamedSet", "load"]

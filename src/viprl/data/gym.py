@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from viprl.answers.extract import boxed
 from viprl.data.question import Format
+from viprl.rewards.grading.extract import boxed
 
 PREFIX = "reasoning-gym"
 ROWS = 2**20

@@ -22,7 +22,7 @@ LEAVE_OUT = "leave them out (skip_bad_rows: true in a configuration, --skip-bad-
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSource:
     """What to read and how. None: as the named set or the file has it."""
 
     source: str
@@ -83,7 +83,7 @@ class Loaded:
 
     dataset: Any
     """`datasets.Dataset` with `prompt`, `solution` and the columns that the source had besides."""
-    spec: DataSpec
+    spec: DataSource
     """What was asked for, with the named set's own choices filled in."""
     layout: Layout
     findings: Findings | None
@@ -94,7 +94,7 @@ class Loaded:
     """What the reader should know: rows left out, answers in conflict."""
 
 
-def load(spec: DataSpec) -> Loaded:
+def load(spec: DataSource) -> Loaded:
     """Read, check and format. Raises ValueError for sources that cannot be read, missing columns, and bad rows, which
     are named by number."""
     if gym.is_gym(spec.source):
@@ -120,7 +120,7 @@ def load(spec: DataSpec) -> Loaded:
     return Loaded(_dataset(table, layout, rows, kept, copy_of), spec, layout, findings, kept, _notes(findings, spec))
 
 
-def _resolved(spec: DataSpec) -> tuple[DataSpec, tuple[str, str]]:
+def _resolved(spec: DataSource) -> tuple[DataSource, tuple[str, str]]:
     """The spec with the choices of its named set, and the wrapper of the set's questions."""
     known = NAMED.get(spec.source)
     if known is None:
@@ -138,7 +138,7 @@ class _Row:
     bad: str = ""
 
 
-def _read_rows(prompts: list[Any], solutions: list[Any], wrapper: tuple[str, str], spec: DataSpec) -> list[_Row]:
+def _read_rows(prompts: list[Any], solutions: list[Any], wrapper: tuple[str, str], spec: DataSource) -> list[_Row]:
     """Every distinct row, formatted or with what is wrong with it."""
     form = Format(spec.instruction, spec.system, spec.chat)
     pairs = list(zip(prompts, solutions, strict=True))
@@ -183,7 +183,7 @@ def _kept(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray, drop: bo
     return np.array(sorted(seen.values()), dtype=np.int64)
 
 
-def _refuse_bad(findings: Findings, spec: DataSpec, kept: int) -> None:
+def _refuse_bad(findings: Findings, spec: DataSource, kept: int) -> None:
     if findings.bad and (kept == 0 or not spec.skip_bad_rows):
         if len(findings.bad) == findings.rows and len(set(findings.bad.values())) == 1:
             raise ValueError(f"{spec.source}: all {findings.rows} rows are bad: {next(iter(findings.bad.values()))}")
@@ -217,7 +217,7 @@ def _dataset(table: pa.Table, layout: Layout, rows: Sequence[_Row], kept: np.nda
     return Dataset(pa.table(columns))
 
 
-def _notes(findings: Findings, spec: DataSpec) -> tuple[str, ...]:
+def _notes(findings: Findings, spec: DataSource) -> tuple[str, ...]:
     notes = []
     if findings.bad:
         notes.append(f"left out: {bad_rows(findings.bad)}")
@@ -235,7 +235,7 @@ def _notes(findings: Findings, spec: DataSpec) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _load_gym(spec: DataSpec) -> Loaded:
+def _load_gym(spec: DataSource) -> Loaded:
     task = gym.parse(spec.source)
     form = Format(spec.instruction or "answer_tags", spec.system, spec.chat)
     return Loaded(

@@ -10,15 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from viprl.data.gym import is_gym
-from viprl.data.lengths import (
-    check_template,
-    context_of,
-    load_model_config,
-    load_tokenizer,
-    rendered,
-    token_lengths,
-)
-from viprl.data.loading import LEAVE_OUT, DataSpec, Loaded, bad_rows, load
+from viprl.data.lengths import check_template, context_of, load_model_config, load_tokenizer, rendered, token_lengths
+from viprl.data.loading import LEAVE_OUT, DataSource, Loaded, bad_rows, load
 from viprl.data.named import NAMED
 from viprl.data.tables import SUFFIXES
 from viprl.prompts import text
@@ -40,7 +33,7 @@ def show_names(console: Console) -> None:
     )
 
 
-def show_data(spec: DataSpec, console: Console, model: str | None = None, completion: int = 0) -> None:
+def show_data(spec: DataSource, console: Console, model: str | None = None, completion: int = 0) -> None:
     """Print columns, rows, duplicates, bad rows, lengths and two examples; with a model in its tokens and template.
 
     Bad rows are always told and passed over here; `spec.skip_bad_rows` is what training would do with them.

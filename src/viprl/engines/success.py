@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from viprl.imports import import_function
-from viprl.rewards import Success
-from viprl.variance import FloatArray
+from viprl.outcomes import Success
+from viprl.utils.arrays import FloatArray
+from viprl.utils.imports import import_function
 
 _HOW = (
     "name it with vip_success: a reward function's name (whose values are 0/1 or -1/+1), 'NAME>=0.5', a threshold on "
@@ -19,7 +19,7 @@ _HOW = (
 )
 
 
-class SuccessSource:
+class SuccessCriterion:
     """Reads `vip_success` when a trainer is built, and picks the deciding value of each rollout later.
 
     `complete=False`: environments bring rewards of their own, whose names only `bind` tells.

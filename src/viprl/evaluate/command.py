@@ -34,16 +34,16 @@ def run(
         )
     if importlib.util.find_spec("pyarrow") is None:
         raise ImportError('viprl evaluate needs pyarrow: pip install "viprl[eval]"')
-    from viprl.data import DataSpec
-    from viprl.evaluate import run as evaluation
+    from viprl.data import DataSource
+    from viprl.evaluate import evaluation
     from viprl.evaluate.sampling import Sampling
     from viprl.evaluate.tables import remarks, terminal_table
-    from viprl.train.rewards import MODES
+    from viprl.rewards.functions import MODES
 
     if verify not in MODES:
         raise ValueError(f"--verify is {verify!r}; expected {', '.join(MODES)}")
     ks = None if k is None else _numbers(k)
-    spec = None if dataset is None else DataSpec(dataset, **data)
+    spec = None if dataset is None else DataSource(dataset, **data)
     if generations is not None:
         result = evaluation.evaluate_generations(generations, ks, verify, data=spec, limit=limit, seed=seed)
         settings: dict[str, Any] = {"generations": str(generations)}

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from viprl.answers.guard import Verifier
-from viprl.answers.score import classes, compare, final_answer, reference
 from viprl.evaluate.generations import Generations, seed_of
-from viprl.evaluate.metrics import Estimate, maj_at_k, mean_at_k, over_problems, pass_at_k
+from viprl.evaluate.pass_at_k import Estimate, maj_at_k, mean_at_k, over_problems, pass_at_k
+from viprl.rewards.grading.process import Verifier
+from viprl.rewards.grading.score import classes, compare, final_answer, reference
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Graded:
 
 
 def grade(problems: Sequence[Generations], mode: str, *, verifier: Verifier | None = None) -> list[Graded]:
-    """Every completion read in `mode` (see `viprl.answers.score.MODES`) and compared with the problem's answer."""
+    """Every completion read in `mode` (see `viprl.rewards.grading.score.MODES`) and compared with the problem's answer."""
     answers = [[final_answer(text, mode) for text in problem.completions] for problem in problems]
     references = [reference(problem.answer, mode) for problem in problems]
     flat = [(known, given) for known, group in zip(references, answers, strict=True) for given in group]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from viprl.data import DataSpec, Loaded, load
+from viprl.data import DataSource, Loaded, load
 from viprl.data.gym import is_gym
 from viprl.data.lengths import rendered
 from viprl.prompts import Prompt, text
@@ -34,7 +34,7 @@ class Task:
     tokens: tuple[int, ...]
 
 
-def load_problems(spec: DataSpec, limit: int | None = None) -> list[Problem]:
+def load_problems(spec: DataSource, limit: int | None = None) -> list[Problem]:
     """The first `limit` problems of a dataset; bad rows that are left out are logged. Raises ValueError for what cannot
     be evaluated, rows named by number."""
     loaded = _load(spec)
@@ -53,7 +53,7 @@ def load_problems(spec: DataSpec, limit: int | None = None) -> list[Problem]:
     return [Problem(name, prompt, str(answer)) for name, prompt, answer in columns]
 
 
-def format_for(spec: DataSpec, tokenizer: Any, instruct: bool) -> DataSpec:
+def format_for(spec: DataSource, tokenizer: Any, instruct: bool) -> DataSource:
     """The spec with the format that suits the model, where none was asked for: a chat where the tokenizer has a chat
     template, and with `instruct` the instruction to box the answer where the prompts do not speak of it."""
     if spec.chat is None and getattr(tokenizer, "chat_template", None):
@@ -102,7 +102,7 @@ def _numbers(loaded: Loaded) -> list[int]:
     return list(range(len(loaded.dataset))) if loaded.rows is None else loaded.rows.tolist()
 
 
-def _load(spec: DataSpec) -> Loaded:
+def _load(spec: DataSource) -> Loaded:
     if is_gym(spec.source):
         raise ValueError(
             f"{spec.source} is endless, and an evaluation needs a fixed set of problems; write some of its rows to a "

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from rich.table import Table
 
 from viprl.evaluate.grading import Scores
-from viprl.lab.runlog import write_text
+from viprl.utils.files import write_text
 
 SHOWN = 8  # problems that a remark names
 

@@ -1,28 +1,31 @@
-"""No prediction at all, for rules that need none."""
+"""One success rate for all prompts, for rules that need no prediction."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from viprl.predictors.protocol import Batch, Prediction, Predictor, State
-from viprl.variance import FloatArray
+from viprl.predictors.base import Batch, Prediction, Predictor
+from viprl.utils.arrays import FloatArray
+from viprl.utils.state_file import State
 
 
 class SuccessRate(Predictor):
-    """The success rate of all rollouts so far, slowly forgotten, for every prompt alike."""
+    """The success rate of all rollouts so far, the same for every prompt.
 
-    uses_features = False
+    Args:
+        forgetting_factor: share of the history that a step keeps.
+    """
 
-    def __init__(self, *, memory: float = 0.98) -> None:
-        self.memory = memory
+    def __init__(self, *, forgetting_factor: float = 0.98) -> None:
+        self.forgetting_factor = forgetting_factor
         self._successes, self._rollouts = 1.0, 2.0
 
     def predict(self, batch: Batch) -> Prediction:
         return Prediction.of_points(np.full(len(batch), self._successes / self._rollouts))
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
-        self._successes = self.memory * self._successes + float(successes.sum())
-        self._rollouts = self.memory * self._rollouts + float(rollouts.sum())
+        self._successes = self.forgetting_factor * self._successes + float(successes.sum())
+        self._rollouts = self.forgetting_factor * self._rollouts + float(rollouts.sum())
 
     def state_dict(self) -> State:
         return {"successes": self._successes, "rollouts": self._rollouts}

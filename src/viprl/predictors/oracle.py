@@ -1,4 +1,4 @@
-"""A predictor that is told the truth: the bound that others are measured against, in experiments where it is known."""
+"""The true success probabilities, in experiments that know them: the bound that others are measured against."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from viprl.predictors.protocol import Batch, Prediction, Predictor, State
-from viprl.variance import FloatArray
+from viprl.predictors.base import Batch, Prediction, Predictor
+from viprl.utils.arrays import FloatArray
+from viprl.utils.state_file import State
 
 
 class Oracle(Predictor):
-    """Success probabilities set from outside by `tell`; .5 where nothing was told."""
-
-    uses_features = False
+    """Success probabilities set with `tell`; .5 for prompts without one."""
 
     def __init__(self) -> None:
         self._truth: dict[str, float] = {}
 
     def tell(self, truth: Mapping[str, float]) -> None:
-        """Set the true success probability of prompts, by identity."""
         self._truth.update(truth)
 
     def predict(self, batch: Batch) -> Prediction:
         return Prediction.of_points(np.array([self._truth.get(key, 0.5) for key in batch.keys]))
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
-        """Outcomes tell an oracle nothing."""
+        """RewardReader change nothing."""
 
     def state_dict(self) -> State:
         return {"truth": dict(self._truth)}

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from viprl.allocation import IntArray
-from viprl.lab.runlog import read_jsonl
-from viprl.planner import VIP
 from viprl.prompts import identity
-from viprl.quickstart.settings import Settings
-from viprl.variance import FloatArray
+from viprl.quickstart.scale import Settings
+from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.json_lines import log_rows
+from viprl.vip import VIP
 
 
 def measure_variance(run: str, pool: str, step: int, seed: int, settings: Settings) -> dict[str, Any]:
@@ -30,14 +29,20 @@ def measure_variance(run: str, pool: str, step: int, seed: int, settings: Settin
     """
     import torch
 
-    from viprl.lab.gradient_variance import measure_law
+    from viprl.analysis.gradient_variance import measure_law
     from viprl.quickstart.model import sample_completions
 
     checkpoint = Path(run) / f"checkpoint-{step}"
     model, tokenizer = _load(checkpoint)
-    rows = list(read_jsonl(pool))
+    rows = list(log_rows(pool))
     driver, *others = settings.measured()
-    vip = VIP(low=settings.low, high=settings.high, strategy=driver, shadow=others, seed=seed)
+    vip = VIP(
+        min_rollouts=settings.min_rollouts,
+        max_rollouts=settings.max_rollouts,
+        strategy=driver,
+        shadow=others,
+        seed=seed,
+    )
     vip.load(checkpoint / "vip_state.safetensors")
     visits = _visits(Path(run) / "outcomes.jsonl", step)
     rng = np.random.default_rng([seed, step])
@@ -86,7 +91,7 @@ def measure_accuracy(
     from viprl.quickstart.model import sample_completions
 
     network, tokenizer = _load(Path(model))
-    rows = list(read_jsonl(held_out))
+    rows = list(log_rows(held_out))
     generator = torch.Generator().manual_seed(1_000_003 * seed + step)
     drawn = sample_completions(
         network, tokenizer, [row["prompt"] for row in rows], settings.answers, generator, settings.max_tokens
@@ -120,14 +125,14 @@ def _all_chosen(k: IntArray, n: IntArray, m: int) -> FloatArray:
 
 
 def _score(tokenizer: Any, completions: list[list[int]], solution: str) -> list[float]:
-    from viprl.train.rewards import exact_match
+    from viprl.rewards.functions import exact_match
 
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     return [float(r or 0) for r in exact_match([None] * len(texts), texts, [solution] * len(texts))]
 
 
 def _visits(outcomes: Path, step: int) -> Counter[str]:
-    return Counter(key for row in read_jsonl(outcomes) if row["step"] <= step for key in row["ids"])
+    return Counter(key for row in log_rows(outcomes) if row["step"] <= step for key in row["ids"])
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from viprl.lab.runs import Estimate
+from viprl.analysis.statistics import Estimate
 from viprl.quickstart.measure import variance_ratio, zero_advantage_share
-from viprl.quickstart.settings import Settings
+from viprl.quickstart.scale import Settings
 
 
 def summarise(

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from viprl.data.gym import canonical
-from viprl.data.loading import DataSpec
+from viprl.data.loading import DataSource
+from viprl.rewards.functions import resolve_rewards
 from viprl.train.config_file import ConfigError, read_config, with_overrides
-from viprl.train.rewards import resolve_rewards
 
 __all__ = ["ConfigError", "RunConfig", "load_config", "parse_config", "trainer_config"]
 
@@ -75,11 +75,13 @@ class RunConfig:
         """The reward functions."""
         return resolve_rewards(self.reward)
 
-    def data(self) -> DataSpec:
+    def data(self) -> DataSource:
         """What to train on."""
-        return DataSpec(self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSpec) if f.name != "source"})
+        return DataSource(
+            self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSource) if f.name != "source"}
+        )
 
-    def eval_data(self) -> DataSpec | None:
+    def eval_data(self) -> DataSource | None:
         """What the trainer evaluates on: prompts in the same form, every row of them."""
         if self.eval_dataset is None:
             return None

@@ -12,13 +12,13 @@ import numpy as np
 
 from viprl.data.gym import is_gym
 from viprl.data.lengths import context_of, load_model_config, load_tokenizer, rendered
-from viprl.data.loading import LEAVE_OUT, DataSpec, Loaded, bad_rows
-from viprl.engines.success import SuccessSource
+from viprl.data.loading import LEAVE_OUT, DataSource, Loaded, bad_rows
+from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl import vip_from_config
-from viprl.planner import VIP
 from viprl.train.config import ConfigError, RunConfig, trainer_config
 from viprl.train.probe import Probe, probe
-from viprl.train.reading import Reader
+from viprl.train.reader import Reader
+from viprl.vip import VIP
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def prepare(
         model_config = load_model_config(config.model, trust_remote_code=trust)
         tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=trust)
         functions = config.rewards()
-        source = SuccessSource(args.vip_success, functions)
+        source = SuccessCriterion(args.vip_success, functions)
         vip_from_config(args, source)
         _check_warm_start(args, source)
         loaded, held_out = reader.load(config.data()), _held_out(config, reader)
@@ -89,7 +89,7 @@ def _as_config_error() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
-def _check_warm_start(args: Any, source: SuccessSource) -> None:
+def _check_warm_start(args: Any, source: SuccessCriterion) -> None:
     """Read the log as the trainer will, after the weights; a strategy that learns nothing needs no features."""
     if not args.vip_warm_start:
         return
@@ -102,7 +102,7 @@ def _check_warm_start(args: Any, source: SuccessSource) -> None:
 
 
 def _held_out(config: RunConfig, reader: Reader) -> Loaded | None:
-    spec: DataSpec | None = config.eval_data()
+    spec: DataSource | None = config.eval_data()
     if spec is not None and is_gym(spec.source):
         raise ValueError("eval_dataset is endless; write some of its rows to a file (see docs/data.md)")
     return reader.load(spec) if spec else None

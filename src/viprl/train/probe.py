@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from viprl.engines.success import SuccessSource
-from viprl.rewards import Outcomes
-from viprl.train.rewards import Reward
-from viprl.variance import FloatArray
+from viprl.engines.success import SuccessCriterion
+from viprl.outcomes import RewardReader
+from viprl.rewards.functions import Reward
+from viprl.utils.arrays import FloatArray
 
 Probe = tuple[tuple[str, float | None], ...]
 """Names of the reward functions and what they gave the row's own answer; None where it cannot be scored."""
 
 
-def probe(functions: Sequence[Reward], row: dict[str, Any], args: Any, source: SuccessSource) -> Probe:
+def probe(functions: Sequence[Reward], row: dict[str, Any], args: Any, source: SuccessCriterion) -> Probe:
     r"""What each reward function gives the row's own answer, plain or in \boxed{}, the better of the two; called as the
     trainer will. Raises ValueError where one fails or gives no numbers, and where what decides about success
     (`vip_success`) is neither success nor failure."""
@@ -30,7 +30,7 @@ def probe(functions: Sequence[Reward], row: dict[str, Any], args: Any, source: S
     return tuple(zip(names, best, strict=True))
 
 
-def _check_readable(given: FloatArray, names: Sequence[str], args: Any, source: SuccessSource) -> None:
+def _check_readable(given: FloatArray, names: Sequence[str], args: Any, source: SuccessCriterion) -> None:
     """Raise ValueError where the deciding one of rewards [2, F], or their total, is no outcome."""
     weights = np.ones(len(names)) if args.reward_weights is None else np.asarray(args.reward_weights, dtype=float)
     if weights.shape != (len(names),):
@@ -38,7 +38,7 @@ def _check_readable(given: FloatArray, names: Sequence[str], args: Any, source: 
     total = np.where(np.isnan(given).all(axis=1), np.nan, np.nansum(given * weights, axis=1))
     source.bind(names)
     values = source.values(given, total)
-    read = Outcomes(source.rule)
+    read = RewardReader(source.rule)
     unread = np.isnan(read(values.tolist())) & ~np.isnan(values)
     if not read.strange:
         return

@@ -27,7 +27,10 @@ def summary(config: RunConfig, run: Prepared) -> list[tuple[str, str]]:
             f"{prompts:,} prompts, {args.generation_batch_size:,} rollouts (mean of a prompt: {args.num_generations})",
         ),
         ("update", f"{update:,} rollouts on {devices} process{'es' if devices > 1 else ''}"),
-        ("allocation", f"{args.vip_strategy}, {args.vip_low} to {args.vip_high} rollouts a prompt{_shadow(args)}"),
+        (
+            "allocation",
+            f"{args.vip_strategy}, {args.vip_min_rollouts} to {args.vip_max_rollouts} rollouts a prompt{_shadow(args)}",
+        ),
         ("estimator", f"{args.vip_estimator}; prompt weighting: {args.vip_prompt_weighting}; {_loss(config, args)}"),
     ]
     return facts + [("note", note) for note in run.notes]

@@ -23,9 +23,9 @@ from typing import Any
 
 import yaml
 
+from viprl.runs.resume import finished
 from viprl.train.config import ConfigError, RunConfig, parse_config
 from viprl.train.config_file import merge, read_config, with_overrides
-from viprl.train.folder import finished
 
 KEYS = ("base", "output_dir", "arms", "seeds", "baseline", "processes", "launch")
 

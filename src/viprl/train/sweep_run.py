@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from viprl.lab.runlog import write_text
+from viprl.runs.resume import changes, resume_point
 from viprl.train.config import ConfigError, RunConfig, trainer_config
-from viprl.train.folder import changes, resume_point
 from viprl.train.sweep import Sweep, SweepRun
+from viprl.utils.files import write_text
 
 POLL = 0.5  # seconds
 
@@ -28,8 +28,8 @@ MOST_PROCESSES = 64  # tried where the number is not known
 def check_sweep(sweep: Sweep, *, tell: bool = True) -> None:
     """Dry run of every arm, its data read once, and of the folders of all its seeds, which differ in nothing else that
     is checked. Raises `ConfigError`, naming the arm."""
-    from viprl.train.reading import Reader
-    from viprl.train.run import check_folder, dry_run
+    from viprl.train.reader import Reader
+    from viprl.train.training import check_folder, dry_run
 
     console, reader = Console(soft_wrap=True), Reader()
     for run in sweep.runs:  # quick, and before the data is read
@@ -89,7 +89,7 @@ def run_sweep(sweep: Sweep) -> bool:
     Raises `ConfigError` before anything is trained or written, see `check_sweep`. A run that fails is reported and does
     not stop the others. Interrupted, the same call goes on.
     """
-    from viprl.train.compare import compare
+    from viprl.report.comparison import compare
 
     check_sweep(sweep, tell=False)
     console, failed = Console(soft_wrap=True), {}

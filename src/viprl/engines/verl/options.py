@@ -1,4 +1,4 @@
-"""The options under `trainer.v1.vip_sync`, written `+trainer.v1.vip_sync.low=2` on verl's command line."""
+"""The options under `trainer.v1.vip_sync`, written `+trainer.v1.vip_sync.min_rollouts=2` on verl's command line."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from viprl.advantages import PromptWeighting, prompt_scale
-from viprl.allocation import Budget
-from viprl.strategies import training_preset
+from viprl.advantages import PromptWeighting, rollout_weights
+from viprl.allocation.budget import Budget
+from viprl.strategies import check_training_strategy
 
 MODE = "vip_sync"
 NAMESPACE = f"trainer.v1.{MODE}"
@@ -42,7 +42,7 @@ class Options:
     prompt_weighting: PromptWeighting = "prompt"
     """prompt: every prompt weighs the same. rollout: verl's flat mean, in which a prompt weighs n_q/C."""
     warm_start: str | None = None
-    """Outcomes of an earlier run: verl's rollout_data_dir or a file of trajectories. Read when a run starts afresh."""
+    """RewardReader of an earlier run: verl's rollout_data_dir or a file of trajectories. Read when a run starts afresh."""
     surprise: bool = True
     """Tell the strategy how improbable each rollout was under the policy: the default one learns from it which prompts
     have large gradients. Costs the exchange of two token-level fields a step."""
@@ -75,15 +75,15 @@ def read_options(given: Mapping[str, Any] | None, *, adv_estimator: str, prompts
         shadow = values["shadow"] or ()
         values["shadow"] = (shadow,) if isinstance(shadow, str) else tuple(shadow)
     options = Options(**values)
-    prompt_scale([1], options.prompt_weighting)
+    rollout_weights([1], options.prompt_weighting)
     for name in (options.strategy, *options.shadow):
-        training_preset(name)
+        check_training_strategy(name)
     high = 6 * rollout_n if options.high is None else options.high
     try:
-        spec = Budget.check(prompts, prompts * rollout_n, options.low, high, ESTIMATORS[adv_estimator])
+        spec = Budget.of(prompts, prompts * rollout_n, options.low, high, ESTIMATORS[adv_estimator])
     except ValueError as error:
         raise ValueError(
-            f"{NAMESPACE}: low={options.low}, high={high} with data.train_batch_size={prompts}, "
+            f"{NAMESPACE}: min_rollouts={options.low}, max_rollouts={high} with data.train_batch_size={prompts}, "
             f"rollout.n={rollout_n}, adv_estimator={adv_estimator}: {error}"
         ) from error
     return Options(**{**asdict(options), "low": int(spec.low[0]), "high": high})

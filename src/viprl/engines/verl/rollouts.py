@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from viprl.allocation import IntArray
 from viprl.prompts import Prompt
-from viprl.variance import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
 
 ROLLOUTS = "__rollout_n__"
 """Key of a prompt under which verl's agent loop (AgentLoopWorkerTQ._run_prompt) looks for its number of rollouts."""

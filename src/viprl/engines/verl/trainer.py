@@ -26,15 +26,15 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
-from viprl.engines.success import SuccessSource
+from viprl.engines.success import SuccessCriterion
 from viprl.engines.verl import consistency, contract
 from viprl.engines.verl.advantages import SETTINGS
 from viprl.engines.verl.options import ESTIMATORS, MODE, NAMESPACE, Options, read_options
 from viprl.engines.verl.rollouts import ROLLOUTS, Round, place, prompt_of, row_sums
 from viprl.engines.verl.warm_start import observe_log
-from viprl.planner import VIP
 from viprl.prompts import Prompt
-from viprl.variance import FloatArray
+from viprl.utils.arrays import FloatArray
+from viprl.vip import VIP
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class VIPTrainerSync(PPOTrainerSync):
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         placed = place(keys, planned)
         values, surprise = self._vip_values(keys, batch.partition_id)
-        strange = self.vip.strange_rewards  # of an earlier part of the run
+        strange = self.vip.unreadable_rewards  # of an earlier part of the run
         observation = self.vip.observe(
             planned.prompts,
             [[values[i] for i in rows] for rows in placed],
@@ -105,7 +105,7 @@ class VIPTrainerSync(PPOTrainerSync):
         )
         self.vip_batch = planned
         first, self._vip_first = self._vip_first, False
-        if first and observation.rollouts.sum() == 0 and self.vip.strange_rewards > strange:
+        if first and observation.rollouts.sum() == 0 and self.vip.unreadable_rewards > strange:
             raise ValueError(
                 f"all {len(values)} rewards of the first batch are neither 0/1 nor -1/+1 (first: {values[0]}), so "
                 f"it is open what success is; set +{NAMESPACE}.success, for example to 0.5, a threshold on the reward, "
@@ -168,12 +168,12 @@ class VIPTrainerSync(PPOTrainerSync):
             yield prompt_of(row, self.vip_options.id_key), self.tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def vip_from_options(options: Options, adv_estimator: str, success: SuccessSource) -> VIP:
+def vip_from_options(options: Options, adv_estimator: str, success: SuccessCriterion) -> VIP:
     """The `VIP` that a configuration describes."""
     return VIP(
         estimator=ESTIMATORS[adv_estimator],
-        low=options.low,
-        high=options.high,
+        min_rollouts=options.low,
+        max_rollouts=options.high,
         strategy=options.strategy,
         shadow=options.shadow,
         features=options.features,
@@ -184,15 +184,15 @@ def vip_from_options(options: Options, adv_estimator: str, success: SuccessSourc
 
 
 class _Field:
-    """A field of the reward function's answer, to `SuccessSource` a reward function of that name."""
+    """A field of the reward function's answer, to `SuccessCriterion` a reward function of that name."""
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
 
 
-def _success(options: Options) -> SuccessSource:
+def _success(options: Options) -> SuccessCriterion:
     name = str(options.success).partition(">=")[0].strip()
-    return SuccessSource(options.success, [] if options.success is None else [_Field(name)])
+    return SuccessCriterion(options.success, [] if options.success is None else [_Field(name)])
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Outcomes of an earlier run, so that prediction does not start at nothing."""
+"""RewardReader of an earlier run, so that prediction does not start at nothing."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from pathlib import Path
 
 from rich.progress import track
 
-from viprl.engines.success import SuccessSource
-from viprl.lab.trajectories import Trajectory, read_trajectories, visits
-from viprl.planner import VIP
+from viprl.engines.success import SuccessCriterion
 from viprl.prompts import Prompt, identity
+from viprl.runs.engine_logs import read_history
+from viprl.runs.history import PromptHistory, visits
+from viprl.vip import VIP
 
 logger = logging.getLogger(__name__)
 
 
-def observe_log(vip: VIP, path: str | Path, prompts: Iterable[tuple[Prompt, str]], success: SuccessSource) -> int:
+def observe_log(vip: VIP, path: str | Path, prompts: Iterable[tuple[Prompt, str]], success: SuccessCriterion) -> int:
     """Let `vip` observe the visits of `path` in their order; returns the number of prompts that were found again.
 
     Args:
-        path: what `viprl.lab.trajectories.read_trajectories` reads, such as verl's rollout_data_dir.
+        path: what `viprl.runs.history.read_history` reads, such as verl's rollout_data_dir.
         prompts: each prompt of this run, and the text under which a dump of verl knows it.
         success: how the values of a dump are read.
 
     Raises ValueError when no prompt of the log is one of this run.
     """
-    logged = read_trajectories(path, reward=success.column, success=success.rule)
+    logged = read_history(path, reward=success.column, success=success.rule)
     found = matched(logged, prompts)
     if not found:
         raise ValueError(
@@ -40,7 +41,7 @@ def observe_log(vip: VIP, path: str | Path, prompts: Iterable[tuple[Prompt, str]
     return len(found)
 
 
-def matched(logged: list[Trajectory], prompts: Iterable[tuple[Prompt, str]]) -> list[Trajectory]:
+def matched(logged: list[PromptHistory], prompts: Iterable[tuple[Prompt, str]]) -> list[PromptHistory]:
     """The part of `logged` whose prompts are known, by identity or by text, under the run's own prompts. Stops looking
     when all are found."""
     by_name: dict[str, int] = {}
@@ -48,7 +49,7 @@ def matched(logged: list[Trajectory], prompts: Iterable[tuple[Prompt, str]]) -> 
         by_name |= {f"id:{trajectory.id}": position, identity(trajectory.prompt): position}
         if isinstance(trajectory.prompt, str):
             by_name[f"text:{trajectory.prompt}"] = position
-    found: dict[int, Trajectory] = {}
+    found: dict[int, PromptHistory] = {}
     for prompt, text in track(prompts, "warm start: reading the training set", transient=True):
         at = by_name.get(identity(prompt), by_name.get(f"text:{text}"))
         if at is not None and at not in found:

@@ -1,0 +1,116 @@
+"""The budget of a batch: the number of rollouts to spend, and the bounds of each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from viprl.allocation.variance_models import VarianceModel, get_variance_model
+from viprl.errors import InputError
+from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.numerics import bisect
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A validated budget for Q prompts. Build one with `Budget.of`."""
+
+    total: int
+    """C, the rollouts to spend, every one of them."""
+    min_rollouts: IntArray
+    """[Q] L, the fewest rollouts of each prompt."""
+    max_rollouts: IntArray
+    """[Q] U, the most rollouts of each prompt."""
+    model: VarianceModel
+
+    @classmethod
+    def of(
+        cls,
+        prompts: int,
+        total: int,
+        min_rollouts: ArrayLike | None,
+        max_rollouts: ArrayLike | None,
+        estimator: str | VarianceModel,
+    ) -> Budget:
+        """Fill in the defaults and check that the bounds can meet the total.
+
+        Args:
+            prompts: Q, at least 1.
+            total: C.
+            min_rollouts: L, a number or [Q]; None for the smallest legal group of the estimator.
+            max_rollouts: U, a number or [Q]; None for no limit.
+            estimator: see `get_variance_model`.
+
+        Raises InputError for bounds below the smallest legal group, L > U, and totals outside [sum L, sum U].
+        """
+        model = get_variance_model(estimator)
+        c = _integer("budget", total)
+        if prompts == 0:
+            raise InputError("no prompts were given; an allocation needs at least one")
+        least = _bounds("min_rollouts", model.min_rollouts if min_rollouts is None else min_rollouts, prompts)
+        most = _bounds("max_rollouts", max(c, 1) if max_rollouts is None else max_rollouts, prompts)
+        if (least < model.min_rollouts).any():
+            raise InputError(
+                f"min_rollouts is {least.min()}, but estimator {model.name!r} needs groups of at least "
+                f"{model.min_rollouts}; raise min_rollouts to {model.min_rollouts}"
+            )
+        if max_rollouts is not None and (least > most).any():
+            q = int(np.argmax(least > most))
+            raise InputError(
+                f"min_rollouts exceeds max_rollouts for prompt {q}: min_rollouts={least[q]}, max_rollouts={most[q]}"
+            )
+        if not least.sum() <= c <= most.sum():
+            fix = ("lower min_rollouts", "raise") if c < least.sum() else ("raise max_rollouts", "lower")
+            limits = f"from {least.sum()} to {most.sum()}" if max_rollouts is not None else f"at least {least.sum()}"
+            raise InputError(
+                f"the budget cannot be met: {prompts} prompts with min_rollouts={_span(least)} and "
+                f"max_rollouts={_span(most) if max_rollouts is not None else None} need {limits} rollouts, but the "
+                f"budget is {c}; {fix[0]} or {fix[1]} the budget"
+            )
+        return cls(c, least, np.maximum(np.minimum(most, c), least), model)  # no prompt can get more than C
+
+
+def even_counts(budget: Budget) -> FloatArray:
+    """[Q] real counts, as equal as the bounds allow, that sum to C: clip(level, L, U)."""
+    share = counts_of_total(
+        lambda level: np.clip(level, budget.min_rollouts, budget.max_rollouts),
+        budget.total,
+        float(budget.min_rollouts.min()),
+        float(budget.max_rollouts.max()),
+    )
+    nearest = np.round(share)  # a level of 7.999999999 is 8
+    return np.where(np.abs(share - nearest) < 1e-9, nearest, share)
+
+
+def counts_of_total(
+    counts: Callable[[float], FloatArray], total: int, smallest: float, largest: float, *, geometric: bool = False
+) -> FloatArray:
+    """[Q] real counts of sum `total` from counts that grow with a number between `smallest` and `largest`."""
+    ends = bisect(lambda level: counts(level).sum() < total, smallest, largest, geometric=geometric)
+    few, many = map(counts, ends)
+    gap = many.sum() - few.sum()  # what rounding leaves between the two ends is shared in proportion
+    return few if gap <= 0 else few + (many - few) * (total - few.sum()) / gap
+
+
+def _integer(name: str, value: Any) -> int:
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "iuf" or not np.isfinite(array) or array != np.floor(array):
+        raise InputError(f"{name} is {value!r}; expected a whole number")
+    return int(array)
+
+
+def _bounds(name: str, value: ArrayLike, prompts: int) -> IntArray:
+    array = np.asarray(value)
+    if array.ndim > 1 or (array.ndim == 1 and len(array) != prompts):
+        raise InputError(f"{name} has shape {array.shape}; expected one number or one for each of {prompts} prompts")
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all() or (array != np.floor(array)).any():
+        raise InputError(f"{name} is {value!r}; expected whole numbers")
+    return np.broadcast_to(array.astype(np.int64), (prompts,))
+
+
+def _span(bounds: IntArray) -> str:
+    return str(bounds[0]) if (bounds == bounds[0]).all() else f"{bounds.min()}..{bounds.max()}"

@@ -1,0 +1,55 @@
+"""The published allocation: the continuous optimum, rounded down, then one rollout at a time (arXiv 2602.01601,
+Theorems 5.1 and 5.2, Algorithm 2). The rounding is near the integer optimum but not always on it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+import numpy as np
+
+from viprl.allocation.budget import Budget, counts_of_total, even_counts
+from viprl.allocation.exact import scaled
+from viprl.utils.arrays import FloatArray, IntArray
+
+
+def continuous_counts(weights: FloatArray, budget: Budget) -> FloatArray:
+    """[Q] real counts that minimise sum_q a_q f(n_q), by bisection on the multiplier; even if all a = 0.
+
+    A prompt of weight 0 stays at L until every other prompt has U.
+    """
+    weights = np.asarray(weights, dtype=float)
+    if not (weights > 0).any():
+        return even_counts(budget)
+    a = scaled(weights)
+
+    def counts(inverse: float) -> FloatArray:
+        return np.clip(budget.model.continuous_count(a * inverse), budget.min_rollouts, budget.max_rollouts)
+
+    most = 4.0 * float(budget.max_rollouts.max()) ** 2 / float(a.min())  # 1/multiplier at which every prompt has U
+    return counts_of_total(counts, budget.total, 1.0, most, geometric=True)
+
+
+def rounded_counts(continuous: FloatArray, weights: FloatArray, budget: Budget) -> IntArray:
+    """[Q] Algorithm 2: the floor of the continuous optimum, then each rollout to the largest decrease a_q d(n_q).
+
+    Equal decreases go to the first prompt of the batch.
+    """
+    floor = np.clip(np.floor(continuous + 1e-9), budget.min_rollouts, budget.max_rollouts).astype(np.int64)
+    return spend_greedily(floor, lambda q, n: (-weights[q] * float(budget.model.marginal(n)),), budget)
+
+
+def spend_greedily(counts: IntArray, cost: Callable[[int, int], tuple[float, ...]], budget: Budget) -> IntArray:
+    """[Q] `counts` and one rollout at a time to the prompt with the smallest cost, until the budget is spent.
+
+    `cost(q, n)` orders the next rollout of prompt q, which has n; the first prompt of the batch wins a tie.
+    """
+    counts = counts.copy()
+    queue = [(*cost(q, counts[q]), q) for q in range(len(counts)) if counts[q] < budget.max_rollouts[q]]
+    heapq.heapify(queue)
+    for _ in range(budget.total - int(counts.sum())):
+        q = int(heapq.heappop(queue)[-1])
+        counts[q] += 1
+        if counts[q] < budget.max_rollouts[q]:
+            heapq.heappush(queue, (*cost(q, counts[q]), q))
+    return counts

@@ -1,0 +1,206 @@
+"""Vectors by key: in memory, or in a flat file that many processes read through a memory map and append to.
+
+The file is a pair; row i of one belongs to row i of the other, and rows are only ever added:
+
+    NAME.keys       a header (magic and number of columns), then 16 bytes a row
+    NAME.vectors    a checksum, an exponent and the columns in float16, the vector divided by 2^exponent
+
+A row is there once its key is, and keys are written last, under a lock. So a writer that is killed leaves behind
+vectors without keys or half of a key, and the next one writes over both. The checksum covers key and vector: after a
+power cut, or where somebody deletes one file of the pair, a row is found to be damaged and its vector made again, never
+believed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import compress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from viprl.utils.arrays import FloatArray
+from viprl.utils.files import locked
+
+KEY = 16
+"""Bytes of a key."""
+
+
+class Vectors:
+    """In memory: 2 bytes a number, about 200 bytes a key."""
+
+    def __init__(self) -> None:
+        self.columns: int | None = None
+        self._rows: dict[bytes, int] = {}
+        self._records = np.empty(0, dtype=_record(0))
+        self._used = 0
+
+    def find(self, keys: Sequence[bytes]) -> np.ndarray:
+        """[n] row of each key, -1 where there is none."""
+        return np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)
+
+    def sound(self, keys: Sequence[bytes], rows: np.ndarray) -> np.ndarray:
+        """[n] whether each of `rows` holds a vector that belongs to its key."""
+        return rows >= 0
+
+    def take(self, rows: np.ndarray) -> FloatArray:
+        """[n, d] vectors in float64."""
+        records = np.asarray(self._records[rows])
+        return records["vector"].astype(np.float64) * np.exp2(records["exponent"].astype(np.float64))[:, None]
+
+    def append(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
+        """Add rows of finite numbers [n, d]. Raises ValueError where others have another number of columns."""
+        self._check(vectors.shape[1])
+        self.columns = vectors.shape[1]
+        total = self._used + len(keys)
+        if total > len(self._records):
+            bigger = np.zeros(max(total, 2 * len(self._records)), dtype=_record(self.columns))
+            if self._used:
+                bigger[: self._used] = self._records[: self._used]
+            self._records = bigger
+        self._records[self._used : total] = _packed(keys, vectors)
+        self._rows.update(zip(keys, range(self._used, total), strict=True))
+        self._used = total
+
+    def _check(self, columns: int) -> None:
+        if self.columns not in (None, columns):
+            raise ValueError(
+                f"vectors of different lengths: {self.columns} columns so far, {columns} now; "
+                "an encoder that changes needs another name"
+            )
+
+
+class VectorFile(Vectors):
+    """On disk. Memory: the keys, about 200 bytes each; the vectors are read from the map when asked for.
+
+    Files are opened for one operation at a time, so that none is carried into a forked process. Raises VectorFileError
+    for a file that is none of these and where the disk does not serve.
+    """
+
+    HEADER = struct.Struct("<8sII")  # magic, columns, checksum of both
+    MAGIC = b"viprl-2\n"
+    PATIENCE = 60.0  # seconds to wait for another writer
+
+    def __init__(self, stem: Path) -> None:
+        super().__init__()
+        self.keys_file, self.vectors_file = Path(f"{stem}.keys"), Path(f"{stem}.vectors")
+        self._identity: tuple[int, int] | None = None
+
+    def find(self, keys: Sequence[bytes]) -> np.ndarray:
+        rows = super().find(keys)
+        if (rows < 0).any():
+            with _explained():
+                if not self.keys_file.exists():
+                    return rows
+                with self.keys_file.open("rb") as file:
+                    self._read(file)
+            rows = super().find(keys)
+        return rows
+
+    def sound(self, keys: Sequence[bytes], rows: np.ndarray) -> np.ndarray:
+        there = (rows >= 0) & (rows < len(self._records))
+        records = np.ascontiguousarray(self._records[rows[there]])
+        found = np.zeros(len(rows), dtype=bool)
+        found[there] = records["checksum"] == _checksums(list(compress(keys, there)), records)
+        return found
+
+    def append(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
+        with _explained():
+            self.keys_file.parent.mkdir(parents=True, exist_ok=True)
+            self.keys_file.touch()
+            with self.keys_file.open("r+b") as file, locked(file, self.PATIENCE):
+                self._read(file)
+                self._check(vectors.shape[1])
+                self._write(file, keys, vectors)
+                self._read(file)
+        if not self.sound(keys, super().find(keys)).all():
+            raise VectorFileError("what was written cannot be read back")
+
+    def _write(self, file: IO[bytes], keys: Sequence[bytes], vectors: np.ndarray) -> None:
+        new = np.flatnonzero(~self.sound(keys, super().find(keys))).tolist()  # others may have been quicker
+        records = _packed([keys[i] for i in new], vectors[new])
+        self.vectors_file.touch()
+        with self.vectors_file.open("r+b") as heap:
+            heap.seek(self._used * records.itemsize)
+            heap.write(records.tobytes())
+        if self.columns is None:
+            file.seek(0)
+            file.write(self._header(vectors.shape[1]))
+        file.seek(self.HEADER.size + KEY * self._used)
+        file.write(b"".join(keys[i] for i in new))
+        file.flush()
+
+    def _read(self, file: IO[bytes]) -> None:
+        """Take over the rows that are on disk and not yet known here."""
+        status = os.fstat(file.fileno())
+        if self._identity != (status.st_dev, status.st_ino) or self._used > self._whole(status.st_size):
+            self._identity, self._used, self.columns = (status.st_dev, status.st_ino), 0, None
+            self._rows.clear()
+            self._records = np.empty(0, dtype=_record(0))
+        if status.st_size < self.HEADER.size:  # nothing yet, or a writer killed at its first bytes
+            return
+        file.seek(0)
+        header = file.read(self.HEADER.size)
+        columns = self.HEADER.unpack(header)[1]
+        if header != self._header(columns):
+            raise VectorFileError(f"{self.keys_file.name} begins with {header!r}; expected {self._header(columns)!r}")
+        self.columns = columns
+        file.seek(self.HEADER.size + KEY * self._used)
+        block = file.read()
+        new = len(block) // KEY
+        self._rows.update((block[KEY * i : KEY * (i + 1)], self._used + i) for i in range(new))
+        self._used += new
+        self._map()
+
+    def _map(self) -> None:
+        record = _record(self.columns or 0)
+        size = self.vectors_file.stat().st_size if self.vectors_file.exists() else 0
+        rows = min(self._used, size // record.itemsize)
+        self._records = (
+            np.memmap(self.vectors_file, dtype=record, mode="r", shape=(rows,)) if rows else np.empty(0, dtype=record)
+        )
+
+    def _header(self, columns: int) -> bytes:
+        start = self.MAGIC + columns.to_bytes(4, "little")
+        return start + zlib.crc32(start).to_bytes(4, "little")
+
+    def _whole(self, size: int) -> int:
+        return max(size - self.HEADER.size, 0) // KEY
+
+
+class VectorFileError(Exception):
+    """The file cannot be used; the message says why."""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VectorFileError(str(error)) from error
+
+
+def _record(columns: int) -> np.dtype:
+    return np.dtype([("checksum", "<u4"), ("exponent", "<i4"), ("vector", "<f2", (columns,))])
+
+
+def _packed(keys: Sequence[bytes], vectors: np.ndarray) -> np.ndarray:
+    """[n] records. The exponent brings the largest number of a vector between 1/2 and 1, so that none overflows; what
+    is lost are the digits after the 11th binary one."""
+    records = np.zeros(len(keys), dtype=_record(vectors.shape[1]))
+    exponent = np.frexp(np.abs(vectors).max(axis=1, initial=0.0))[1]
+    records["exponent"] = exponent
+    records["vector"] = vectors * np.exp2(-exponent.astype(np.float64))[:, None]
+    records["checksum"] = _checksums(keys, records)
+    return records
+
+
+def _checksums(keys: Sequence[bytes], records: np.ndarray) -> np.ndarray:
+    """[n] over each key and all of its record but the checksum itself."""
+    content = records.view(np.uint8).reshape(len(records), records.itemsize)[:, 4:]
+    return np.array([zlib.crc32(row, zlib.crc32(key)) for key, row in zip(keys, content, strict=True)], dtype=np.uint32)

@@ -1,0 +1,120 @@
+"""What a predictor is: beliefs about the success of each prompt, made before sampling and updated by outcomes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from viprl.utils.arrays import FloatArray
+from viprl.utils.state_file import State
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts as predictors see them."""
+
+    keys: tuple[str, ...]
+    """[Q] identity of each prompt; distinct within a batch."""
+    features: FloatArray | None
+    """[Q, d] feature vectors; None if the strategy runs without."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, mask: np.ndarray) -> Batch:
+        """The prompts where `mask` [Q] is true."""
+        if mask.all():
+            return self
+        keys = tuple(key for key, keep in zip(self.keys, mask, strict=True) if keep)
+        return Batch(keys, None if self.features is None else self.features[mask])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Beliefs about a batch before sampling."""
+
+    success_probability: FloatArray
+    """[Q] E[p]."""
+    reward_variance: FloatArray
+    """[Q] E[p(1-p)]; p(1-p) for a point prediction."""
+    text_score: FloatArray | None = None
+    """[Q] logit of the success probability that the text alone suggests; None if the predictor reads no text."""
+    learned_weight: FloatArray | None = None
+    """[Q] variance weights learned on top of these (`viprl.weights`); None if the strategy learns none."""
+
+    @property
+    def weight(self) -> FloatArray:
+        """[Q] the weights a of the allocation, whose objective sum_q a_q f(n_q) is linear in them."""
+        return self.reward_variance if self.learned_weight is None else self.learned_weight
+
+    def at(self, rows: np.ndarray) -> Prediction:
+        """The prediction for the prompts `rows`."""
+        parts = (self.success_probability, self.reward_variance, self.text_score, self.learned_weight)
+        return Prediction(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+
+    @classmethod
+    def of_points(cls, p: FloatArray) -> Prediction:
+        """A prediction without uncertainty, from success probabilities [Q]."""
+        return cls(p, p * (1 - p))
+
+
+class Predictor(ABC):
+    """Base class of all predictors.
+
+    `predict` changes nothing. All history is in the state, and a predictor that loads the state of another continues
+    exactly as the other would. `viprl.testing.PredictorContract` tests this.
+
+    Example: a predictor that believes the last success rate.
+        class LastRate(Predictor):
+            def __init__(self):
+                self.rates = {}
+
+            def predict(self, batch):
+                return Prediction.of_points(np.array([self.rates.get(key, 0.5) for key in batch.keys]))
+
+            def observe(self, batch, successes, rollouts):
+                for key, k, n in zip(batch.keys, successes, rollouts):
+                    if n > 0:
+                        self.rates[key] = k / n
+
+            def state_dict(self):
+                return {"rates": dict(self.rates)}
+
+            def load_state_dict(self, state):
+                self.rates = dict(state["rates"])
+
+        vip = VIP(strategy=Strategy(LastRate()))
+    """
+
+    features: ClassVar[str | None] = None
+    """The features that `features="auto"` gives it, such as "minilm+length"; None if it reads none."""
+    needs_features: ClassVar[bool] = False
+    """Whether it cannot predict without features."""
+    reads_pool: ClassVar[bool] = False
+    """Whether `register` uses what it is given."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Prediction:
+        """Beliefs about prompts, seen before or new."""
+
+    @abstractmethod
+    def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
+        """Learn from [Q] successes among [Q] scorable rollouts. Prompts with 0 rollouts are ignored."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """The state: arrays, numbers, strings, and lists and dicts of those."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Take over a state from `state_dict`. Raises StateError for the state of an incompatible predictor."""
+
+    def register(self, batch: Batch) -> None:  # noqa: B027 (an optional hook)
+        """Optional: prompts known in advance. Called only if `reads_pool`."""
+
+    def tell(self, truth: Mapping[str, float]) -> None:  # noqa: B027 (an optional hook)
+        """Optional: true success probabilities by prompt key, in experiments that know them."""

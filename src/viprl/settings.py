@@ -1,0 +1,178 @@
+"""Every option of VIP, declared once: name, type, default and help.
+
+`VIP`, the configs of the TRL trainers, verl's options, tinker's builder and the command line derive from it, so that an
+option has the same name, default and help everywhere. To add one: a field here, and its use in `viprl.vip` (or, for an
+option that only engines have, in `viprl.engines`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from viprl.advantages import check_prompt_weighting
+from viprl.errors import InputError
+from viprl.features.encoders import FeatureChoice
+from viprl.outcomes import Success
+from viprl.prompts import Prompt
+from viprl.prompts import text as text_of
+
+if TYPE_CHECKING:
+    from viprl.strategies import Strategy
+
+
+def _option(default: Any, kind: Any, help: str) -> Any:
+    """A field; `kind` is its type in configuration files, None if it can only be given in Python."""
+    return field(default=default, metadata={"kind": kind, "help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of `viprl.VIP`."""
+
+    estimator: str = _option(
+        "auto",
+        str,
+        "Gradient estimator: 'rloo', 'dr_grpo' or 'grpo'. It decides the variance model and the smallest legal group "
+        "(2 for rloo, 3 otherwise). 'auto': what the configuration of the engine implies, otherwise 'rloo'.",
+    )
+    min_rollouts: int | None = _option(
+        None, int | None, "Fewest rollouts of a prompt. Default: the smallest legal group of the estimator."
+    )
+    max_rollouts: int | None = _option(
+        None, int | None, "Most rollouts of a prompt. Default: six times the average group of the batch."
+    )
+    strategy: str | Strategy = _option(
+        "default", str, "What allocates: 'default', 'paper', 'uniform' or another name in viprl.STRATEGIES."
+    )
+    shadow: str | Strategy | Sequence[str | Strategy] | None = _option(
+        None,
+        list[str] | None,
+        "Further strategies that see the same outcomes and log what they would have achieved, without acting.",
+    )
+    features: FeatureChoice = _option(
+        "auto",
+        str,
+        "What strategies read of a prompt: 'minilm', 'length', 'minilm+length', 'none' or the folder of a "
+        "sentence-transformers model. 'auto': what each strategy asks for, with 'length' in place of MiniLM if "
+        "sentence-transformers is not installed.",
+    )
+    cache: str | Path | None = _option(
+        "auto",
+        str | None,
+        "Folder of the feature cache; none keeps features in memory only. 'auto': $VIPRL_CACHE if set, otherwise "
+        "~/.cache/viprl/features.",
+    )
+    success: Success = _option(
+        None,
+        str | None,
+        "What counts as success. Default: the reward, which must be 0/1 or -1/+1. A number is a threshold on the "
+        "total reward, 'NAME' or 'NAME>=0.5' a single reward, 'module:function' a function of the total reward.",
+    )
+    text: Callable[[Prompt], str] = _option(
+        text_of, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
+    )
+    seed: int = _option(0, int, "Seed of the generator that breaks ties.")
+
+    def __post_init__(self) -> None:
+        """For subclasses."""
+
+    def shadows(self) -> tuple[str | Strategy, ...]:
+        """The shadow strategies."""
+        if self.shadow is None:
+            return ()
+        return tuple(self.shadow) if isinstance(self.shadow, list | tuple) else (self.shadow,)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings(Settings):
+    """The options of VIP inside a training engine."""
+
+    prompt_weighting: str = _option(
+        "prompt",
+        str,
+        "'prompt': every prompt has the same weight in the gradient. 'rollout': a prompt has the weight n_q/C, as in "
+        "a mean over all rollouts.",
+    )
+    id_column: str | None = _option(
+        None,
+        str | None,
+        "Column of the data set that identifies a prompt; dots reach inside. Default: the content of the prompt.",
+    )
+    warm_start: str | None = _option(
+        None, str | None, "Log of an earlier run to learn from before the first step: whatever `viprl replay` reads."
+    )
+    register_pool: bool = _option(False, bool, "Compute the features of the whole training set before the first step.")
+    use_logprobs: bool = _option(
+        True,
+        bool,
+        "Learn from the log probabilities of the rollouts, where the engine knows them, which prompts have large "
+        "gradients.",
+    )
+
+    def __post_init__(self) -> None:
+        check_prompt_weighting(self.prompt_weighting)
+
+    def for_vip(self) -> dict[str, Any]:
+        """The options that `viprl.VIP` takes."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+
+
+def options(cls: type = EngineSettings, *, without: Mapping[str, str] | Sequence[str] = ()) -> list[Field]:
+    """The fields of `cls` that configuration files can hold, but for the names in `without`."""
+    return [f for f in dataclasses.fields(cls) if f.metadata["kind"] is not None and f.name not in without]
+
+
+def parameter_list(fields: Sequence[Field], prefix: str = "") -> str:
+    """The options as the parameter list of a docstring."""
+    entries = []
+    for f in fields:
+        help_text = textwrap.fill(f.metadata["help"], 108, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        kind = getattr(f.metadata["kind"], "__name__", str(f.metadata["kind"]))
+        entries.append(f"{prefix}{f.name} (`{kind}`, *optional*, defaults to `{f.default!r}`):\n{help_text}")
+    return "\n".join(entries)
+
+
+def read_settings(
+    given: Mapping[str, Any], *, where: str, refused: Mapping[str, str] | None = None, prefix: str = ""
+) -> EngineSettings:
+    """Settings from options that were given by name.
+
+    Args:
+        given: option -> value; None for an option whose default is not None means the default.
+        where: what holds the options, for errors: "trainer.v1.vip_sync".
+        refused: option -> why this engine does not have it.
+        prefix: of the names, for errors.
+
+    Raises InputError for names that do not exist or that the engine does not have, and for values of other types.
+    """
+    refused = refused or {}
+    known = {f.name: f for f in dataclasses.fields(EngineSettings)}
+    for name, value in given.items():
+        if name in refused:
+            raise InputError(f"{where} does not take {prefix}{name}: {refused[name]}")
+        if name not in known:
+            allowed = [n for n in known if n not in refused]
+            near = difflib.get_close_matches(str(name), allowed, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(allowed)}"
+            raise InputError(f"{where} has no option {name!r}; {hint}")
+        if not _fits(value, known[name]):
+            raise InputError(f"{where}: {prefix}{name} is {value!r}; expected {_words(known[name])}")
+    return EngineSettings(**given)
+
+
+def _fits(value: Any, option: Field) -> bool:
+    if option.name in ("min_rollouts", "max_rollouts", "seed"):
+        return type(value) is int or (value is None and option.default is None)
+    if option.metadata["kind"] is bool:
+        return type(value) is bool
+    return True  # checked where it is used
+
+
+def _words(option: Field) -> str:
+    return "true or false" if option.metadata["kind"] is bool else "a whole number"

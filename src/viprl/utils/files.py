@@ -1,0 +1,71 @@
+"""Files that are whole at any moment, and locks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+
+def write_bytes(path: str | Path, payload: bytes) -> None:
+    """Write a file so that at any moment, crashes and power cuts included, the old or the new one is whole.
+
+    A crash can leave a hidden `.tmp` file behind, which is never read.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened; the rename is still atomic
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """`write_bytes` for text in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def locked(file: IO, patience: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock on an open file. The system releases it when the process ends, however it ends.
+
+    Raises TimeoutError (an OSError) if another process still holds it after `patience` seconds.
+    """
+    if fcntl is None:
+        raise OSError("this system has no file locks that end with their process")
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process has held the lock for {patience:.0f} seconds") from None
+            time.sleep(0.005)
+    try:
+        yield
+    finally:
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_UN)

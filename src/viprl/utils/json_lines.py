@@ -1,0 +1,77 @@
+"""JSON lines: one JSON object a line, compressed if the name ends in .gz."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from viprl.errors import DataError
+from viprl.utils.files import write_bytes
+
+
+def read_json_lines(
+    path: str | Path, *, bad: Callable[[int, str], None] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row, object) of each line, rows counted from 1; empty lines are skipped.
+
+    Args:
+        path: a file in UTF-8.
+        bad: called with the row and the reason for a line that cannot be read, which is then left out. Without it
+            such a line raises DataError.
+
+    Raises OSError if the file cannot be opened.
+    """
+    path, number = Path(path), 0
+    errors = "strict" if bad is None else "replace"
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, raw in enumerate(lines, start=1):
+                if not raw.strip():
+                    continue
+                try:
+                    row = json.loads(raw.decode("utf-8", errors))
+                except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                    why = f"is not JSON ({error})" if raw.endswith(b"\n") else "was cut short"
+                else:
+                    if isinstance(row, dict):
+                        yield number, row
+                        continue
+                    why = f"is a JSON {type(row).__name__}, not an object"
+                if bad is None:
+                    raise DataError(f"{path}, row {number} {why}; fix or delete the row")
+                bad(number, why)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        if bad is None:
+            raise DataError(f"{path} cannot be read after row {number}: {error}; was the file cut short?") from error
+        bad(number + 1, f"and all that follow cannot be read ({error})")
+
+
+def log_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects of a log of this package; lines that a killed run cut short are left out."""
+    return (row for _, row in read_json_lines(path, bad=lambda *_: None))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line. Numbers that JSON cannot express (NaN, infinity) become null."""
+    return json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_json_line(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Append one line."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(json_line(row))
+
+
+def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole file atomically."""
+    payload = "".join(map(json_line, rows)).encode("utf-8")
+    write_bytes(path, gzip.compress(payload, mtime=0) if Path(path).suffix == ".gz" else payload)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

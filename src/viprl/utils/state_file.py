@@ -1,0 +1,163 @@
+"""Durable state: a nested dict of plain values and NumPy arrays in one file, without pickle.
+
+The file is in the safetensors format. Arrays are its tensors; everything else is one JSON document, itself
+stored as a tensor of bytes because safetensors limits its header to 100 MB. The header says what the file is:
+format, kind, version and a checksum over all of the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from viprl.errors import StateError
+from viprl.utils.files import write_bytes
+
+State = dict[str, Any]
+"""A nested dict of plain values and NumPy arrays."""
+
+_FORMAT = "viprl-state-1"
+_DOCUMENT = "document"
+_ARRAY = "$array"
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_DTYPES = frozenset(map(np.dtype, ["?", "b", "B", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"]))
+
+
+def save(path: str | Path, state: Mapping[str, Any], *, kind: str, version: int) -> None:
+    """Write ``state`` to ``path`` so that at any moment, crashes included, the old or the new file is whole.
+
+    Leaves are NumPy arrays or NumPy scalars (booleans, integers and floats of native byte order), str, int,
+    float, bool and None; nodes are dicts with string keys, and lists. All come back exactly, dtype and shape
+    included. ``kind`` and ``version`` name the layout of ``state``; `load` asks for both. A crash can leave
+    a hidden ``.tmp`` file behind, which is never read.
+
+    Raises TypeError with the key path of whatever else is found in ``state``; OSError when writing fails.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state is of type {type(state).__name__}; expected a dict with string keys")
+    path = Path(path)
+    tensors: dict[str, np.ndarray] = {}
+    document = json.dumps(_encoded(state, "state", tensors), ensure_ascii=False, separators=(",", ":"))
+    # "surrogatepass" keeps strings that are not valid Unicode, which models do produce.
+    tensors[_DOCUMENT] = np.frombuffer(document.encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    header = {"format": _FORMAT, "kind": kind, "version": str(version)}
+    payload = safetensors.numpy.save(tensors, header | {"checksum": _checksum(tensors)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, payload)
+
+
+def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
+    """Read what `save` wrote. Raises StateError for a missing, damaged or foreign file, kind or version."""
+    path = Path(path)
+    if not path.is_file():
+        raise StateError(f"{path}: no such file; expected the saved state of a {kind}; check the path")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            _check_header(path, header, kind, version)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (StateError, MemoryError):
+        raise
+    except Exception as error:  # the reader has its own errors for each way in which a file can be broken
+        raise StateError(
+            f"{path}: cannot be read as a safetensors file ({error}); expected the saved state of a {kind}; "
+            "it was cut off or is something else: check the path or use an earlier checkpoint"
+        ) from error
+    found = _checksum(tensors)
+    if found != header.get("checksum") or _DOCUMENT not in tensors:
+        expected = header.get("checksum", "")
+        raise StateError(
+            f"{path}: the content has the checksum {found[:12]!r}; expected {expected[:12]!r}; "
+            "the file was damaged after it was written: use an earlier checkpoint"
+        )
+
+    def restore(node: dict[str, Any]) -> Any:
+        if node.keys() == {_ARRAY}:
+            return tensors[node[_ARRAY]]
+        if node.keys() == {_ARRAY, "scalar"}:
+            return tensors[node[_ARRAY]][()]
+        return {key.removeprefix("$"): value for key, value in node.items()} if _has_dollar(node) else node
+
+    return json.loads(tensors[_DOCUMENT].tobytes().decode("utf-8", "surrogatepass"), object_hook=restore)
+
+
+def _check_header(path: Path, header: Mapping[str, str], kind: str, version: int) -> None:
+    if header.get("format") != _FORMAT:
+        raise StateError(
+            f"{path}: a safetensors file of the format {header.get('format')!r}; expected {_FORMAT!r}; "
+            "this is no state of viprl, or one of a newer viprl: check the path or upgrade viprl"
+        )
+    if header.get("kind") != kind:
+        raise StateError(
+            f"{path}: holds the state of a {header.get('kind')!r}; expected {kind!r}; "
+            "check the path, or build the object that the file was saved from"
+        )
+    found = header.get("version", "")
+    if found != str(version):
+        newer = found.isdecimal() and int(found) > version
+        age = "newer" if newer else "older"
+        mend = "upgrade viprl" if newer else "load it with the viprl that wrote it, or start without it"
+        raise StateError(f"{path}: holds {kind!r} of the {age} version {found}; expected {version}; {mend}")
+
+
+def _encoded(node: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
+    """``node`` as JSON values; its arrays go to ``tensors`` and leave ``{"$array": name}`` behind.
+
+    Own keys that begin with "$" get another one in front, so that nothing can be taken for such a mark. Lists
+    and dicts of plain values are passed on whole: a walk over millions of strings would take seconds.
+    """
+    if type(node) in _PLAIN:
+        return node
+    if isinstance(node, np.ndarray | np.generic):
+        return _stored(node, where, tensors)
+    if type(node) is list:
+        if _PLAIN.issuperset(map(type, node)):
+            return node
+        return [_encoded(item, f"{where}[{position}]", tensors) for position, item in enumerate(node)]
+    if not isinstance(node, Mapping):
+        raise TypeError(
+            f"{where} is of type {type(node).__name__}; a state holds NumPy arrays, str, int, float, bool, "
+            "None, lists and dicts of those: convert it before saving"
+        )
+    if not {str}.issuperset(map(type, node)):
+        strange = next(key for key in node if type(key) is not str)
+        raise TypeError(f"{where} has the key {strange!r} of type {type(strange).__name__}; keys are strings")
+    if type(node) is dict and _PLAIN.issuperset(map(type, node.values())) and not _has_dollar(node):
+        return node
+    return {
+        f"${key}" if key.startswith("$") else key: _encoded(item, f"{where}[{key!r}]", tensors)
+        for key, item in node.items()
+    }
+
+
+def _stored(value: np.ndarray | np.generic, where: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    is_array = type(value) is np.ndarray
+    if value.dtype not in _DTYPES or not (is_array or isinstance(value, np.generic)):
+        raise TypeError(
+            f"{where} is a {type(value).__name__} of dtype {value.dtype.str}; a state holds plain arrays of "
+            "booleans, integers and floats up to 64 bit in native byte order: convert it before saving"
+        )
+    name = f"array.{len(tensors)}"
+    # The writer takes the memory as it lies, so it has to lie in C order.
+    tensors[name] = np.asarray(value, order="C")
+    return {_ARRAY: name} if is_array else {_ARRAY: name, "scalar": True}
+
+
+def _has_dollar(node: Mapping[str, Any]) -> bool:
+    return any(key.startswith("$") for key in node)
+
+
+def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

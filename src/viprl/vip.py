@@ -1,0 +1,419 @@
+"""VIP: the one stateful object that an engine holds. It allocates before sampling and observes afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from viprl import metrics as names
+from viprl.allocation.budget import Budget, even_counts
+from viprl.allocation.optimum import Allocation
+from viprl.allocation.variance_models import get_variance_model
+from viprl.errors import InputError, StateError
+from viprl.features.cache import Features, default_folder
+from viprl.features.encoders import FeatureChoice, auto_features
+from viprl.metrics import batch_metrics, ratio
+from viprl.outcomes import RewardReader, tally
+from viprl.plans import PendingPlans, Plan
+from viprl.predictors.base import Batch
+from viprl.prompts import Prompt, PromptBatch, identity
+from viprl.runs.engine_logs import read_history
+from viprl.runs.history import visits
+from viprl.settings import Settings, options, parameter_list
+from viprl.strategies import Proposal, Strategy, build_strategy
+from viprl.utils import state_file
+from viprl.utils.arrays import FloatArray
+from viprl.utils.state_file import State
+from viprl.weights.surprisal import Surprisal, SurprisalUnit, measured_weight
+
+logger = logging.getLogger(__name__)
+
+STATE_KIND, STATE_VERSION = "viprl.VIP", 5
+AVERAGES = 6
+"""Default of max_rollouts, in average groups of the batch."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """How a batch of rewards was read."""
+
+    keys: tuple[str, ...]
+    """[Q] identity of each prompt."""
+    successes: FloatArray
+    """[Q] rollouts that succeeded."""
+    rollouts: FloatArray
+    """[Q] rollouts that could be scored."""
+
+
+class VIP(Settings):
+    # The docstring is below the class: it lists the options of `Settings`.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self._model = get_variance_model("rloo" if self.estimator == "auto" else self.estimator)
+        Budget.of(1, self._least(), self.min_rollouts, self.max_rollouts, self._model)
+        self._blank = _named((self.strategy, *self.shadows()))
+        self._active = next(iter(self._blank))
+        self._features = Features(default_folder() if self.cache == "auto" else self.cache)
+        self._choices = {name: self._choice(strategy) for name, strategy in self._blank.items()}
+        self._strategies = {name: strategy.fresh() for name, strategy in self._blank.items()}
+        self._rewards = RewardReader(self.success)
+        self._unit = SurprisalUnit()
+        self._rng = np.random.default_rng(self.seed)
+        self._pending = PendingPlans()
+        self._realised: dict[str, FloatArray] = {name: np.zeros(2) for name in self._blank}  # its variance, uniform's
+        self._metrics: dict[str, float] = {}
+        self._seconds = 0.0
+
+    # --- planning -----------------------------------------------------------------------------------------------------
+
+    def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
+        """[Q] success probability of each prompt, as the active strategy believes."""
+        batch = PromptBatch(prompts, self.text)
+        if not batch.keys:
+            return np.empty(0)
+        prediction = self._strategies[self._active].predictor.predict(self._batch(self._active, batch))
+        return prediction.success_probability[batch.rows]
+
+    def allocate(
+        self,
+        prompts: Sequence[Prompt],
+        budget: int,
+        *,
+        min_rollouts: ArrayLike | None = None,
+        max_rollouts: ArrayLike | None = None,
+    ) -> Allocation:
+        """Spend `budget` rollouts on `prompts`, all of them, within the bounds.
+
+        The plan is kept until `observe` is called with the same prompts.
+
+        Args:
+            prompts: [Q] prompts; they may repeat.
+            budget: C.
+            min_rollouts, max_rollouts: numbers or [Q] that override the bounds of the object.
+
+        Raises InputError (a ValueError) for a budget that the bounds cannot meet.
+        """
+        began = time.perf_counter()
+        batch = PromptBatch(prompts, self.text)
+        limits = self._budget(len(prompts), budget, min_rollouts, max_rollouts)
+        batches = self._batches(batch)
+        proposals = self._proposals(batches, batch, limits, self._rng)
+        allocation = proposals[self._active].allocation
+        self._pending.add(batch.keys, Plan(limits, proposals, batches, allocation.counts))
+        self._seconds += time.perf_counter() - began
+        return allocation
+
+    def propose(
+        self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
+    ) -> dict[str, Allocation]:
+        """What each strategy, shadows included, would allocate now. Nothing is kept."""
+        batch = PromptBatch(prompts, self.text)
+        limits = self._budget(len(prompts), budget, None, None)
+        rng = np.random.default_rng(0) if rng is None else rng
+        proposals = self._proposals(self._batches(batch), batch, limits, rng)
+        return {name: proposal.allocation for name, proposal in proposals.items()}
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        prompts: Sequence[Prompt],
+        rewards: Sequence[Sequence[float | None]],
+        *,
+        logprobs: Sequence[Sequence[float | None]] | None = None,
+    ) -> Observation:
+        """Learn from the rewards of a batch.
+
+        A batch that was planned must be complete, in its order, with the planned number of rewards for each prompt;
+        otherwise nothing is learned. Prompts that were not planned are learned from too.
+
+        Args:
+            prompts: [Q].
+            rewards: one list for each prompt, one reward for each rollout; None and NaN are unscorable.
+            logprobs: shaped like `rewards`: log probability of each rollout under the policy, summed over its tokens,
+                in nats; None where unknown. With them the default strategy learns which prompts have large gradients,
+                not only which outcomes vary (`viprl.weights`).
+
+        Returns: how the rewards were read.
+
+        Raises InputError (a ValueError) for other shapes.
+        """
+        began = time.perf_counter()
+        batch = PromptBatch(prompts, self.text)
+        _check_shapes(batch, rewards, logprobs)
+        plan = self._pending.take(batch.keys, rewards)
+        batches = plan.batches if plan is not None else self._batches(batch)  # before anything changes: it can fail
+        outcomes = [self._rewards(group) for group in rewards]
+        successes, rollouts = tally(outcomes)
+        groups = None if logprobs is None else Surprisal.of(outcomes, logprobs)
+        merged = None if logprobs is None else Surprisal.of(batch.merged(outcomes), batch.merged(logprobs))
+        k, n = batch.summed(successes), batch.summed(rollouts)
+        if groups is not None and merged is not None:
+            unit = self._unit.observe(k, n, merged)
+            groups, merged = groups.in_units(unit), merged.in_units(unit)
+        if plan is not None:
+            self._review(plan, successes, rollouts, groups)
+        for name, strategy in self._strategies.items():
+            strategy.observe(batches[name], k, n, None if plan is None else plan.proposals[name].believed, merged)
+        self._seconds += time.perf_counter() - began
+        if plan is not None:
+            self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
+        return Observation(batch.keys, successes, rollouts)
+
+    def observe_counts(self, prompts: Sequence[Prompt], successes: ArrayLike, rollouts: ArrayLike) -> None:
+        """Learn from [Q] successes among [Q] rollouts that were not planned here."""
+        batch = PromptBatch(prompts, self.text)
+        k, n = np.asarray(successes, dtype=float), np.asarray(rollouts, dtype=float)
+        if k.shape != (len(batch.keys),) or n.shape != k.shape or not ((k >= 0) & (k <= n)).all():
+            raise InputError(
+                f"expected successes and rollouts of {len(batch.keys)} prompts with 0 <= successes <= rollouts; got "
+                f"shapes {k.shape} and {n.shape}"
+            )
+        for name, strategy in self._strategies.items():
+            strategy.observe(self._batch(name, batch), batch.summed(k), batch.summed(n))
+
+    @classmethod
+    def from_log(cls, path: str | Path, *, match: str = "prompt", reward: str | None = None, **options: Any) -> VIP:
+        """A VIP that has learned from the log of an earlier run, whatever `viprl replay` reads.
+
+        Args:
+            path: a history file, a run folder, verl's rollout_data_dir or TRL's completions.
+            match: how prompts of the new run are recognised: by content ("prompt") or by "id".
+            reward: the column of verl's or TRL's logs that decides, read as `success` says.
+            options: of `VIP`.
+        """
+        vip = cls(**options)
+        vip.learn_from_log(path, match=match, reward=reward)
+        return vip
+
+    def learn_from_log(self, path: str | Path, *, match: str = "prompt", reward: str | None = None) -> None:
+        """Observe the visits of an earlier run in their order; see `from_log`."""
+        if match not in ("prompt", "id"):
+            raise InputError(f"match is {match!r}; expected 'prompt' or 'id'")
+        logged = read_history(path, reward=reward, success=self.success)
+        if match == "prompt":
+            logged = [history for history in logged if history.prompt]
+        if not logged:
+            raise InputError(f"{path} has ids but no prompts; set match='id' if the new run has the same ids")
+        for batch, successes, rollouts in visits(logged):
+            ids = match == "id"
+            self.observe_counts(
+                [{"prompt": h.prompt, "id": h.id} if ids else h.prompt for h in batch], successes, rollouts
+            )
+        logger.info("learned from %d prompts of %s", len(logged), path)
+
+    def register(self, prompts: Sequence[Prompt]) -> None:
+        """Optional: announce prompts known in advance.
+
+        Their features are computed now, and the paper's predictor takes its bandwidth from them.
+        """
+        batch = PromptBatch(prompts, self.text)
+        for name, strategy in self._strategies.items():
+            if strategy.predictor.reads_pool:
+                strategy.predictor.register(self._batch(name, batch))
+            else:
+                self._features.warm(self._choices[name], batch.texts)  # cached, but never all in memory
+
+    def tell_oracle(self, prompts: Sequence[Prompt], success_probability: ArrayLike) -> None:
+        """Give the strategy "oracle" the true success probabilities [Q] of prompts. Other strategies ignore them."""
+        truth = dict(zip(map(identity, prompts), np.asarray(success_probability, dtype=float).tolist(), strict=True))
+        for strategy in self._strategies.values():
+            strategy.predictor.tell(truth)
+
+    @property
+    def unreadable_rewards(self) -> int:
+        """Rewards so far that were neither None nor NaN and could not be read as success or failure."""
+        return self._rewards.unreadable
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        """The strategies at work by name, the active one first."""
+        return dict(self._strategies)
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers of the last planned and observed batch, by the names in `viprl.metrics`."""
+        return dict(self._metrics)
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> State:
+        """Everything that later allocations depend on, pending plans excepted."""
+        return {
+            "strategies": {name: strategy.state_dict() for name, strategy in self._strategies.items()},
+            "features": {name: self._describe(choice) for name, choice in self._choices.items()},
+            "realised": {name: sums.copy() for name, sums in self._realised.items()},
+            "unit": self._unit.state_dict(),
+            "rng": _rng_state(self._rng),
+            "unreadable": self._rewards.unreadable,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from `state_dict`. A strategy that the state does not hold starts without history, with a warning.
+
+        Raises StateError (a ValueError), and changes nothing, if a strategy was saved with other features or another
+        predictor.
+        """
+        missing = {"strategies", "features", "realised", "unit", "rng", "unreadable"} - set(state)
+        if missing:
+            raise StateError(f"not a state of viprl.VIP: it lacks {', '.join(sorted(missing))}")
+        strategies, realised = {}, dict(self._realised)
+        for name, choice in self._choices.items():
+            strategies[name] = self._blank[name].fresh()
+            if name in state["strategies"]:
+                if state["features"][name] != self._describe(choice):
+                    raise StateError(
+                        f"the saved state of strategy {name!r} was learned with features "
+                        f"{state['features'][name]!r}, but this run has {self._describe(choice)!r}; use the same "
+                        "features, or delete the state to start without history"
+                    )
+                strategies[name].load_state_dict(state["strategies"][name])
+                realised[name] = np.array(state["realised"][name])
+            elif strategies[name].predictor.features:
+                held = ", ".join(state["strategies"])
+                logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
+        self._rng.bit_generator.state = _rng_from(state["rng"])
+        self._unit.load_state_dict(state["unit"])
+        self._strategies, self._realised = strategies, realised
+        self._rewards.unreadable = state["unreadable"]
+        self._pending.clear()
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to one file, atomically."""
+        state_file.save(path, self.state_dict(), kind=STATE_KIND, version=STATE_VERSION)
+
+    def load(self, path: str | Path) -> None:
+        """Read a file that `save` wrote. Raises StateError (a ValueError) for anything else."""
+        self.load_state_dict(state_file.load(path, kind=STATE_KIND, version=STATE_VERSION))
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _least(self) -> int:
+        return self._model.min_rollouts if self.min_rollouts is None else self.min_rollouts
+
+    def _budget(
+        self, prompts: int, budget: int, min_rollouts: ArrayLike | None, max_rollouts: ArrayLike | None
+    ) -> Budget:
+        least = self.min_rollouts if min_rollouts is None else min_rollouts
+        most = self.max_rollouts if max_rollouts is None else max_rollouts
+        if most is None and prompts:
+            most = max(-(-AVERAGES * budget // prompts), int(np.max(self._least() if least is None else least)))
+        return Budget.of(prompts, budget, least, most, self._model)
+
+    def _choice(self, strategy: Strategy) -> FeatureChoice:
+        """The features of a strategy. Raises InputError if it cannot predict without any."""
+        auto = isinstance(self.features, str) and self.features == "auto"
+        choice = auto_features(strategy.predictor.features) if auto else self.features
+        if not self._features.prepare(choice) and strategy.predictor.needs_features:
+            raise InputError(
+                f"strategy {strategy.name!r} predicts from prompt features, but features is {choice!r}; set "
+                "features='minilm' or features='length'"
+            )
+        return choice
+
+    def _describe(self, choice: FeatureChoice) -> str:
+        """How a state remembers the features it was learned with: their name and number of columns."""
+        vectors = self._features(choice, ["how many columns?"])
+        name = str(choice) if isinstance(choice, str | Path) else "custom"
+        return "none" if vectors is None else f"{name}, {vectors.shape[1]} columns"
+
+    def _batch(self, name: str, batch: PromptBatch) -> Batch:
+        return Batch(batch.distinct, self._features(self._choices[name], batch.texts))
+
+    def _batches(self, batch: PromptBatch) -> dict[str, Batch]:
+        """What each strategy sees of the prompts; strategies with the same features share the vectors."""
+        vectors = {id(choice): self._features(choice, batch.texts) for choice in self._choices.values()}
+        return {name: Batch(batch.distinct, vectors[id(choice)]) for name, choice in self._choices.items()}
+
+    def _proposals(
+        self, batches: dict[str, Batch], batch: PromptBatch, budget: Budget, rng: np.random.Generator
+    ) -> dict[str, Proposal]:
+        seed = int(rng.integers(2**63))  # the same for all, so that a shadow does not change the active strategy's ties
+        return {
+            name: strategy.propose(batches[name], batch.rows, budget, seed)
+            for name, strategy in self._strategies.items()
+        }
+
+    def _review(self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None) -> None:
+        """Metrics of a planned batch and what the guards learn from it, before any predictor has seen the outcomes."""
+        measured = np.nan_to_num(measured_weight(successes, rollouts, surprisal))
+        even = float(measured @ self._model.interpolated_factor(even_counts(plan.budget)))
+        for name, proposal in plan.proposals.items():
+            realised = float(measured @ self._model.factor(proposal.allocation.counts))
+            self._realised[name] += realised, even
+            now, running = ratio(realised, even), ratio(*self._realised[name])
+            strategy = self._strategies[name]
+            if name == self._active:
+                counts, predicted = proposal.allocation.counts, proposal.allocation.variance_ratio
+                p = proposal.prediction.success_probability
+                self._metrics = batch_metrics(counts, predicted, p, successes, rollouts)
+                self._metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
+                if strategy.guard is not None:
+                    self._metrics[names.TRUST] = strategy.guard.trust
+            else:
+                self._metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
+            strategy.review(proposal, successes, rollouts, self._model, surprisal)
+
+
+VIP.__doc__ = f"""Adaptive rollout allocation for one training run.
+
+A prompt is a text, a list of chat messages, or a mapping with `prompt` and optionally `id`. Prompts may repeat in a
+batch and may be new at any time. A prompt is identified by its id if it has one, otherwise by its content.
+
+Example:
+    vip = VIP(estimator="rloo", min_rollouts=2, max_rollouts=32)
+    plan = vip.allocate(prompts, budget=512)          # plan.counts: rollouts of each prompt, sum 512
+    rewards = [sample_and_score(prompt, n) for prompt, n in zip(prompts, plan.counts)]
+    vip.observe(prompts, rewards)                     # one list of rewards for each prompt
+
+`strategy` and `shadow` also take `viprl.Strategy` objects, which are copied; `features` also takes a function or an
+encoder, `success` a callable, and `text` a function from a prompt to the text that is embedded.
+
+Args:
+{parameter_list(options(Settings))}
+
+Raises InputError (a ValueError) for unknown names and impossible bounds, MissingPackageError (an ImportError) if
+features need a package that is not installed.
+"""
+
+
+def _named(strategies: Sequence[str | Strategy]) -> dict[str, Strategy]:
+    """Strategies by name. Raises InputError for different ones of the same name."""
+    built: dict[str, Strategy] = {}
+    for strategy in dict.fromkeys(strategies):
+        new = build_strategy(strategy)
+        if new.name in built:
+            raise InputError(f"two strategies have the name {new.name!r}; set Strategy(..., name=...)")
+        built[new.name] = new
+    return built
+
+
+def _check_shapes(
+    batch: PromptBatch, rewards: Sequence[Sequence[Any]], logprobs: Sequence[Sequence[Any]] | None
+) -> None:
+    if len(rewards) != len(batch.keys):
+        raise InputError(f"got {len(rewards)} lists of rewards for {len(batch.keys)} prompts; expected one for each")
+    for q, group in enumerate(rewards):
+        if not hasattr(group, "__len__"):
+            raise InputError(f"rewards of prompt {q} are {group!r}; expected a list, one reward for each rollout")
+    if logprobs is not None and list(map(len, logprobs)) != list(map(len, rewards)):
+        raise InputError(
+            "logprobs and rewards differ in shape; give one log probability for each rollout, None where unknown"
+        )
+
+
+def _rng_state(rng: np.random.Generator) -> State:
+    state: Any = rng.bit_generator.state
+    return {**state, "state": {key: str(value) for key, value in state["state"].items()}}  # 128-bit integers
+
+
+def _rng_from(state: State) -> Any:
+    return {**state, "state": {key: int(value) for key, value in state["state"].items()}}

@@ -1,0 +1,236 @@
+"""Tools and environments under ragged counts: a stand-in for vLLM writes the calls, TRL runs them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from functools import partial
+
+import pytest
+
+pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
+
+import torch
+from datasets import Dataset
+from fake_vllm import Engine, install
+from test_trl import KINDS, C, options, watched
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from trl import GRPOTrainer
+
+import tiny
+from viprl import VIP
+from viprl.engines.trl import VIPGRPOTrainer
+
+if "environment_factory" not in inspect.signature(GRPOTrainer.__init__).parameters:
+    pytest.skip("this version of TRL has no environments", allow_module_level=True)
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+CALL = {x: json.dumps({"name": "look", "arguments": {"letter": x}}, separators=(",", ":")) for x in tiny.LETTERS}
+WORDS = [
+    "<pad>",
+    "<eos>",
+    "<unk>",
+    *tiny.LETTERS,
+    "<user>",
+    "<assistant>",
+    "<tool>",
+    "<call>",
+    "</call>",
+    *CALL.values(),
+]
+ID = {word: i for i, word in enumerate(WORDS)}
+TEMPLATE = (
+    "{%- for m in messages %}{{ ' <' ~ m.role ~ '> ' ~ (m.content or '') }}"
+    "{%- for c in m.tool_calls or [] %}{{ ' <call> ' ~ (c.function | tojson) ~ ' </call>' }}{%- endfor %}"
+    "{{ ' <eos>' }}{%- endfor %}{%- if add_generation_prompt %}{{ ' <assistant>' }}{%- endif %}"
+)
+RESPONSE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<assistant>",
+    "fields": {
+        "tool_calls": {
+            "open": "<call>", "close_pattern": r"</call>\s*", "repeats": True, "content": "json",
+            "transform": {"type": "function", "function": "{content}"},
+        },
+        "content": {"close_pattern": r"<eos>\s*", "content": "text"},
+    },
+}  # fmt: skip
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel(ID, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+    )
+    tokenizer.chat_template, tokenizer.response_template = TEMPLATE, RESPONSE
+    return tokenizer
+
+
+def chat_model():
+    model = tiny.model()
+    model.resize_token_embeddings(len(WORDS))
+    return model
+
+
+class Hearing(VIP):
+    """Remembers what each batch was and how surprising its rollouts were."""
+
+    def observe(self, prompts, rewards, *, surprise=None):
+        self.heard = [*getattr(self, "heard", []), surprise]
+        return super().observe(prompts, rewards, surprise=surprise)
+
+
+@pytest.fixture
+def engine(monkeypatch) -> Engine:
+    """Looks a letter up three times in four, and answers with one to three letters."""
+    made = Engine(lambda prompt: answer(made, prompt))
+    return install(made, partial(monkeypatch.setattr, raising=False))
+
+
+def answer(engine: Engine, prompt: list[int]) -> list[int]:
+    letter = next(WORDS[i] for i in prompt if WORDS[i] in tiny.LETTERS)
+    if ID["<tool>"] not in prompt and engine.random.random() < 0.75:
+        return [ID["<call>"], ID[CALL[letter]], ID["</call>"], ID["<eos>"]]
+    return [ID[letter]] * engine.random.randint(1, 3) + [ID["<eos>"]]
+
+
+def train(folder, reward, data, *, vip=None, steps=3, extra, **more) -> VIPGRPOTrainer:
+    config = KINDS["grpo"][1]
+    settings = options(
+        folder, use_vllm=True, vllm_mode="colocate", max_completion_length=20, max_steps=steps, vip_strategy="random",
+        vip_features="none", **more,
+    )  # fmt: skip
+    return VIPGRPOTrainer(
+        chat_model(),
+        reward,
+        config(**settings),
+        train_dataset=data,
+        processing_class=chat_tokenizer(),
+        vip=vip,
+        **extra,
+    )
+
+
+def chats() -> Dataset:
+    return Dataset.from_dict(
+        {"prompt": [[{"role": "user", "content": x}] for x in tiny.LETTERS], "solution": list(tiny.LETTERS)}
+    )
+
+
+def looked(completion) -> list[str]:
+    """What the tool said in one conversation."""
+    return [message["content"] for message in completion if message["role"] == "tool"]
+
+
+def test_each_rollout_calls_the_tool_for_its_own_prompt(engine, tmp_path):
+    calls = []
+
+    def look(letter: str) -> str:
+        """Look a letter up.
+
+        Args:
+            letter: The letter.
+        """
+        calls.append(letter)
+        return f"{letter} {letter}"
+
+    def reward(prompts, completions, solution, **_):
+        for completion, right in zip(completions, solution, strict=True):
+            said = {word for message in completion for word in message.get("content", "").split()}
+            assert said <= {right}, f"{completion} is no answer to {right}"
+        return [float(len(looked(completion))) for completion in completions]
+
+    vip = Hearing(estimator="dr_grpo", strategy="random", features="none", min_rollouts=3)
+    trainer = train(tmp_path, reward, chats(), vip=vip, extra={"tools": [look]}, learning_rate=0.0)
+    batches, _ = watched(trainer)
+    rows: list[dict] = []
+    inner = trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        rows.append({k: v.clone() for k, v in inputs.items() if isinstance(v, torch.Tensor)})
+        return inner(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    trainer.train()
+    assert len({tuple(batch.counts) for batch in batches}) > 1
+    assert len(calls) == sum(sum(group) for batch in batches for group in batch.rewards) and 0 < len(calls) < 3 * C
+    for batch, heard, seen in zip(batches, vip.heard, rows, strict=True):
+        assert [len(group) for group in heard] == batch.counts
+        model_only, everything = surprises(trainer.model, seen)
+        assert sorted(s for group in heard for s in group) == pytest.approx(model_only, abs=1e-4)
+        assert model_only != pytest.approx(everything, abs=0.1), "the tool's words are not the policy's"
+
+
+def surprises(model, rows) -> tuple[list[float], list[float]]:
+    """Sorted, without and with the tokens that the tool wrote: one forward pass a row, without padding."""
+    found: tuple[list[float], list[float]] = ([], [])
+    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask")
+    for prompt, seen, text, kept, own in zip(*(rows[name] for name in names), strict=True):
+        prompt, text, own = prompt[seen.bool()], text[kept.bool()], own[kept.bool()]
+        with torch.no_grad():
+            logits = model(torch.cat([prompt, text])[None]).logits[0, len(prompt) - 1 : -1].double()
+        logps = logits.log_softmax(-1).gather(1, text[:, None])[:, 0]
+        found[0].append(-float((logps * own).sum()))
+        found[1].append(-float(logps.sum()))
+    return sorted(found[0]), sorted(found[1])
+
+
+class Room:
+    """An environment that owns task and reward: 1 for a look at its own letter, and never at another."""
+
+    def reset(self, solution: str, **_) -> str | None:
+        self.solution, self.seen = solution, []
+        return None if "prompt" in _ else solution
+
+    def look(self, letter: str) -> str:
+        """Look a letter up.
+
+        Args:
+            letter: The letter.
+        """
+        self.seen.append(letter)
+        return letter
+
+    def get_reward(self) -> float:
+        assert set(self.seen) <= {self.solution}
+        return float(len(self.seen))
+
+
+@pytest.mark.parametrize("own_prompt", [False, True])
+def test_each_rollout_has_an_environment_of_its_own(own_prompt, engine, tmp_path, caplog):
+    data = Dataset.from_dict({"solution": list(tiny.LETTERS)}) if own_prompt else chats()
+    more = {"vip_id_column": "solution"} if own_prompt else {}
+    with caplog.at_level("WARNING", logger="viprl.engines.trl.sampler"):
+        trainer = train(tmp_path, None, data, extra={"environment_factory": Room}, **more)
+        batches, _ = watched(trainer)
+        trainer.train()
+    assert not caplog.text
+    for batch in batches:
+        assert sum(batch.counts) == C and len(set(batch.observation.keys)) == len(batch.counts)
+        assert batch.observation.successes.tolist() == [sum(group) for group in batch.rewards]
+    rewards = [r for batch in batches for group in batch.rewards for r in group]
+    assert set(rewards) == {0.0, 1.0}
+
+
+def test_rewards_of_an_environment_have_a_name(engine, tmp_path):
+    def short(completions, **_):
+        return [0.3] * len(completions)
+
+    extra = {"environment_factory": Room}
+    trainer = train(tmp_path, short, chats(), extra=extra, steps=1, vip_success="Room")
+    batches, _ = watched(trainer)
+    trainer.train()
+    assert batches[0].observation.rollouts.sum() == C
+    with pytest.raises(ValueError, match="2 reward functions"):
+        train(tmp_path, short, chats(), extra=extra)
+    with pytest.raises(ValueError, match="reward functions are short, Room"):
+        train(tmp_path, short, chats(), extra=extra, vip_success="Hall")
+
+
+def test_tasks_that_nothing_tells_apart_are_said(engine, tmp_path, caplog):
+    with caplog.at_level("WARNING", logger="viprl.engines.trl.sampler"):
+        train(tmp_path, None, Dataset.from_dict({"solution": ["a"] * 8}), extra={"environment_factory": Room})
+    assert "set vip_id_column" in caplog.text

@@ -1,0 +1,152 @@
+"""TRL's own vLLM code, server and colocate mode, with a stand-in for the engine (tests/fake_vllm.py)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
+
+import torch
+from fake_vllm import UNKNOWN, Engine, install
+from test_trl import KINDS, STOCK, C, Listening, N, build, distance, options, surprises_of_rows, watched, weights
+
+import tiny
+
+MODES = ("server", "colocate")
+LAW = {"rloo": "rloo", "grpo": "dr_grpo"}
+
+
+@pytest.fixture
+def engine(monkeypatch) -> Engine:
+    return install(Engine(), partial(monkeypatch.setattr, raising=False))
+
+
+def odd(prompts, completion_ids, **_):
+    """1 where an answer has an odd number of tokens."""
+    return [float(len(ids) % 2) for ids in completion_ids]
+
+
+def vllm(mode: str, **more) -> dict:
+    return {"use_vllm": True, "vllm_mode": mode, "max_completion_length": 6} | more
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", MODES)
+def test_each_rollout_answers_its_own_prompt(kind, mode, engine, tmp_path):
+    seen = []
+
+    def spy(prompts, completions, completion_ids, solution, **_):
+        for prompt, completion, right in zip(prompts, completions, solution, strict=True):
+            assert completion.startswith(prompt) and prompt.startswith(right)
+        seen.extend(prompts)
+        return odd(prompts, completion_ids)
+
+    trainer = build(kind, tmp_path, reward=spy, **vllm(mode))
+    batches, _ = watched(trainer)
+    trainer.train()
+    assert max(n for batch in batches for n in batch.counts) > N, "more answers than num_generations"
+    assert engine.requests == [(C, 1)] * 3, "a request for every rollout, none of them merged"
+    assert engine.syncs == 3
+    for batch in batches:
+        wins = [odd([], group) for group in taken(engine, batch)]
+        assert batch.rewards == wins
+
+
+def taken(engine: Engine, batch) -> list[list[tuple[int, ...]]]:
+    """The answers that the engine gave to a batch's prompts, in the order of the rollouts; each is taken once."""
+    tokens = [tuple(tiny.tokenizer()(prompt)["input_ids"]) for prompt in batch.prompts]
+    return [[engine.answers[t].pop(0)[0] for _ in range(n)] for t, n in zip(tokens, batch.counts, strict=True)]
+
+
+@pytest.mark.parametrize(("kind", "estimator"), [("rloo", "rloo"), ("grpo", "dr_grpo")])
+@pytest.mark.parametrize("mode", MODES)
+def test_uniform_equals_stock_with_its_importance_sampling(kind, estimator, mode, monkeypatch, tmp_path):
+    """Stock TRL asks for num_generations answers to each prompt, we for one to each row: the same answers, then the
+    same correction by the engine's log probabilities, then the same weights."""
+    start = tmp_path / "start"
+    tiny.model().save_pretrained(start)
+    extra = {"scale_rewards": "none", "loss_type": "dr_grpo"} if kind == "grpo" else {}
+    settings = options(tmp_path / "run", **vllm(mode)) | extra
+    ends = []
+    for classes, more in (
+        (STOCK[kind], {}),
+        (KINDS[kind], {"vip_strategy": "uniform", "vip_estimator": estimator, "vip_features": "none"}),
+    ):
+        install(Engine(), partial(monkeypatch.setattr, raising=False))
+        trainer = classes[0](
+            str(start), odd, classes[1](**settings, **more), train_dataset=tiny.dataset(),
+            processing_class=tiny.tokenizer(),
+        )  # fmt: skip
+        trainer.train()
+        ends.append((weights(trainer), trainer.state.log_history))
+    (stock, before), (ours, after) = ends
+    assert distance(stock, ours) <= 6e-6 and distance(ours, tiny.model().state_dict()) > 1e-3
+    for a, b in zip(before, after, strict=True):
+        for key in (k for k in a if k.startswith("sampling/")):
+            assert a[key] == pytest.approx(b[key], abs=1e-5), key
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_engines_log_probabilities_reach_vip(mode, engine, tmp_path):
+    """Without TRL's own forward pass (no importance sampling) they are the surprise; an unknown one makes a NaN."""
+    vip = Listening(estimator="dr_grpo", strategy="random", features="none", min_rollouts=3)
+    trainer = build("grpo", tmp_path, reward=odd, vip=vip, **vllm(mode, vllm_importance_sampling_correction=False))
+    batches, _ = watched(trainer)
+    trainer.train()
+    tokenizer, unknown = tiny.tokenizer(), 0
+    for batch, heard in zip(batches, vip.heard, strict=True):
+        for prompt, n in zip(batch.prompts, batch.counts, strict=True):
+            mine = engine.answers[tuple(tokenizer(prompt)["input_ids"])]
+            given, mine[:n] = [-sum(logps) for _, logps in mine[:n]], []
+            assert heard[prompt] == pytest.approx(given, nan_ok=True, abs=1e-5)
+            unknown += sum(map(math.isnan, given))
+    assert unknown > 0 or UNKNOWN == 0, "the stand-in did not leave anything out"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_the_trainers_own_log_probabilities_none_is_unknown(kind, engine, tmp_path):
+    """With importance sampling (TRL's default) and in RLOO the trainer scores the answers itself, and that is used."""
+    vip = Listening(estimator=LAW[kind], strategy="random", features="none", min_rollouts=3)
+    trainer = build(kind, tmp_path, reward=odd, vip=vip, learning_rate=0.0, max_steps=1, **vllm("server"))
+    rows: dict[str, list[float]] = {}
+    inner = trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        rows.update(surprises_of_rows(model, inputs, trainer.processing_class))
+        return inner(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    trainer.train()
+    (heard,) = vip.heard
+    assert set(rows) == set(heard)
+    for prompt, expected in rows.items():
+        assert np.isfinite(heard[prompt]).all()
+        assert sorted(heard[prompt]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ratios_stay_with_their_rollouts(engine, tmp_path):
+    """The correction of a row is made of the log probabilities of that row's own answer."""
+    settings = vllm("server", vllm_importance_sampling_mode="token_truncate")
+    trainer = build("grpo", tmp_path, reward=odd, max_steps=1, **settings)
+    rows = []
+    inner = trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        rows.append({k: v.clone() for k, v in inputs.items() if isinstance(v, torch.Tensor)})
+        return inner(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    trainer.train()
+    (batch,) = rows
+    for i in range(C):
+        prompt = tuple(batch["prompt_ids"][i][batch["prompt_mask"][i].bool()].tolist())
+        answer = tuple(batch["completion_ids"][i][batch["completion_mask"][i].bool()].tolist())
+        old, ratio = batch["old_per_token_logps"][i][: len(answer)], batch["importance_sampling_ratio"][i]
+        sampled = [torch.tensor(logps) for tokens, logps in engine.answers[prompt] if tokens == answer]
+        top = trainer.vllm_importance_sampling_clip_max
+        expected = [(old - logps).nan_to_num(0).exp().clamp(max=top) for logps in sampled]
+        assert any(torch.allclose(ratio[: len(answer)], one, atol=1e-5) for one in expected)

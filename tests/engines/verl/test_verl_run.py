@@ -1,0 +1,180 @@
+"""`python -m verl.trainer.main_ppo` on real Ray: what was planned came, and nothing of verl's batch is mixed up.
+
+One run with one rank and sizes that do not divide; one with two ranks that is killed, resumed, and then loses its
+rollout server. Each run is checked by several tests, so they are started once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+
+import launch
+import numpy as np
+import pytest
+from toy import compute_score
+
+from viprl.advantages import group_advantages
+from viprl.runs.engine_logs import read_history
+
+CALLBACK = {"trainer.checkpoint_callback_class": "record.Record", "trainer.save_freq": 1}
+N = 4
+
+
+def records(run):
+    return {int(file.stem): json.loads(file.read_text()) for file in (run.folder / "record").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory):
+    """6 steps, Q = 6 and C = 24 with mini-batches of 16 rows: 8 rows of padding. Half of the prompts use a tool."""
+    run = launch.Run(tmp_path_factory.mktemp("one_rank"), prompts=12, tools=True)
+    run.run(
+        timeout=600,
+        **CALLBACK,
+        **{
+            "data.train_batch_size": 6,
+            "data.max_response_length": 10,
+            "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+            "actor_rollout_ref.rollout.multi_turn.function_tool_path": launch.HERE / "toy_tool.py",
+            "actor_rollout_ref.rollout.multi_turn.format": "toy",
+            "trainer.total_training_steps": 6,
+        },
+    )
+    return run
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """FSDP2 on two gloo ranks, Q = 8 and C = 32, killed in step 6; its record of steps 4 and 5 is kept in `before`, its
+    "latest" marker set back to 3. Resumed from there, it goes on to step 7 or 8, where the rollout server dies."""
+    run = launch.Run(tmp_path_factory.mktemp("two_ranks"), ranks=2)
+    settings = CALLBACK | {
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
+        "trainer.total_training_steps": 9,
+        "trainer.resume_mode": "auto",
+        "trainer.max_actor_ckpt_to_keep": 3,
+    }
+    process = run.start(**settings)
+    try:
+        run.until(lambda: (run.folder / "record" / "5.json").exists(), process, timeout=600)
+    finally:
+        launch.kill(process)
+    run.pruned = [step for step in range(1, 6) if not (run.folder / f"checkpoints/global_step_{step}/actor").exists()]
+    shutil.copytree(run.folder / "record", run.folder / "before")
+    for step in (4, 5):
+        (run.folder / "record" / f"{step}.json").unlink()
+    (run.folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
+    run.status = run.finish(run.start({"VIPRL_TEST_DIE": "7"}, **settings), timeout=600)
+    return run
+
+
+@pytest.fixture(params=["one_rank", "two_ranks"])
+def finished(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_every_step_received_what_was_planned_and_spent_the_budget(finished):
+    steps = records(finished)
+    assert len(steps) >= 6
+    varied = set()
+    for step, record in steps.items():
+        planned = record["planned"]
+        received = Counter(key.rsplit("_", 2)[0] for key in record["advantages"] if key not in record["padding"])
+        assert received == planned, f"step {step}"
+        assert sum(planned.values()) == len(planned) * N
+        assert min(planned.values()) >= 2
+        varied |= set(planned.values())
+        dumped = Counter(row["uid"].rsplit("_", 2)[0] for row in finished.dump(step))
+        assert {uid: dumped[uid] for uid in planned} == planned
+    assert len(varied) > 2, "the counts were adaptive"
+
+
+def test_groups_are_intact(finished):
+    """Advantages that reached the actor = those of the rewards in verl's own dump, by group, with prompt weights."""
+    for step, record in records(finished).items():
+        groups: dict[str, list[dict]] = {}
+        for row in finished.dump(step):
+            if row["uid"] not in record["padding"]:
+                groups.setdefault(row["uid"].rsplit("_", 2)[0], []).append(row)
+        assert groups.keys() == record["planned"].keys()
+        for uid, rollouts in groups.items():
+            assert {row["input"].removesuffix(" <go>") for row in rollouts} == {record["uids"][uid]}
+            rewards = [row["score"] for row in rollouts]
+            assert rewards == [compute_score("toy", row["output"], row["gts"]) for row in rollouts]
+            expected = group_advantages(rewards, [len(rewards)]) * N / len(rewards)
+            for row, value in zip(rollouts, expected, strict=True):
+                advantages, mask = record["advantages"][row["uid"]]
+                np.testing.assert_allclose(advantages, value * np.array(mask), atol=1e-5)
+
+
+def test_padding_is_reported_and_inert(one_rank):
+    for step, record in records(one_rank).items():
+        assert len(record["padding"]) == 8 and len(record["advantages"]) == 32
+        assert not any(np.any(record["advantages"][key]) for key in record["padding"])
+        assert one_rank.metrics()[step]["vip/padding_rows"] == 8
+        assert one_rank.metrics()[step]["vip/rollouts"] == 24
+    assert "verl adds 8 masked rows" in one_rank.log()
+
+
+def test_metrics_and_settings_are_logged(finished):
+    metrics, steps = finished.metrics(), records(finished)
+    assert len(metrics) >= 4, "verl's file starts anew with a resumed run"
+    for step in metrics:
+        record = steps[step]
+        counts = record["planned"].values()
+        assert metrics[step]["vip/counts/min"] == min(counts) and metrics[step]["vip/counts/max"] == max(counts)
+        assert {"vip/variance_ratio/predicted", "vip/brier", "vip/overhead_seconds"} <= metrics[step].keys()
+        assert record["outstanding"] == 0, "nothing piles up"
+        assert record["mode"] == ["sync", "vip_sync"]
+    assert "loss_agg_mode=seq-mean-token-sum-norm (was token-mean)" in finished.log()
+
+
+def test_tool_loops_get_variable_counts(one_rank):
+    """Prompts with a tool have two assistant turns, the tool's answer masked between them."""
+    counts, turns = set(), set()
+    for step, record in records(one_rank).items():
+        for row in one_rank.dump(step):
+            if row["uid"] not in record["padding"] and "<tools>" in row["input"]:
+                counts.add(record["planned"][row["uid"].rsplit("_", 2)[0]])
+                _, mask = record["advantages"][row["uid"]]
+                turns.add(0 in mask[: len(mask) - 1] and 1 in mask)
+    assert turns == {True} and len(counts) > 1
+
+
+def test_a_resumed_run_repeats_the_allocations(two_ranks):
+    resumed = records(two_ranks)
+    for step in (4, 5):
+        before = json.loads((two_ranks.folder / "before" / f"{step}.json").read_text())
+        by_prompt = [
+            {record["uids"][uid]: n for uid, n in record["planned"].items()} for record in (before, resumed[step])
+        ]
+        assert by_prompt[0] == by_prompt[1]
+
+
+def test_state_is_pruned_with_verls_checkpoints(two_ranks):
+    assert two_ranks.pruned == [1, 2]
+    for step in (6, 7):
+        assert (two_ranks.folder / f"checkpoints/global_step_{step}/actor/vip_state.safetensors").is_file()
+
+
+def test_a_dead_rollout_server_ends_the_run(two_ranks):
+    assert two_ranks.status not in (0, None)
+    assert max(records(two_ranks)) == 7, "the server died when step 8 began"
+    assert "RuntimeError" in two_ranks.log()
+
+
+def test_the_dump_is_read_back(finished):
+    """`viprl replay` and a warm start read what verl really wrote."""
+    seen: dict[str, list[tuple[float, float]]] = {}
+    steps = sorted(records(finished))
+    for step in steps:
+        padding = records(finished)[step]["padding"]
+        groups: dict[str, list[float]] = {}
+        for row in finished.dump(step):
+            if row["uid"] not in padding:
+                groups.setdefault(row["input"], []).append(row["score"])
+        for prompt, scores in groups.items():
+            seen.setdefault(prompt, []).append((len(scores), sum(scores)))
+    read = read_history(finished.folder / "dump")
+    assert {t.prompt: list(zip(t.rollouts, t.successes, strict=True)) for t in read} == seen

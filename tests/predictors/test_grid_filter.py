@@ -1,0 +1,236 @@
+"""The default predictor: exact where it can be checked by hand, calibrated, learning drift, prior and text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit, xlogy
+
+from viprl.predictors.base import Batch
+from viprl.predictors.grid_filter import GRID, LEARNING, SCORES, STEADY, GridFilter, _walk
+from viprl.predictors.text_regression import TextRegression
+
+P = expit(GRID)
+
+
+def batch(rows, features=None) -> Batch:
+    return Batch(tuple(map(str, rows)), None if features is None else np.asarray(features)[list(rows)])
+
+
+def still(predictor: GridFilter) -> GridFilter:
+    """Nothing moves between visits: every candidate is the identity."""
+    predictor._walks = np.eye(len(GRID))[None]
+    predictor._log_weights = np.zeros(1)
+    return predictor
+
+
+def bernoulli_loss(p: np.ndarray, k: np.ndarray, n: float) -> float:
+    return float(-(xlogy(k / n, p) + xlogy(1 - k / n, 1 - p)).mean())
+
+
+def stream(predictor, p_of_visit, visits, n, rng, features=None, size=64):
+    """Visits of all prompts in shuffled batches; yields (visit, rows, prediction, successes)."""
+    prompts = len(p_of_visit(0))
+    for visit in range(visits):
+        order = rng.permutation(prompts)
+        for rows in np.split(order, range(size, prompts, size)):
+            prediction = predictor.predict(batch(rows, features))
+            k = rng.binomial(n, p_of_visit(visit)[rows]).astype(float)
+            yield visit, rows, prediction, k
+            predictor.observe(batch(rows, features), k, np.full(len(rows), float(n)))
+
+
+class TestWalks:
+    @pytest.mark.parametrize(("variance", "trend"), STEADY)
+    def test_steady_walks_have_their_mean_and_variance(self, variance, trend):
+        """Where the variance is too small to carry the trend, nobody steps back and half of the trend remains."""
+        walk = _walk(variance, trend, np.ones(len(GRID)))
+        middle, gap = len(GRID) // 2, GRID[1] - GRID[0]
+        move = GRID - GRID[middle]
+        np.testing.assert_allclose(walk.sum(axis=1), 1)
+        assert (walk >= -1e-15).all()
+        carried = variance / gap >= abs(trend)
+        expected = trend if carried else np.sign(trend) * (abs(trend) + variance / gap) / 2
+        assert walk[middle] @ move == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        if variance >= 0.1:
+            spread = walk[middle] @ move**2 - (walk[middle] @ move) ** 2
+            assert spread == pytest.approx(variance, rel=0.15)
+
+    @pytest.mark.parametrize(("variance", "trend"), LEARNING)
+    def test_learning_walks_leave_the_ends_alone(self, variance, trend):
+        walk = _walk(variance, trend, 4 * P * (1 - P))
+        assert walk[0, 0] > 0.995 and walk[-1, -1] > 0.995
+        assert walk[len(GRID) // 2, len(GRID) // 2] < walk[0, 0]
+
+
+class TestByHand:
+    def test_one_visit_is_bayes_on_the_prior(self):
+        predictor = still(GridFilter(text=False))
+        prior = predictor._prior(np.zeros(1))[0]
+        predictor.observe(batch([0]), np.array([3.0]), np.array([8.0]))
+        posterior = [w * p**3 * (1 - p) ** 5 for w, p in zip(prior, P, strict=True)]
+        total = sum(posterior)
+        mean = sum(w * p for w, p in zip(posterior, P, strict=True)) / total
+        variance = sum(w * p * (1 - p) for w, p in zip(posterior, P, strict=True)) / total
+        prediction = predictor.predict(batch([0]))
+        assert prediction.success_probability[0] == pytest.approx(mean, rel=1e-5)
+        assert prediction.reward_variance[0] == pytest.approx(variance, rel=1e-5)
+
+    def test_visits_add_up_when_nothing_moves(self):
+        once, twice = still(GridFilter(text=False)), still(GridFilter(text=False))
+        once.observe(batch([0]), np.array([5.0]), np.array([12.0]))
+        twice.observe(batch([0]), np.array([2.0]), np.array([4.0]))
+        twice.observe(batch([0]), np.array([3.0]), np.array([8.0]))
+        a, b = once.predict(batch([0])), twice.predict(batch([0]))
+        np.testing.assert_allclose(a.success_probability, b.success_probability, rtol=1e-5)
+
+    def test_the_candidates_weights_are_their_predictive_likelihoods(self):
+        predictor = GridFilter(text=False, memory=1.0)
+        predictor.observe(batch([0]), np.array([1.0]), np.array([8.0]))
+        before = predictor._belief[0].astype(float)
+        predictor.observe(batch([0]), np.array([7.0]), np.array([8.0]))
+        likelihood = P**7 * (1 - P)
+        expected = np.log([before @ walk @ likelihood for walk in predictor._walks])
+        got = predictor._log_weights
+        np.testing.assert_allclose(got - got.max(), expected - expected.max(), rtol=1e-5, atol=1e-6)
+
+    def test_the_histograms_are_the_sum_of_all_beliefs(self):
+        """Kept up by differences; equal to a sum over all prompts after many visits."""
+        rng = np.random.default_rng(0)
+        predictor = GridFilter()
+        features = rng.normal(size=(40, 5))
+        p = rng.beta(0.4, 0.6, 40)
+        for _ in stream(predictor, lambda _: p, 30, 8, rng, features, size=13):
+            pass
+        used = len(predictor._index)
+        assert used == 40
+        np.testing.assert_allclose(predictor._histograms.sum(axis=0), predictor._belief[:used].sum(axis=0), atol=1e-3)
+        assert predictor._histograms.shape == (len(SCORES), len(GRID))
+
+
+class TestLearning:
+    def test_calibrated_on_u_shaped_success_rates(self):
+        rng = np.random.default_rng(1)
+        p = rng.beta(0.3, 0.5, 512)
+        losses, ideal, variance = [], [], []
+        wins = np.zeros(512)
+        for visit, rows, prediction, k in stream(GridFilter(text=False), lambda _: p, 8, 8, rng):
+            if visit >= 1:
+                best = (0.3 + wins[rows]) / (0.8 + 8 * visit)
+                losses.append(bernoulli_loss(prediction.success_probability, k, 8))
+                ideal.append(bernoulli_loss(best, k, 8))
+                variance.append(prediction.reward_variance.mean() / (p[rows] * (1 - p[rows])).mean())
+            wins[rows] += k
+        assert np.mean(losses) < np.mean(ideal) + 0.01
+        assert 0.9 < np.mean(variance) < 1.1
+
+    def test_drift_is_learned(self):
+        """Rising success prefers walks with a trend; resting success prefers walks that hardly move."""
+        rng = np.random.default_rng(2)
+        z = rng.normal(-1, 1.5, 256)
+        trends = {}
+        for name, rise in (("rising", 0.3), ("resting", 0.0)):
+            predictor = GridFilter(text=False)
+            for _ in stream(predictor, lambda visit, rise=rise: expit(z + rise * visit), 10, 8, rng):
+                pass
+            weights = np.exp(predictor._log_weights)
+            pairs = np.array(STEADY + LEARNING)
+            trends[name] = (weights @ pairs / weights.sum()).tolist()
+        assert trends["rising"][1] > 0.2 > trends["resting"][1] + 0.1
+        assert trends["resting"][0] < 0.1
+
+    def test_text_helps_new_prompts_and_noise_does_not_harm(self):
+        rng = np.random.default_rng(3)
+        kind = rng.integers(0, 6, 768)
+        p = np.array([0.02, 0.1, 0.3, 0.6, 0.9, 0.98])[kind]
+        informative = np.eye(6)[kind] + rng.normal(0, 0.05, (768, 6))
+        loss = {}
+        for name, features in (("none", None), ("text", informative), ("noise", rng.normal(size=(768, 6)))):
+            predictor = GridFilter(text=features is not None)
+            rng_ = np.random.default_rng(4)
+            values = [
+                bernoulli_loss(prediction.success_probability, k, 8)
+                for i, (_, _, prediction, k) in enumerate(stream(predictor, lambda _: p, 1, 8, rng_, features))
+                if i >= 4
+            ]
+            loss[name] = np.mean(values)
+        assert loss["text"] < loss["none"] - 0.15
+        assert loss["noise"] < loss["none"] + 0.02
+
+    def test_what_the_text_learns_later_reaches_prompts_seen_before(self):
+        """A prompt seen once, 0 of 2; then its kind turns out to be easy: it is believed to be easier than before."""
+        features = np.zeros((200, 2))
+        features[::2, 0], features[1::2, 1] = 1.0, 1.0  # two kinds
+        predictor = GridFilter()
+        predictor.observe(batch([0], features), np.array([0.0]), np.array([2.0]))
+        early = predictor.predict(batch([0], features)).success_probability[0]
+        for start in range(2, 200, 18):
+            rows = list(range(start, min(start + 18, 200)))
+            k = np.array([8.0 if row % 2 == 0 else 0.0 for row in rows])
+            predictor.observe(batch(rows, features), k, np.full(len(rows), 8.0))
+        assert predictor.predict(batch([0], features)).success_probability[0] > early + 0.01
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 4096), (4096, 4096), (8, 16)])
+def test_extremes_stay_finite(k, n):
+    predictor = GridFilter(text=False)
+    for _ in range(50):
+        predictor.observe(batch([0, 1]), np.array([k, n - k], dtype=float), np.full(2, float(n)))
+        prediction = predictor.predict(batch([0, 1, 2]))
+        assert np.isfinite(prediction.success_probability).all()
+        assert ((prediction.reward_variance >= 0) & (prediction.reward_variance <= 0.25)).all()
+    np.testing.assert_allclose(predictor._belief[:2].sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_restored_predictor_goes_on_as_the_saved_one(text):
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(60, 200)) if text else None
+    p = rng.beta(0.4, 0.6, 60)
+    one = GridFilter(text=text)
+    for _ in stream(one, lambda _: p, 3, 8, rng, features, size=16):
+        pass
+    other = GridFilter(text=text)
+    other.load_state_dict(one.state_dict())
+    for predictor in (one, other):
+        predictor.observe(batch(range(20), features), np.full(20, 3.0), np.full(20, 8.0))
+    a, b = one.predict(batch(range(60), features)), other.predict(batch(range(60), features))
+    np.testing.assert_array_equal(a.success_probability, b.success_probability)
+    np.testing.assert_array_equal(a.reward_variance, b.reward_variance)
+
+
+def test_prompts_without_a_scorable_rollout_change_nothing():
+    predictor = GridFilter(text=False)
+    predictor.observe(batch([0, 1]), np.zeros(2), np.zeros(2))
+    assert len(predictor._index) == 0
+
+
+def test_other_features_are_refused():
+    one, other = GridFilter(text=True), GridFilter(text=False)
+    one.observe(batch([0], np.ones((1, 3))), np.array([1.0]), np.array([8.0]))
+    with pytest.raises(ValueError, match="same `features`"):
+        other.load_state_dict(one.state_dict())
+    with pytest.raises(ValueError, match="features have 4 columns"):
+        one.predict(batch([0], np.ones((1, 4))))
+
+
+@pytest.mark.parametrize("many", [1_500.0, 4_096.0, 1e6])
+def test_a_turn_that_seemed_impossible_is_survived(many):
+    """One prompt in all of a large batch, always right, then always wrong, then half."""
+    predictor, n = GridFilter(text=False), np.array([many])
+    for share in (1.0, 1.0, 0.0, 0.5):
+        predictor.observe(batch([0]), share * n, n)
+        assert predictor._belief[0] @ predictor._p == pytest.approx(share, abs=0.01)
+        assert np.isfinite(predictor.predict(batch([0, 1])).reward_variance).all()
+    assert np.isfinite(predictor._histograms).all()
+
+
+def test_wide_features_are_projected_and_keep_their_inner_products():
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(30, 384))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    regression = TextRegression(columns=128)
+    projected = regression.design(x)[:, :-1]
+    assert projected.shape == (30, 128)
+    assert np.abs(projected @ projected.T - x @ x.T).max() < 0.5
+    assert np.mean((projected * projected).sum(axis=1)) == pytest.approx(1, abs=0.1)

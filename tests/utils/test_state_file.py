@@ -1,0 +1,336 @@
+"""Saved state: exact round trips, whole files after crashes, and an error that helps for everything else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from viprl import state
+from viprl.utils.state_file import StateError, load, save
+
+DTYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equality that sees types, dtypes, shapes, NaN and the sign of zero."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, np.ndarray | np.generic):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if isinstance(one, float):
+        return repr(one) == repr(other)
+    return bool(one == other)
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
+
+
+def fork(function: Callable[..., None], *arguments: Any) -> int:
+    """Run ``function(*arguments)`` in a child process; its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            function(*arguments)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return child
+
+
+def wait(child: int) -> int:
+    """Exit status of a child, or the signal that killed it."""
+    _, status = os.waitpid(child, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def wait_until(condition: Callable[..., bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail("the writer does not write")
+        time.sleep(0.001)
+
+
+def big(turn: int) -> dict[str, Any]:
+    return {"turn": turn, "a": np.full(100_000, turn)}
+
+
+def write_for_ever(path: Path, turn: int) -> None:
+    for later in itertools.count(turn):
+        save(path, big(later), kind="test", version=3)
+
+
+def round_trip(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    save(path, content, kind="test", version=3)
+    return load(path, kind="test", version=3)
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (5,), (2, 3, 4)])
+    def test_arrays(self, tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+        array = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
+        found = round_trip(tmp_path / "s", {"a": array})["a"]
+        assert same(found, array)
+        assert found.flags.writeable
+
+    def test_memory_layouts(self, tmp_path: Path) -> None:
+        grid = np.arange(24.0).reshape(4, 6)
+        views = {"fortran": np.asfortranarray(grid), "turned": grid.T, "strided": grid[::2, ::-3]}
+        found = round_trip(tmp_path / "s", views)
+        for name, view in views.items():
+            np.testing.assert_array_equal(found[name], view)
+
+    def test_plain_values(self, tmp_path: Path) -> None:
+        content = {
+            "": "",
+            "text": ["é 漢 😀", "\ud800", "\ud83d\ude00", '"\\\n\0'],
+            "numbers": [True, 1, 1.0, -0.0, 0.1, 2**128 + 1, -(2**70), math.inf, -math.inf, math.nan],
+            "nothing": [None, [], {}, [[]], [{}]],
+            "scalars": [np.float64(0.5), np.int8(-3), np.bool_(True)],
+            "array": np.array([math.nan, math.inf, -0.0]),
+            "deep": {"list": [1, {"array": np.arange(3)}, [np.zeros(())]]},
+        }
+        assert same(round_trip(tmp_path / "s", content), content)
+
+    def test_keys_that_look_like_marks(self, tmp_path: Path) -> None:
+        content = {
+            "$array": "array.0",
+            "$$array": 1,
+            "$": {"$array": "array.0", "scalar": True},
+            "a": np.ones(1),
+        }
+        assert same(round_trip(tmp_path / "s", content), content)
+
+    def test_an_empty_state(self, tmp_path: Path) -> None:
+        assert round_trip(tmp_path / "s", {}) == {}
+
+    leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    nested = st.recursive(
+        leaves | st.binary(max_size=8).map(lambda raw: np.frombuffer(raw, "u1")),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+        max_leaves=12,
+    )
+
+    @settings(max_examples=60, deadline=None)
+    @given(content=st.dictionaries(st.text(max_size=4), nested, max_size=4))
+    def test_anything(self, tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
+        path = tmp_path_factory.getbasetemp() / "anything"
+        assert same(round_trip(path, content), content)
+
+    def test_more_strings_than_a_safetensors_header_holds(self, tmp_path: Path) -> None:
+        # 114 MB of JSON; a header ends at 100 MB
+        names = [f"sha:{position:064x}" for position in range(1_600_000)]
+        content = {"names": names}
+        assert round_trip(tmp_path / "s", content) == content
+        assert (tmp_path / "s").stat().st_size < 72 * len(names)
+
+    def test_is_a_safetensors_file_without_pickle(self, tmp_path: Path) -> None:
+        save(tmp_path / "s", {"a": np.arange(3), "b": "x"}, kind="test", version=3)
+        with safetensors.safe_open(tmp_path / "s", framework="numpy") as file:
+            assert file.metadata()["kind"] == "test"
+            document = json.loads(file.get_tensor("document").tobytes())
+            assert document["b"] == "x"
+            np.testing.assert_array_equal(file.get_tensor(document["a"]["$array"]), np.arange(3))
+
+    def test_makes_the_folder(self, tmp_path: Path) -> None:
+        assert round_trip(tmp_path / "new" / "folder" / "s", {"a": 1}) == {"a": 1}
+        assert [file.name for file in (tmp_path / "new" / "folder").iterdir()] == ["s"]
+
+
+class TestWhatCannotBeSaved:
+    @pytest.mark.parametrize(
+        ("content", "place"),
+        [
+            ({"a": {"b": [0, (1, 2)]}}, r"state\['a'\]\['b'\]\[1\] is of type tuple"),
+            ({"a": {1, 2}}, r"state\['a'\] is of type set"),
+            ({"a": b"x"}, r"state\['a'\] is of type bytes"),
+            ({"a": [object()]}, r"state\['a'\]\[0\] is of type object"),
+            ({"a": {3: 4}}, r"state\['a'\] has the key 3 of type int"),
+            ({"a": np.array(["x"])}, r"state\['a'\] is a ndarray of dtype <U1"),
+            ({"a": np.array([object()])}, r"state\['a'\] is a ndarray of dtype \|O"),
+            ({"a": np.zeros(2, "c16")}, r"dtype <c16"),
+            ({"a": np.zeros(2, ">f8")}, r"dtype >f8"),
+            ({"a": np.zeros(2, "M8[s]")}, r"dtype <M8"),
+            ({"a": np.ma.masked_array([1, 2], [False, True])}, r"is a MaskedArray"),
+            ([1], "state is of type list"),
+        ],
+    )
+    def test_names_its_place_and_keeps_the_old_file(self, tmp_path: Path, content: Any, place: str) -> None:
+        save(tmp_path / "s", {"old": 1}, kind="test", version=3)
+        with pytest.raises(TypeError, match=place):
+            save(tmp_path / "s", content, kind="test", version=3)
+        assert load(tmp_path / "s", kind="test", version=3) == {"old": 1}
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+class TestWhatCannotBeLoaded:
+    content: ClassVar = {"a": np.arange(40.0), "b": ["x", "y"], "c": {"d": np.ones((2, 2), "i2")}}
+
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(StateError, match=r"no such file.*check the path"):
+            load(tmp_path / "nothing", kind="test", version=3)
+        with pytest.raises(StateError, match="no such file"):
+            load(tmp_path, kind="test", version=3)
+
+    def test_cut_off_anywhere(self, tmp_path: Path) -> None:
+        save(tmp_path / "s", self.content, kind="test", version=3)
+        whole = (tmp_path / "s").read_bytes()
+        for length in range(len(whole)):
+            (tmp_path / "s").write_bytes(whole[:length])
+            with pytest.raises(StateError, match=r"safetensors file .* earlier checkpoint"):
+                load(tmp_path / "s", kind="test", version=3)
+        (tmp_path / "s").write_bytes(whole + b"\0")
+        with pytest.raises(StateError, match="safetensors"):
+            load(tmp_path / "s", kind="test", version=3)
+
+    def test_a_changed_byte_anywhere_is_seen_or_harmless(self, tmp_path: Path) -> None:
+        save(tmp_path / "s", self.content, kind="test", version=3)
+        whole = (tmp_path / "s").read_bytes()
+        header = 8 + int.from_bytes(whole[:8], "little")
+        for position in range(len(whole)):
+            broken = bytearray(whole)
+            broken[position] ^= 1
+            (tmp_path / "s").write_bytes(bytes(broken))
+            try:
+                found = load(tmp_path / "s", kind="test", version=3)
+            except StateError:
+                continue
+            assert position < header
+            assert same(found, self.content)
+
+    def test_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "s").write_text("no safetensors file, but a text of some length")
+        with pytest.raises(StateError, match="safetensors file"):
+            load(tmp_path / "s", kind="test", version=3)
+        safetensors.numpy.save_file({"a": np.ones(3)}, tmp_path / "s")
+        with pytest.raises(StateError, match=r"format None; expected 'viprl-state-1'"):
+            load(tmp_path / "s", kind="test", version=3)
+
+    def test_another_kind_or_version(self, tmp_path: Path) -> None:
+        save(tmp_path / "s", self.content, kind="test", version=3)
+        with pytest.raises(StateError, match="holds the state of a 'test'; expected 'planner'"):
+            load(tmp_path / "s", kind="planner", version=3)
+        with pytest.raises(StateError, match="newer version 3; expected 2; upgrade viprl"):
+            load(tmp_path / "s", kind="test", version=2)
+        with pytest.raises(StateError, match=r"older version 3; expected 4; load it with"):
+            load(tmp_path / "s", kind="test", version=4)
+
+    def test_says_which_file(self, tmp_path: Path) -> None:
+        with pytest.raises(StateError, match=r"nothing\.state"):
+            load(tmp_path / "nothing.state", kind="test", version=3)
+
+
+class TestCrashes:
+    def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        save(tmp_path / "s", {"old": 1}, kind="test", version=3)
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(state.os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            save(tmp_path / "s", {"new": 1}, kind="test", version=3)
+        assert load(tmp_path / "s", kind="test", version=3) == {"old": 1}
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_content_is_on_disk_before_the_name_and_the_folder_after(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events: list[str] = []
+        fsync, replace = os.fsync, os.replace
+
+        def log_fsync(descriptor: int) -> None:
+            is_folder = os.fstat(descriptor).st_mode & 0o170000 == 0o040000
+            events.append("folder" if is_folder else "file")
+            fsync(descriptor)
+
+        def log_replace(self: Path, target: Path) -> None:
+            events.append("replace")
+            assert self.parent == target.parent
+            replace(self, target)
+
+        monkeypatch.setattr(state.os, "fsync", log_fsync)
+        monkeypatch.setattr(Path, "replace", log_replace)
+        save(tmp_path / "s", {"a": 1}, kind="test", version=3)
+        assert events == ["file", "replace", "folder"]
+
+    @needs_fork
+    def test_killed_by_the_kernel_at_any_byte(self, tmp_path: Path) -> None:
+        import resource
+
+        path = tmp_path / "s"
+        save(path, {"turn": 1}, kind="test", version=3)
+        new = {"turn": 2, "a": np.arange(2_000)}
+        save(tmp_path / "other", new, kind="test", version=3)
+        size = (tmp_path / "other").stat().st_size
+
+        def cut_off(limit: int) -> None:
+            # A write beyond the limit kills the process by a signal, which Python otherwise ignores.
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            save(path, new, kind="test", version=3)
+
+        for limit in range(0, size, size // 20):
+            assert wait(fork(cut_off, limit)) == signal.SIGXFSZ
+            assert load(path, kind="test", version=3) == {"turn": 1}
+        assert len(list(tmp_path.glob(".s.*.tmp"))) > 20  # the processes did die in the middle
+        assert wait(fork(cut_off, size)) == 0
+        assert same(load(path, kind="test", version=3), new)
+
+    @needs_fork
+    def test_kill_9_at_random_moments(self, tmp_path: Path) -> None:
+        path = tmp_path / "s"
+        save(path, big(0), kind="test", version=3)
+        rng = np.random.default_rng(0)
+        turn = 0
+        for _ in range(40):
+            before = path.stat().st_ino
+            writer = fork(write_for_ever, path, turn + 1)
+            wait_until(lambda before=before: path.stat().st_ino != before)
+            time.sleep(rng.uniform(0, 0.02))
+            os.kill(writer, signal.SIGKILL)
+            assert wait(writer) == signal.SIGKILL
+            found = load(path, kind="test", version=3)
+            assert found["turn"] > turn
+            turn = found["turn"]
+            assert same(found, big(turn))
+
+    @needs_fork
+    def test_reading_while_two_write(self, tmp_path: Path) -> None:
+        path = tmp_path / "s"
+        save(path, big(0), kind="test", version=3)
+        writers = [fork(write_for_ever, path, 1) for _ in range(2)]
+        try:
+            seen: set[int] = set()
+            deadline = time.monotonic() + 60
+            while len(seen) < 20 and time.monotonic() < deadline:
+                found = load(path, kind="test", version=3)
+                seen.add(found["turn"])
+                assert same(found, big(found["turn"]))
+            assert len(seen) == 20
+        finally:
+            for writer in writers:
+                os.kill(writer, signal.SIGKILL)
+                wait(writer)
