@@ -8,8 +8,12 @@ import math
 import numpy as np
 import pytest
 
+from viprl.allocation.guard import Guard
+from viprl.baselines.moving_average import MovingAverage
+from viprl.errors import InputError, StateError
 from viprl.predictors.base import Batch, Prediction, Predictor
-from viprl.utils.state_file import StateError, load, save
+from viprl.strategies import Strategy
+from viprl.utils.state_file import load, save
 from viprl.vip import STATE_VERSION, VIP
 
 PROMPTS = [f"What is {i} + {i}?" for i in range(12)]
@@ -21,7 +25,7 @@ def embed(texts: list[str]) -> np.ndarray:
 
 
 def vip(**options) -> VIP:
-    return VIP(**{"features": None, "cache": None, "low": 2, "high": 16} | options)
+    return VIP(**{"features": None, "cache": None, "min_rollouts": 2, "max_rollouts": 16} | options)
 
 
 def rewards_for(counts, p, rng: np.random.Generator) -> list[list[float]]:
@@ -65,7 +69,7 @@ def test_it_learns_where_rollouts_matter() -> None:
 def test_defaults_of_the_bounds() -> None:
     assert VIP(features=None, cache=None).allocate(["a", "b"], 4).counts.tolist() == [2, 2]
     assert VIP(features=None, cache=None, estimator="dr_grpo").allocate(["a", "b"], 6).counts.tolist() == [3, 3]
-    with pytest.raises(ValueError, match="C=5"):
+    with pytest.raises(InputError):
         VIP(features=None, cache=None, estimator="dr_grpo").allocate(["a", "b"], 5)
 
 
@@ -112,13 +116,13 @@ class TestPrompts:
         assert sorted(seen) == ["What is 1 + 1?", "two"]
 
     def test_one_string_is_no_batch(self) -> None:
-        with pytest.raises(TypeError, match="sequence"):
+        with pytest.raises(TypeError):
             vip().allocate("What is 1 + 1?", 8)
 
 
 class TestRefusals:
     def test_infeasible_budget(self) -> None:
-        with pytest.raises(ValueError, match=r"Q=12.*L=2.*U=16.*C=1000"):
+        with pytest.raises(InputError, match=r"12 prompts.*1000"):
             vip().allocate(PROMPTS, 1000)
 
     def test_a_refused_budget_leaves_no_plan_and_no_trace(self) -> None:
@@ -130,22 +134,22 @@ class TestRefusals:
         np.testing.assert_array_equal(one.allocate(PROMPTS, 101).counts, other.allocate(PROMPTS, 101).counts)
 
     @pytest.mark.parametrize(
-        ("options", "message"),
+        ("options", "named"),
         [
-            ({"low": 1}, "raise low to 2"),
-            ({"low": 2, "estimator": "dr_grpo"}, "raise low to 3"),
-            ({"low": 8, "high": 4}, "min_rollouts=8, max_rollouts=4"),
-            ({"strategy": "best"}, "default, paper, uniform"),
+            ({"min_rollouts": 1}, "min_rollouts"),
+            ({"min_rollouts": 2, "estimator": "dr_grpo"}, "min_rollouts"),
+            ({"min_rollouts": 8, "max_rollouts": 4}, "max_rollouts=4"),
+            ({"strategy": "defalt"}, "'default'"),
             ({"shadow": ["uniform", "best"]}, "'best'"),
-            ({"estimator": "ppo"}, "'rloo'"),
+            ({"estimator": "ppo"}, "'ppo'"),
             ({"strategy": "paper"}, "minilm"),
             ({"features": "minilmm"}, "minilmm"),
-            ({"success": "accuracy"}, "threshold"),
-            ({"low": 2.5}, "whole"),
+            ({"success": "accuracy"}, "'accuracy'"),
+            ({"min_rollouts": 2.5}, "2.5"),
         ],
     )
-    def test_impossible_options(self, options, message: str) -> None:
-        with pytest.raises(ValueError, match=message):
+    def test_impossible_options(self, options, named: str) -> None:
+        with pytest.raises(InputError, match=named):
             vip(**options)
 
     def test_wrong_lengths_teach_nothing_and_the_plan_stays(self) -> None:
@@ -156,11 +160,9 @@ class TestRefusals:
         other.allocate(PROMPTS, 96)
         good = rewards_for(plan.counts, [0.5] * 12, np.random.default_rng(0))
         bad = [*good[:5], good[5][:-1], *good[6:]]
-        with pytest.raises(
-            ValueError, match=rf"prompt 5 of the batch {plan.counts[5]} rollouts, but {plan.counts[5] - 1}"
-        ):
+        with pytest.raises(InputError, match=rf"prompt 5 .*{plan.counts[5]} .*{plan.counts[5] - 1} "):
             one.observe(PROMPTS, bad)
-        with pytest.raises(ValueError, match="11 lists of rewards were given for 12 prompts"):
+        with pytest.raises(InputError, match="11 .*12 "):
             one.observe(PROMPTS, good[:-1])
         assert one.metrics() == {}
         for agent in (one, other):
@@ -179,7 +181,7 @@ class TestRefusals:
         plan = agent.allocate(PROMPTS[:6], 48)
         agent.observe(PROMPTS[6:], [[1.0, 0.0]] * 6)
         assert agent.metrics() == {}
-        with pytest.raises(ValueError, match="plan"):
+        with pytest.raises(InputError):
             agent.observe(PROMPTS[:6], [[1.0]] * 6)
         agent.observe(PROMPTS[:6], [[1.0] * n for n in plan.counts])
         assert agent.metrics()["counts/mean"] == 8
@@ -337,8 +339,6 @@ def test_metrics_recomputed() -> None:
 class Liar(Predictor):
     """Calls certain prompts uncertain, and the other way round."""
 
-    uses_features = False
-
     def predict(self, batch: Batch) -> Prediction:
         p = np.resize([0.01, 0.5, 0.01], len(batch))
         return Prediction.of_points(p)
@@ -346,20 +346,26 @@ class Liar(Predictor):
     def observe(self, batch, successes, rollouts) -> None:
         pass
 
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state) -> None:
+        pass
+
 
 @pytest.mark.parametrize("driven", [True, False])
 def test_the_guard_sees_what_every_strategy_would_have_bought(driven: bool) -> None:
-    names = {"strategy": "default", "shadow": ["uniform"]} if driven else {"strategy": "uniform", "shadow": ["default"]}
-    agent = vip(**names)
-    agent._strategies["default"].predictor = Liar()
+    names = {"strategy": "default", "shadow": "uniform"} if driven else {"strategy": "uniform", "shadow": "default"}
+    liar = Strategy(Liar(), guard=Guard(), name="liar")
+    agent = vip(**{key: liar if value == "default" else value for key, value in names.items()})
     trust = []
     for _ in range(30):
         run(agent, 1, np.random.default_rng(len(trust)), PROMPTS * 2)
-        trust.append(agent._strategies["default"].guard.trust)
+        trust.append(agent.strategies["liar"].guard.trust)
     assert trust[-1] == 0
     if driven:
         assert agent.metrics()["trust"] == 0
-    final = agent.propose(PROMPTS * 2, 192)["default"].counts
+    final = agent.propose(PROMPTS * 2, 192)["liar"].counts
     np.testing.assert_array_equal(final, 8)
 
 
@@ -400,10 +406,10 @@ class TestState:
         agent = vip()
         run(agent, 2, np.random.default_rng(0))
         state = agent.state_dict()
-        before = {name: np.array(value) for name, value in state["saved"].items()}
+        before = {name: np.array(value) for name, value in state["realised"].items()}
         run(agent, 2, np.random.default_rng(1))
         for name, value in before.items():
-            np.testing.assert_array_equal(state["saved"][name], value)
+            np.testing.assert_array_equal(state["realised"][name], value)
 
     @pytest.mark.parametrize("strategy", EVERY)
     def test_going_back_to_a_state_in_memory(self, strategy: str) -> None:
@@ -437,7 +443,7 @@ class TestState:
         other.observe(["a"], [[0.5] * 4])
         assert other.unreadable_rewards == 6
 
-    def test_restoring_forgets_outstanding_plans(self) -> None:
+    def test_restoring_forgets_pending_plans(self) -> None:
         one, other = vip(), vip()
         other.allocate(PROMPTS, 96)
         other.load_state_dict(one.state_dict())
@@ -448,12 +454,12 @@ class TestState:
         agent.save(path)
         state = load(path, kind="viprl.VIP", version=STATE_VERSION)
         save(path, state, kind="viprl.VIP", version=99)
-        with pytest.raises(StateError, match="upgrade viprl"):
+        with pytest.raises(StateError, match="99"):
             vip().load(path)
         save(path, state, kind="viprl.Other", version=1)
         with pytest.raises(StateError, match=r"viprl\.Other"):
             vip().load(path)
-        with pytest.raises(StateError, match="no such file"):
+        with pytest.raises(StateError, match="missing"):
             vip().load(tmp_path / "missing")
 
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
@@ -473,7 +479,7 @@ class TestState:
         one = vip(strategy="uniform", shadow=["default"], features=embed)
         run(one, 3, np.random.default_rng(0))
         other = vip(strategy="uniform", shadow=["default"])
-        with pytest.raises(ValueError, match="features"):
+        with pytest.raises(StateError):
             other.load_state_dict(one.state_dict())
         np.testing.assert_array_equal(other.predict(PROMPTS), vip(strategy="uniform").predict(PROMPTS))
 
@@ -485,7 +491,7 @@ class TestState:
         try:
             other.load_state_dict(one.state_dict())
             refused = False
-        except ValueError:
+        except StateError:
             refused = True
         if not refused:  # or it goes on without what it cannot use
             other.allocate([*PROMPTS, "new"], 104)
@@ -495,7 +501,7 @@ def test_many_forgotten_plans_do_not_pile_up() -> None:
     agent = vip()
     for step in range(40):
         agent.allocate([f"{step} {i}" for i in range(2)], 16)
-    assert len(agent._outstanding) <= 32
+    assert len(agent._pending) <= 32
 
 
 @pytest.mark.parametrize("features", [None, embed], ids=["without", "with"])
@@ -503,7 +509,7 @@ def test_an_empty_batch_is_harmless(features) -> None:
     agent = vip(features=features)
     run(agent, 1, np.random.default_rng(0))
     agent.observe([], [])
-    with pytest.raises(ValueError, match="no prompts"):
+    with pytest.raises(InputError):
         agent.allocate([], 8)
 
 
@@ -516,6 +522,36 @@ def test_predicting_nothing_gives_nothing(features) -> None:
     agent = vip(features=features)
     run(agent, 1, np.random.default_rng(0))
     assert agent.predict([]).shape == (0,)
+
+
+class TestStrategyObjects:
+    def test_a_copy_of_it_learns(self) -> None:
+        mine = Strategy(MovingAverage(rate=1.0), name="mine")
+        agent = vip(strategy=mine, shadow=["default"])
+        agent.observe(["a", "b"], [[1, 1], [0, 0]])
+        np.testing.assert_array_equal(agent.predict(["a", "b", "new"]), [1, 0, 0.5])
+        assert list(agent.strategies) == ["mine", "default"]
+        assert len(mine.predictor._average) == 0
+
+    def test_equal_names_are_refused(self) -> None:
+        with pytest.raises(InputError, match="MovingAverage"):
+            vip(strategy=Strategy(MovingAverage()), shadow=[Strategy(MovingAverage())])
+
+
+def test_max_rollouts_defaults_to_six_average_groups() -> None:
+    agent = VIP(features=None, cache=None, strategy="oracle")
+    agent.tell_oracle(PROMPTS, [0.5] + [0.0] * 11)
+    counts = agent.allocate(PROMPTS, 48).counts
+    assert counts[0] == 24
+    assert counts[1:].sum() == 24
+
+
+def test_settings_cannot_change_and_vip_objects_differ() -> None:
+    agent = vip()
+    with pytest.raises(AttributeError):
+        agent.min_rollouts = 4
+    assert agent != vip()
+    assert {agent}
 
 
 class TestPartsOfAPlan:
@@ -531,7 +567,7 @@ class TestPartsOfAPlan:
     @pytest.mark.parametrize("given", [["a"], ["b", "c"], ["a", "a"], ["a", "a", "b", "c"]])
     def test_are_refused_and_teach_nothing(self, given):
         vip = self.planned()
-        with pytest.raises(ValueError, match=f"these {len(given)} prompts are part of a batch of 4"):
+        with pytest.raises(InputError):
             vip.observe(given, [[1.0, 0.0]] * len(given))
         assert len(vip._strategies["default"].predictor._index) == 0
         vip.observe(list(self.PROMPTS), [[1.0] * n for n in self.counts(vip)])
@@ -546,4 +582,4 @@ class TestPartsOfAPlan:
         assert vip.observe(list(self.PROMPTS), lost).rollouts.tolist()[0] == 0
 
     def counts(self, vip: VIP):
-        return next(iter(vip._outstanding._plans.values())).counts
+        return next(iter(vip._pending._plans.values())).counts

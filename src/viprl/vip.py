@@ -55,7 +55,7 @@ class Observation:
 class VIP(Settings):
     # The docstring is below the class: it lists the options of `Settings`.
     __eq__ = object.__eq__
-    __hash__ = object.__hash__  # type: ignore[assignment]
+    __hash__ = object.__hash__
 
     def __post_init__(self) -> None:
         self._model = get_variance_model("rloo" if self.estimator == "auto" else self.estimator)

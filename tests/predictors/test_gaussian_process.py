@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
+from viprl.errors import InputError
 from viprl.predictors.base import Batch
 from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.utils.state_file import load, save
@@ -255,5 +256,5 @@ def test_empty_state_round_trip() -> None:
 
 
 def test_without_features_it_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="minilm"):
+    with pytest.raises(InputError, match="features"):
         GaussianProcess().observe(Batch(("a",), None), np.ones(1), np.full(1, 2.0))

@@ -1,4 +1,4 @@
-"""Learned weights: what a group shows, what is learned of it, and that nothing happens without surprises."""
+"""Learned weights: what a group measures, what is learned from it, and that nothing changes without surprisal."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from viprl import VIP
+from viprl.errors import InputError
 from viprl.outcomes import sample_variance
 from viprl.predictors.base import Prediction
 from viprl.weights.learned_weights import COLUMNS, LearnedWeights
@@ -33,7 +34,7 @@ def test_measured_weight_is_the_definition():
     for n in range(2, 12):
         outcomes = (rng.random(n) < 0.6).astype(float)
         surprises = rng.exponential(2.0, n)
-        surprise = Surprisal.of([outcomes], [surprises])
+        surprise = Surprisal.of([outcomes], [-surprises])
         got = measured_weight(np.array([outcomes.sum()]), np.array([float(n)]), surprise)
         assert got == pytest.approx(by_hand(outcomes, surprises), abs=1e-12)
 
@@ -45,15 +46,15 @@ def test_equal_surprises_give_the_sample_variance():
     assert measured_weight(k, n, None) == pytest.approx(sample_variance(k, n))
 
 
-def test_what_a_group_does_not_show_is_nan():
+def test_unmeasured_groups_are_nan():
     one = measured_weight(np.array([1.0]), np.array([1.0]), Surprisal(np.ones(1), NOTHING))
     half = measured_weight(np.array([1.0]), np.array([2.0]), Surprisal(NOTHING, np.ones(1)))
     assert np.isnan(one).all() and np.isnan(half).all()
 
 
-def test_surprise_takes_means_over_what_is_known():
+def test_surprisal_is_a_mean_over_known_log_probabilities():
     surprise = Surprisal.of(
-        [np.array([1.0, 1.0, 0.0, np.nan]), np.array([0.0])], [[0.5, None, 3.0, 9.0], [float("inf")]]
+        [np.array([1.0, 1.0, 0.0, np.nan]), np.array([0.0])], [[-0.5, None, -3.0, -9.0], [float("-inf")]]
     )
     assert surprise.right.tolist()[0] == 0.5 and np.isnan(surprise.right[1])
     assert surprise.wrong.tolist()[0] == 3.0 and np.isnan(surprise.wrong[1])
@@ -71,7 +72,7 @@ def test_one_step_is_the_mode_of_the_quasi_posterior():
     n = rng.integers(2, 9, 40).astype(float)
     k = rng.binomial(n.astype(int), prediction.success_probability).astype(float)
     surprise = Surprisal(np.where(k > 0, 0.7, 1.0), np.where(n > k, 3.0, 1.0))
-    weights = LearnedWeights(memory=0.9, prior_variance=(0.1, 0.5))
+    weights = LearnedWeights(forgetting_factor=0.9, prior_variance=(0.1, 0.5))
     weights._start(surprised=True)
     x = weights._design(keys, prediction)
     weights.observe(keys, prediction, k, n, surprise)
@@ -102,7 +103,7 @@ def test_it_learns_that_rare_failures_weigh_more():
     assert got[4] / got[2] > 1.3 * (0.95 * 0.05) / 0.25
 
 
-def test_it_learns_from_the_surprise_of_the_last_visit():
+def test_it_learns_from_the_surprisal_of_the_last_visit():
     """Two kinds of prompts, both always right when visited first; the surprised ones fail later."""
     rng = np.random.default_rng(3)
     weights, n = LearnedWeights(), np.full(20, 8.0)
@@ -120,7 +121,7 @@ def test_it_learns_from_the_surprise_of_the_last_visit():
     assert got[0] > 4 * got[1]
 
 
-def test_state_goes_on_as_if_nothing_had_happened():
+def test_a_loaded_state_continues_identically():
     rng = np.random.default_rng(4)
 
     def step(weights, keys):
@@ -145,12 +146,12 @@ def run(vip, steps, surprise):
     for _ in range(steps):
         plan = vip.allocate(prompts, 96)
         rewards = [(rng.random(c) < q).astype(float) for c, q in zip(plan.counts, p, strict=True)]
-        given = [np.where(r == 1, 0.1, 3.0) for r in rewards] if surprise else None
-        vip.observe(prompts, rewards, surprise=given)
+        given = [np.where(r == 1, -0.1, -3.0) for r in rewards] if surprise else None
+        vip.observe(prompts, rewards, logprobs=given)
     return vip, prompts
 
 
-def test_without_surprises_only_settled_prompts_are_corrected():
+def test_without_surprisal_only_settled_prompts_are_corrected():
     """All right once and always right from then on: their weight falls. Mixed and new prompts keep theirs."""
     rng, weights = np.random.default_rng(6), LearnedWeights()
     keys, n = tuple(f"p{i}" for i in range(20)), np.full(20, 8.0)
@@ -165,7 +166,7 @@ def test_without_surprises_only_settled_prompts_are_corrected():
     assert got[20] == pytest.approx(0.95 * 0.05, rel=0.5)
 
 
-def test_the_first_surprise_starts_afresh():
+def test_the_first_surprisal_starts_afresh():
     keys, n = ("a", "b"), np.full(2, 8.0)
     weights, fresh = LearnedWeights(), LearnedWeights()
     weights.observe(keys, believed([0.9, 0.5]), np.array([8.0, 4.0]), n)
@@ -177,7 +178,7 @@ def test_the_first_surprise_starts_afresh():
     assert (weights._mean == fresh._mean).all()
 
 
-def test_after_the_last_surprise_learning_goes_on():
+def test_batches_without_surprisal_are_learned_from_too():
     """Always mixed, then always all wrong, without log probabilities by then."""
     keys, n, weights = ("a", "b"), np.full(2, 8.0), LearnedWeights()
     for _ in range(5):
@@ -188,20 +189,20 @@ def test_after_the_last_surprise_learning_goes_on():
     assert (weights.weigh(keys, believed([0.5, 0.5])) < 0.2 * before).all()
 
 
-def by_surprise(surprises, steps=12):
-    """Counts of the last of some steps on the same draws; `surprises` is a function of the rollouts' nats."""
+def counts_with(logprobs, steps=12):
+    """Counts after some steps on the same draws; `logprobs` is a function of the true log probabilities."""
     rng, vip = np.random.default_rng(7), VIP(features="none", cache=None, min_rollouts=2)
     prompts, p = [f"prompt {i}" for i in range(24)], expit(np.linspace(-4, 4, 24))
     draws = rng.random((steps, 24, 200)), np.exp(rng.normal(size=(steps, 24, 200)))
     for chance, nats in zip(*draws, strict=True):
         plan = vip.allocate(prompts, 192)
         rewards = [(u[:c] < q).astype(float) for u, c, q in zip(chance, plan.counts, p, strict=True)]
-        given = None if surprises is None else [surprises(s[:c]) for s, c in zip(nats, plan.counts, strict=True)]
-        vip.observe(prompts, rewards, surprise=given)
+        given = None if logprobs is None else [logprobs(-s[:c]) for s, c in zip(nats, plan.counts, strict=True)]
+        vip.observe(prompts, rewards, logprobs=given)
     return vip.allocate(prompts, 192).counts.tolist()
 
 
-def test_what_new_prompts_teach_does_not_reach_those_seen_before():
+def test_new_prompts_do_not_change_the_slope_of_prompts_seen_before():
     """In the first epoch doubt hardly differs between prompts; a slope on it would be wrong for the later ones."""
     rng, weights, n = np.random.default_rng(8), LearnedWeights(), np.full(20, 8.0)
     for step in range(30):
@@ -216,16 +217,16 @@ def test_what_new_prompts_teach_does_not_reach_those_seen_before():
 
 
 def test_the_length_of_the_texts_does_not_matter():
-    assert by_surprise(lambda nats: 300 * nats) == by_surprise(lambda nats: nats) != by_surprise(None)
+    assert counts_with(lambda nats: 300 * nats) == counts_with(lambda nats: nats) != counts_with(None)
 
 
-def test_surprises_of_which_none_is_known_change_nothing():
-    assert by_surprise(lambda nats: [None] * len(nats)) == by_surprise(None)
-    assert by_surprise(lambda nats: np.full(len(nats), np.nan)) == by_surprise(None)
+def test_unknown_log_probabilities_change_nothing():
+    assert counts_with(lambda nats: [None] * len(nats)) == counts_with(None)
+    assert counts_with(lambda nats: np.full(len(nats), np.nan)) == counts_with(None)
 
 
-def test_the_unit_is_the_mean_surprise_of_what_varies():
-    unit, k, n = SurprisalUnit(memory=0.5), np.array([4.0, 8.0, 2.0]), np.array([8.0, 8.0, 4.0])
+def test_the_unit_is_the_mean_surprisal_of_what_varies_the_reward():
+    unit, k, n = SurprisalUnit(forgetting_factor=0.5), np.array([4.0, 8.0, 2.0]), np.array([8.0, 8.0, 4.0])
     settled = Surprisal(np.array([3.0, 5.0]), np.array([1.0, np.nan]))
     assert SurprisalUnit().observe(np.zeros(2), np.full(2, 4.0), settled) == pytest.approx(3.0)
     first = Surprisal(np.array([2.0, 50.0, 1.0]), np.array([4.0, np.nan, 7.0]))
@@ -236,12 +237,12 @@ def test_the_unit_is_the_mean_surprise_of_what_varies():
     assert unit.observe(k, n, unknown) == pytest.approx((sums[0] / 2 + 6 * 2 / 7) / (sums[1] / 2 + 2 / 7))
 
 
-def test_unknown_surprises_count_as_usual():
-    surprise = Surprisal(np.array([4.0, np.nan]), np.array([np.nan, 1.0])).per(2.0)
+def test_unknown_surprisal_is_one_unit():
+    surprise = Surprisal(np.array([4.0, np.nan]), np.array([np.nan, 1.0])).in_units(2.0)
     assert surprise.right.tolist() == [2.0, 1.0] and surprise.wrong.tolist() == [1.0, 0.5]
 
 
-def test_vip_with_surprises_moves_rollouts_to_surprising_failures():
+def test_log_probabilities_move_rollouts_to_improbable_failures():
     plain, prompts = run(VIP(features="none", cache=None), 12, surprise=False)
     vip, _ = run(VIP(features="none", cache=None), 12, surprise=True)
     solved, failed = vip.allocate(prompts, 96).counts[9:].sum(), vip.allocate(prompts, 96).counts[:3].sum()
@@ -251,22 +252,22 @@ def test_vip_with_surprises_moves_rollouts_to_surprising_failures():
     resumed.load_state_dict(vip.state_dict())
     for one in (vip, resumed):  # another unit would show after the next batch
         counts = one.allocate(prompts, 96).counts
-        rewards, nats = [[1.0] + [0.0] * (c - 1) for c in counts], [[9.0] + [5.0] * (c - 1) for c in counts]
-        one.observe(prompts, rewards, surprise=nats)
+        rewards, logprobs = [[1.0] + [0.0] * (c - 1) for c in counts], [[-9.0] + [-5.0] * (c - 1) for c in counts]
+        one.observe(prompts, rewards, logprobs=logprobs)
     assert (resumed.allocate(prompts, 96).counts == vip.allocate(prompts, 96).counts).all()
 
 
-def test_repeated_prompts_are_merged_with_their_surprises():
+def test_repeated_prompts_are_merged_with_their_log_probabilities():
     once, twice = VIP(features="none", cache=None), VIP(features="none", cache=None)
-    once.observe(["a", "b"], [[1, 0, 1, 1], [0, 0]], surprise=[[0.1, 2.0, 0.2, 0.3], [1.0, 1.0]])
-    twice.observe(["a", "b", "a"], [[1, 0], [0, 0], [1, 1]], surprise=[[0.1, 2.0], [1.0, 1.0], [0.2, 0.3]])
+    once.observe(["a", "b"], [[1, 0, 1, 1], [0, 0]], logprobs=[[-0.1, -2.0, -0.2, -0.3], [-1.0, -1.0]])
+    twice.observe(["a", "b", "a"], [[1, 0], [0, 0], [1, 1]], logprobs=[[-0.1, -2.0], [-1.0, -1.0], [-0.2, -0.3]])
     assert (once.allocate(["a", "b"], 20).counts == twice.allocate(["a", "b"], 20).counts).all()
     a, b = (vip._strategies["default"].weights for vip in (once, twice))
     assert a._mean == pytest.approx(b._mean, abs=1e-12)
 
 
-def test_surprises_of_another_shape_are_refused_before_anything_is_learned():
+def test_log_probabilities_of_another_shape_are_refused_and_nothing_is_learned():
     vip = VIP(features="none", cache=None)
-    with pytest.raises(ValueError, match="one surprise a rollout"):
-        vip.observe(["a", "b"], [[1, 0], [0, 0]], surprise=[[0.1, 2.0], [1.0]])
+    with pytest.raises(InputError, match="logprobs"):
+        vip.observe(["a", "b"], [[1, 0], [0, 0]], logprobs=[[-0.1, -2.0], [-1.0]])
     assert len(vip._strategies["default"].weights._index) == 0

@@ -9,6 +9,7 @@ n        rollouts of each prompt, integers                      [Q]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +103,7 @@ def allocate_weights(
     return Allocation.of(counts, a, limits)
 
 
-def _row(name: str, values: ArrayLike, valid, expected: str) -> FloatArray:
+def _row(name: str, values: ArrayLike, valid: Callable[[FloatArray], np.ndarray], expected: str) -> FloatArray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1:
         raise InputError(f"{name} has shape {array.shape}; expected one dimension, one number for each prompt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def rounded_counts(continuous: FloatArray, weights: FloatArray, budget: Budget) 
     return spend_greedily(floor, lambda q, n: (-weights[q] * float(budget.model.marginal(n)),), budget)
 
 
-def spend_greedily(counts: IntArray, cost: Callable[[int, int], tuple[float, ...]], budget: Budget) -> IntArray:
+def spend_greedily(counts: IntArray, cost: Callable[[int, int], tuple[Any, ...]], budget: Budget) -> IntArray:
     """[Q] `counts` and one rollout at a time to the prompt with the smallest cost, until the budget is spent.
 
     `cost(q, n)` orders the next rollout of prompt q, which has n; the first prompt of the batch wins a tie.

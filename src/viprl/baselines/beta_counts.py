@@ -3,16 +3,16 @@
     symbol  meaning                                              default
     k, n    successes and scorable rollouts of a visit
     a, b    parameters of the prompt's Beta belief               a0, b0 at first
-    lam     share of the history that a visit leaves             1: nothing is forgotten
+    lam     share of the history that a visit keeps              1: nothing is forgotten
     a0, b0  prior                                                1, 1
 
     a <- lam a + (1 - lam) a0 + k         b <- lam b + (1 - lam) b0 + n - k
     E[p] = a/(a+b)                        E[p(1-p)] = ab / ((a+b)(a+b+1))
 
-What is kept are the excesses a - a0 and b - b0, whose recursion is s <- lam s + k: the prior may then move later.
+The state holds the excesses a - a0 and b - b0, whose recursion is s <- lam s + k, so that the prior can change later.
 
 Chosen here: E[p(1-p)] goes into the exact allocation (MoPPS draws p from the belief, picks the prompts nearest to .5
-and gives all the same number of rollouts); a prompt's counts age at its own visits, not at every step.
+and gives all of them the same number of rollouts); the counts of a prompt age at its own visits, not at every step.
 """
 
 from __future__ import annotations
@@ -27,12 +27,19 @@ from viprl.utils.state_file import State
 
 
 class BetaCounts(Predictor):
-    """The conjugate belief above."""
+    """Discounted Beta counts of each prompt (MoPPS, arXiv 2507.04632).
 
-    def __init__(self, *, discount: float = 1.0, prior: tuple[float, float] = (1.0, 1.0)) -> None:
-        if not 0 <= discount <= 1:
-            raise InputError(f"discount is {discount}; expected a number in [0, 1], the share of the history kept")
-        self.discount, self.prior = discount, _positive_pair(prior)
+    Equations: `viprl.baselines.beta_counts`.
+
+    Args:
+        forgetting_factor: lam, the share of the history that a visit keeps, in [0, 1].
+        prior: a0 and b0, positive.
+    """
+
+    def __init__(self, *, forgetting_factor: float = 1.0, prior: tuple[float, float] = (1.0, 1.0)) -> None:
+        if not 0 <= forgetting_factor <= 1:
+            raise InputError(f"forgetting_factor is {forgetting_factor}; expected a number in [0, 1]")
+        self.forgetting_factor, self.prior = forgetting_factor, _positive_pair(prior)
         self._excess = PromptTable([0.0, 0.0])  # a - a0, b - b0
 
     def belief(self, batch: Batch) -> FloatArray:
@@ -44,7 +51,8 @@ class BetaCounts(Predictor):
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
         evidence = np.column_stack([successes, rollouts - successes])
-        self._excess.write(batch.keys, self.discount * self._excess.read(batch.keys) + evidence, rollouts > 0)
+        excess = self.forgetting_factor * self._excess.read(batch.keys) + evidence
+        self._excess.write(batch.keys, excess, rollouts > 0)
 
     def state_dict(self) -> State:
         return self._excess.state_dict()

@@ -5,13 +5,13 @@
 
 k, n: successes and rollouts of the visit; k~ = n p~: the successes that the outcomes of the *other* prompts suggest.
 
-Chosen here, where the paper needs what a training run does not have: it finds p~ between the success rates of a weak
-and a strong reference model, measured beforehand for every prompt, at the place that the batch's average success has
-reached. Here the belief before the step stands in for the reference and the batch's average surprise for the progress:
+The paper interpolates p~ between the success rates of a weak and a strong reference model, measured beforehand for
+every prompt, according to the average success of the batch. A training run does not have these. Chosen here: the belief
+before the step in place of the reference, and the mean error of the batch in place of the progress:
 
     p~ = clip(m + mean over the batch of (k/n - m), 0, 1),   m = a/(a+b).
 
-Counts age and grow at a prompt's own visits only (the paper updates every prompt of the pool at every step, which
+Counts age and grow only at a prompt's own visits (the paper updates every prompt of the pool at every step, which
 without reference models would forget everything between two visits). E[p(1-p)] goes into the exact allocation (the
 paper draws p from the belief to choose prompts).
 """
@@ -21,19 +21,28 @@ from __future__ import annotations
 import numpy as np
 
 from viprl.baselines.beta_counts import BetaCounts
+from viprl.errors import InputError
 from viprl.predictors.base import Batch
 from viprl.utils.arrays import FloatArray
 
 
 class ImplicitEvidence(BetaCounts):
-    """The update above on the counts of `BetaCounts`, lam = 1 - l."""
+    """Beta counts that also learn from the outcomes of the other prompts (BOTS, arXiv 2510.26374).
+
+    Equations: `viprl.baselines.bots`.
+
+    Args:
+        forgetting_factor: 1 - l, the share of the history that a visit keeps, in [0, 1].
+        implicit: r, the share of implicit evidence, in [0, 1].
+        prior: a0 and b0, positive.
+    """
 
     def __init__(
-        self, *, forgetting: float = 0.2, implicit: float = 0.2, prior: tuple[float, float] = (1.0, 1.0)
+        self, *, forgetting_factor: float = 0.8, implicit: float = 0.2, prior: tuple[float, float] = (1.0, 1.0)
     ) -> None:
-        super().__init__(discount=1 - forgetting, prior=prior)
+        super().__init__(forgetting_factor=forgetting_factor, prior=prior)
         if not 0 <= implicit <= 1:
-            raise ValueError(f"implicit is {implicit}; expected a number in [0, 1], the share of implicit evidence")
+            raise InputError(f"implicit is {implicit}; expected a number in [0, 1]")
         self.implicit = implicit
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
@@ -41,6 +50,6 @@ class ImplicitEvidence(BetaCounts):
         if not seen.any():
             return
         belief = self.predict(batch).success_probability
-        surprise = float((successes[seen] / rollouts[seen] - belief[seen]).mean())
-        suggested = rollouts * np.clip(belief + surprise, 0, 1)
+        error = float((successes[seen] / rollouts[seen] - belief[seen]).mean())
+        suggested = rollouts * np.clip(belief + error, 0, 1)
         super().observe(batch, (1 - self.implicit) * successes + self.implicit * suggested, rollouts)

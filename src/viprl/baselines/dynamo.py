@@ -2,11 +2,11 @@
 
     priority = 4 p(1-p), p = successes / rollouts of all visits;  .01 at least,  .01 where p >= .85,  1 if unseen
 
-The rule `proportional_to_variance` then fills the budget in proportion. A quarter of the priority is what is given as
-the reward variance: DynaMO's claim about p(1-p), with its floor and its ceiling.
+The rule `ProportionalToVariance` fills the budget in proportion. The predictor passes a quarter of the priority as the
+reward variance, so that it stands for p(1-p) with a floor and a ceiling.
 
-Chosen here: counts of all visits weigh the same, and one visit is enough to be seen (the paper explores each prompt
-for a number of rollouts first; L rollouts are the least here anyway). E[p] of an unseen prompt is .5.
+Chosen here: the counts of all visits have the same weight, and one visit is enough (the paper first explores each
+prompt with a number of rollouts). E[p] of an unseen prompt is .5.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from viprl.utils.state_file import State
 
 
 class CountPriority(Predictor):
-    """The priority above."""
+    """The priority of each prompt by its counts so far (DynaMO, arXiv 2602.19208).
+
+    Equations: `viprl.baselines.dynamo`.
+
+    Args:
+        floor: smallest priority.
+        mastered: success rate from which on a prompt has the smallest priority.
+    """
 
     def __init__(self, *, floor: float = 0.01, mastered: float = 0.85) -> None:
         self.floor, self.mastered = floor, mastered

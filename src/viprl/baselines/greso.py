@@ -11,10 +11,9 @@ The rule draws which prompts are skipped. The predictor passes keep/4 as the rew
 surely kept.
 
 Chosen here: both p_e start at .5; the targets are 1/12 easy and 1/6 hard, a quarter of the batch in all. A skipped
-prompt still gets L rollouts (it is in the batch), and those count as a visit; the paper leaves it out and samples
-others. So the share that drives p_e, in the paper that of the prompts sampled, is the expected one: each prompt of the
-batch weighs its own keep. The run goes on where all right turns into all wrong. E[p], for reports only, is
-(k + 1/2)/(n + 1) of the latest visit.
+prompt still gets L rollouts, which count as a visit; the paper samples other prompts instead. So the share that drives
+p_e is the expected one, in which each prompt of the batch has the weight keep. A run continues when all right turns
+into all wrong. E[p], used for reports only, is (k + 1/2)/(n + 1) of the latest visit.
 """
 
 from __future__ import annotations
@@ -31,7 +30,15 @@ from viprl.utils.state_file import State
 
 
 class ZeroVarianceRuns(Predictor):
-    """The probabilities above."""
+    """The chance of each prompt not to be skipped (GRESO, arXiv 2506.02177).
+
+    Equations: `viprl.baselines.greso`.
+
+    Args:
+        explore: p_e at the start, of easy and of hard prompts.
+        step: change of p_e after each batch.
+        targets: shares of easy and of hard prompts at which p_e falls.
+    """
 
     def __init__(
         self, *, explore: float = 0.5, step: float = 0.01, targets: tuple[float, float] = (1 / 12, 1 / 6)

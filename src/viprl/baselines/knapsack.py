@@ -32,6 +32,6 @@ def value(p: FloatArray, n: IntArray) -> FloatArray:
     return (1 - p**n - (1 - p) ** n) * p * (1 - p) ** 2
 
 
-def increase(p: FloatArray, n: IntArray) -> FloatArray:
+def increase(p: FloatArray, n: IntArray | int) -> FloatArray:
     """value(p, n + 1) - value(p, n), without cancellation."""
     return (p**n * (1 - p) + (1 - p) ** n * p) * p * (1 - p) ** 2

@@ -1,18 +1,16 @@
-"""Discounted Beta counts whose prior is learned from the stream: no text, nothing to set by hand.
+"""Discounted Beta counts whose prior is learned from the outcomes.
 
-Each prompt's belief is that of `viprl.baselines.beta_counts` with lam = .9. The prior is the population's: the success
-probabilities of prompts at their first visit are taken as draws from Beta(a0, b0), so that k of n follows a
-beta-binomial law and
+The belief about a prompt is that of `viprl.baselines.beta_counts` with lam = .9. The success probabilities of prompts
+at their first visit are modelled as draws from Beta(a0, b0), so that k of n follows a beta-binomial distribution and
 
     (a0, b0) = argmax  sum over first visits  log B(a0 + k, b0 + n - k) - log B(a0, b0)   + log prior
 
-(maximum marginal likelihood, empirical Bayes). On real runs it is U-shaped, a0 and b0 below 1, which is worth much at
-visits 2 to 5: one visit without success says more about a prompt than a uniform prior would believe.
+(maximum marginal likelihood, empirical Bayes). On real runs it is U-shaped, with a0 and b0 below 1, which matters at
+visits 2 to 5: one visit without success is stronger evidence than under a uniform prior.
 
-Chosen here: log a0 and log b0 are held near 0 by standard normal priors (a uniform p at the start; a first batch
-without any success would otherwise send a0 to 0); each new prompt makes the earlier ones count .999 as much, because
-the policy moves; only first visits count, since at later ones a discounted history, not the population, explains what
-is seen. `prior=(a0, b0)` fixes the prior instead; (.3, .6) suits the run in the documentation of the method.
+Chosen here: log a0 and log b0 have standard normal priors (without them a first batch without any success would send a0
+to 0); each new prompt multiplies the weight of the earlier ones by .999, because the policy changes; only first visits
+are used, since later ones depend on the history of the prompt.
 """
 
 from __future__ import annotations
@@ -26,25 +24,30 @@ from viprl.utils.state_file import State
 
 
 class LearnedBeta(BetaCounts):
-    """The predictor above. The fit costs the distinct pairs (k, n) of first visits, not the prompts."""
+    """Discounted Beta counts of each prompt with a prior fitted to the first visits of all prompts.
 
-    def __init__(
-        self, *, discount: float = 0.9, prior: tuple[float, float] | None = None, memory: float = 0.999
-    ) -> None:
-        super().__init__(discount=discount, prior=(1.0, 1.0) if prior is None else prior)
-        self.memory, self.learns = memory, prior is None
+    A fit costs the distinct pairs (k, n) of first visits, not the prompts. Equations: `viprl.baselines.learned_beta`.
+
+    Args:
+        forgetting_factor: share of a prompt's history that a visit keeps, in [0, 1].
+        prior_forgetting_factor: factor of the weight of earlier first visits at each new prompt.
+    """
+
+    def __init__(self, *, forgetting_factor: float = 0.9, prior_forgetting_factor: float = 0.999) -> None:
+        super().__init__(forgetting_factor=forgetting_factor)
+        self.prior_forgetting_factor = prior_forgetting_factor
         self._visits = np.empty((0, 2))  # distinct (k, n) of first visits
         self._weights: FloatArray = np.empty(0)  # how many prompts showed each, slowly forgotten
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
         first = (rollouts > 0) & ~self._excess.knows(batch.keys)
-        if self.learns and first.any():
+        if first.any():
             self._remember(np.column_stack([successes, rollouts])[first])
             self.prior = fit_prior(self._visits[:, 0], self._visits[:, 1], self._weights, self.prior)
         super().observe(batch, successes, rollouts)
 
     def _remember(self, visits: FloatArray) -> None:
-        weights = np.concatenate([self._weights * self.memory ** len(visits), np.ones(len(visits))])
+        weights = np.concatenate([self._weights * self.prior_forgetting_factor ** len(visits), np.ones(len(visits))])
         self._visits, group = np.unique(np.concatenate([self._visits, visits]), axis=0, return_inverse=True)
         self._weights = np.bincount(group.ravel(), weights).astype(float)
 
@@ -58,8 +61,7 @@ class LearnedBeta(BetaCounts):
 
     def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state["counts"])
-        if self.learns:  # a prior set by hand stays what this object was told
-            self.prior = np.array(state["prior"])
+        self.prior = np.array(state["prior"])
         self._visits, self._weights = np.array(state["visits"]), np.array(state["weights"])
 
 

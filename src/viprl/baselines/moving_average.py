@@ -2,17 +2,18 @@
 
     p <- p + r (k/n - p),  r = .3
 
-A point prediction: the paper's allocation gets p(1-p) as it is, so a prompt whose rollouts were all wrong or all right
-so far has weight 0 and keeps L rollouts until one of those differs.
+A point prediction: a prompt whose rollouts were all wrong or all right so far has weight p(1-p) = 0 and keeps L
+rollouts until one of them differs.
 
-Chosen here: r = .3; the first visit sets p = k/n (started from .5 instead, visits 2 to 5 of a real run lose more than
-half of what they gain); a visit counts the same whatever n; p = .5 for a prompt never seen.
+Chosen here: r = .3; the first visit sets p = k/n (starting from .5 instead loses more than half of the gain at visits 2
+to 5 of a real run); all visits have the same weight, whatever n; p = .5 for a prompt never seen.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from viprl.errors import InputError
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.table import PromptTable
 from viprl.utils.arrays import FloatArray
@@ -20,11 +21,15 @@ from viprl.utils.state_file import State
 
 
 class MovingAverage(Predictor):
-    """The average above, one number a prompt."""
+    """Moving average of the success rate of each prompt, one number a prompt.
+
+    Args:
+        rate: r, the weight of the latest visit, in (0, 1].
+    """
 
     def __init__(self, *, rate: float = 0.3) -> None:
         if not 0 < rate <= 1:
-            raise ValueError(f"rate is {rate}; expected a number in (0, 1], the weight of the latest visit")
+            raise InputError(f"rate is {rate}; expected a number in (0, 1]")
         self.rate = rate
         self._average = PromptTable([0.5])
 

@@ -3,12 +3,12 @@
     p(x) = sigmoid(w x + c),   (w, c) = argmin  sum over all visits  (w x + c - g_hat)^2  +  alpha |(w, c)|^2
     g_hat = logit clip(k/n, eps, 1 - eps)
 
-Solved exactly from the sums of x x^T and x g_hat, so a step costs Q d^2 + d^3 and no prompt is remembered: two prompts
-of equal features are the same.
+Solved exactly from the sums of x x^T and x g_hat, so a step costs Q d^2 + d^3 and no prompt is stored: two prompts with
+equal features are the same.
 
-Chosen here, as the paper gives no detail: the target is the one of its Gaussian process, with the same eps = .05, so
-that only the model differs; alpha = 1 (MiniLM vectors have length 1); the intercept is penalised like the rest, which
-matters for a few visits only and starts at p = .5; all visits weigh the same.
+The paper gives no detail. Chosen here: the target is the one of its Gaussian process, with the same eps = .05, so that
+only the model differs; alpha = 1 (MiniLM vectors have length 1); the intercept is penalised like the rest, so that
+p = .5 at the start; all visits have the same weight.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def _check_readable(given: FloatArray, names: Sequence[str], args: Any, source: 
     values = source.values(given, total)
     read = RewardReader(source.rule)
     unread = np.isnan(read(values.tolist())) & ~np.isnan(values)
-    if not read.strange:
+    if not read.unreadable:
         return
     what = f"the reward {source.column or names[0]}" if source.column or len(names) == 1 else "the total of the rewards"
     seen = f"{what} is {values[unread].max():g} for the first row's own answer"
