@@ -1,4 +1,4 @@
-"""The rules: what each does with a prediction. `tests/contracts/test_rules.py` tests what all of them keep."""
+"""The rules: what each does with a prediction. `tests/contracts/test_rule_contract.py` tests what all of them keep."""
 
 from __future__ import annotations
 
