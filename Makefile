@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-matrix lint types bench lock clean test-verl lock-verl test-tinker
+.PHONY: quickstart test test-core test-matrix lint types bench lock clean test-verl lock-verl test-tinker
 
 quickstart: $(READY)
 	$(BIN)/viprl quickstart $(ARGS)
@@ -18,6 +18,7 @@ test-matrix: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(READY)
 	$(BIN)/mypy
@@ -35,6 +36,25 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(READY)
+
+# The core with its core dependencies alone, in an environment outside the clone, named after what decides its content. The
+# copy of viprl that brings the dependencies is not used: PYTHONPATH comes first.
+CORE_TESTS := tests/core tests/contracts tests/test_vip.py tests/test_advantages.py tests/test_outcomes.py tests/test_prompts.py
+CORE_ENV := $(HOME)/.cache/viprl/core-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-12)
+CORE_PYTHON := $(CORE_ENV)/bin/python
+
+test-core: $(CORE_ENV)/.ready
+	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(CORE_PYTHON) -m pytest -p no:cacheprovider $(CORE_TESTS) $(ARGS)
+
+$(CORE_ENV)/.ready:
+	mkdir -p $(dir $(CORE_ENV))
+	flock $(CORE_ENV).lock sh -ec ' \
+	  test -e $@ && exit; \
+	  rm -rf $(CORE_ENV); \
+	  $(PYTHON) -m venv $(CORE_ENV) || { rm -rf $(CORE_ENV) && $(PYTHON) -m venv --without-pip $(CORE_ENV) \
+	    && $(PYTHON) -m pip --python $(CORE_PYTHON) install --quiet pip; }; \
+	  $(CORE_PYTHON) -m pip install --quiet --constraint requirements.lock . pytest hypothesis; \
+	  touch $@'
 
 # verl and TRL cannot share an environment. This one lies outside the clone, named after its lock, and holds no viprl:
 # PYTHONPATH brings the source of this clone, whose entry points egg_info writes down.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,23 +75,20 @@ class Budget:
 
 def even_counts(budget: Budget) -> FloatArray:
     """[Q] real counts, as equal as the bounds allow, that sum to C: clip(level, L, U)."""
-    share = counts_of_total(
-        lambda level: np.clip(level, budget.min_rollouts, budget.max_rollouts),
-        budget.total,
-        float(budget.min_rollouts.min()),
-        float(budget.max_rollouts.max()),
-    )
+
+    def counts(level: float) -> FloatArray:
+        return np.clip(level, budget.min_rollouts, budget.max_rollouts)
+
+    ends = float(budget.min_rollouts.min()), float(budget.max_rollouts.max())
+    lower, upper = bisect(lambda level: counts(level).sum() < budget.total, *ends)
+    share = counts_between(counts(lower), counts(upper), budget.total)
     nearest = np.round(share)  # a level of 7.999999999 is 8
     return np.where(np.abs(share - nearest) < 1e-9, nearest, share)
 
 
-def counts_of_total(
-    counts: Callable[[float], FloatArray], total: int, smallest: float, largest: float, *, geometric: bool = False
-) -> FloatArray:
-    """[Q] real counts of sum `total` from counts that grow with a number between `smallest` and `largest`."""
-    ends = bisect(lambda level: counts(level).sum() < total, smallest, largest, geometric=geometric)
-    few, many = map(counts, ends)
-    gap = many.sum() - few.sum()  # what rounding leaves between the two ends is shared in proportion
+def counts_between(few: FloatArray, many: FloatArray, total: int) -> FloatArray:
+    """[Q] real counts of sum `total` on the line from `few` to `many`, the ends of a bisection."""
+    gap = many.sum() - few.sum()
     return few if gap <= 0 else few + (many - few) * (total - few.sum()) / gap
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from viprl.allocation.budget import Budget, counts_of_total, even_counts
+from viprl.allocation.budget import Budget, counts_between, even_counts
 from viprl.allocation.exact import scaled
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.numerics import bisect
 
 
 def continuous_counts(weights: FloatArray, budget: Budget) -> FloatArray:
@@ -24,11 +25,12 @@ def continuous_counts(weights: FloatArray, budget: Budget) -> FloatArray:
         return even_counts(budget)
     a = scaled(weights)
 
-    def counts(inverse: float) -> FloatArray:
-        return np.clip(budget.model.continuous_count(a * inverse), budget.min_rollouts, budget.max_rollouts)
+    def counts(multiplier: float) -> FloatArray:
+        return np.clip(budget.model.continuous_count(a / multiplier), budget.min_rollouts, budget.max_rollouts)
 
-    most = 4.0 * float(budget.max_rollouts.max()) ** 2 / float(a.min())  # 1/multiplier at which every prompt has U
-    return counts_of_total(counts, budget.total, 1.0, most, geometric=True)
+    everyone_at_most = float(a.min()) / (4.0 * float(budget.max_rollouts.max()) ** 2)  # at 1 every prompt has L
+    low, high = bisect(lambda m: counts(m).sum() >= budget.total, everyone_at_most, 1.0, geometric=True)
+    return counts_between(counts(high), counts(low), budget.total)
 
 
 def rounded_counts(continuous: FloatArray, weights: FloatArray, budget: Budget) -> IntArray:
