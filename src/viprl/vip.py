@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -378,7 +379,7 @@ Example:
 encoder, `success` a callable, and `text` a function from a prompt to the text that is embedded.
 
 Args:
-{parameter_list(options(Settings))}
+{textwrap.indent(parameter_list(options(Settings)), "    ")}
 
 Raises InputError (a ValueError) for unknown names and impossible bounds, MissingPackageError (an ImportError) if
 features need a package that is not installed.
