@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -206,6 +206,17 @@ def build_strategy(strategy: str | Strategy) -> Strategy:
     summary, build = STRATEGIES[strategy]
     built = build()
     built.name, built.summary = strategy, summary
+    return built
+
+
+def named_strategies(strategies: Sequence[str | Strategy]) -> dict[str, Strategy]:
+    """Strategies by name. Raises InputError for different ones of the same name."""
+    built: dict[str, Strategy] = {}
+    for strategy in dict.fromkeys(strategies):
+        new = build_strategy(strategy)
+        if new.name in built:
+            raise InputError(f"two strategies have the name {new.name!r}; set Strategy(..., name=...)")
+        built[new.name] = new
     return built
 
 

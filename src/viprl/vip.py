@@ -28,10 +28,10 @@ from viprl.prompts import Prompt, PromptBatch, identity
 from viprl.runs.engine_logs import read_history
 from viprl.runs.history import visits
 from viprl.settings import Settings, options, parameter_list
-from viprl.strategies import Proposal, Strategy, build_strategy
+from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils import state_file
 from viprl.utils.arrays import FloatArray
-from viprl.utils.state_file import State
+from viprl.utils.state_file import State, restore_rng, rng_state
 from viprl.weights.surprisal import Surprisal, SurprisalUnit, measured_weight
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class VIP(Settings):
     def __post_init__(self) -> None:
         self._model = get_variance_model("rloo" if self.estimator == "auto" else self.estimator)
         Budget.of(1, self._least(), self.min_rollouts, self.max_rollouts, self._model)
-        self._blank = _named((self.strategy, *self.shadows()))
+        self._blank = named_strategies((self.strategy, *self.shadows()))
         self._active = next(iter(self._blank))
         self._features = Features(default_folder() if self.cache == "auto" else self.cache)
         self._choices = {name: self._choice(strategy) for name, strategy in self._blank.items()}
@@ -253,7 +253,7 @@ class VIP(Settings):
             "features": {name: self._describe(choice) for name, choice in self._choices.items()},
             "realised": {name: sums.copy() for name, sums in self._realised.items()},
             "unit": self._unit.state_dict(),
-            "rng": _rng_state(self._rng),
+            "rng": rng_state(self._rng),
             "unreadable": self._rewards.unreadable,
         }
 
@@ -281,7 +281,7 @@ class VIP(Settings):
             elif strategies[name].predictor.features:
                 held = ", ".join(state["strategies"])
                 logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
-        self._rng.bit_generator.state = _rng_from(state["rng"])
+        restore_rng(self._rng, state["rng"])
         self._unit.load_state_dict(state["unit"])
         self._strategies, self._realised = strategies, realised
         self._rewards.unreadable = state["unreadable"]
@@ -386,17 +386,6 @@ features need a package that is not installed.
 """
 
 
-def _named(strategies: Sequence[str | Strategy]) -> dict[str, Strategy]:
-    """Strategies by name. Raises InputError for different ones of the same name."""
-    built: dict[str, Strategy] = {}
-    for strategy in dict.fromkeys(strategies):
-        new = build_strategy(strategy)
-        if new.name in built:
-            raise InputError(f"two strategies have the name {new.name!r}; set Strategy(..., name=...)")
-        built[new.name] = new
-    return built
-
-
 def _check_shapes(
     batch: PromptBatch, rewards: Sequence[Sequence[Any]], logprobs: Sequence[Sequence[Any]] | None
 ) -> None:
@@ -409,12 +398,3 @@ def _check_shapes(
         raise InputError(
             "logprobs and rewards differ in shape; give one log probability for each rollout, None where unknown"
         )
-
-
-def _rng_state(rng: np.random.Generator) -> State:
-    state: Any = rng.bit_generator.state
-    return {**state, "state": {key: str(value) for key, value in state["state"].items()}}  # 128-bit integers
-
-
-def _rng_from(state: State) -> Any:
-    return {**state, "state": {key: int(value) for key, value in state["state"].items()}}
