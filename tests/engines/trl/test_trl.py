@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 import tiny
 from viprl import VIP
-from viprl.engines import trl as engine
+from viprl.engines.trl.trainers import STATE_FILE
 from viprl.engines.trl import VIPGRPOConfig, VIPGRPOTrainer, VIPRLOOConfig, VIPRLOOTrainer
 
 KINDS = {"rloo": (VIPRLOOTrainer, VIPRLOOConfig), "grpo": (VIPGRPOTrainer, VIPGRPOConfig)}
@@ -242,7 +242,7 @@ def test_the_strategy_may_change_on_resume(tmp_path, caplog):
 
 def test_a_damaged_state_is_refused_by_name(tmp_path):
     build("rloo", tmp_path, max_steps=2, save_strategy="steps", save_steps=2).train()
-    state = tmp_path / "checkpoint-2" / engine.STATE_FILE
+    state = tmp_path / "checkpoint-2" / STATE_FILE
     state.write_bytes(state.read_bytes()[:-7])
     with pytest.raises(ValueError, match="vip_state"):
         build("rloo", tmp_path, max_steps=4).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
@@ -253,7 +253,7 @@ def test_state_is_in_the_checkpoint_before_a_push(tmp_path):
 
     class Pushing(VIPRLOOTrainer):
         def _push_from_checkpoint(self, folder):
-            pushed.append((Path(folder) / engine.STATE_FILE).exists())
+            pushed.append((Path(folder) / STATE_FILE).exists())
 
     trainer = build("rloo", tmp_path, trainer=Pushing, save_strategy="steps", save_steps=1)
     trainer.args.push_to_hub = True

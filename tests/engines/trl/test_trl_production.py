@@ -17,7 +17,7 @@ from test_trl import KINDS, C, N, build, distance, independent_advantages, watch
 from trl import GRPOTrainer
 
 import tiny
-from viprl.engines import trl as engine
+from viprl.engines.trl.trainers import STATE_FILE
 
 EXACT = ("dr_grpo", "grpo", "sapo", "luspo")
 APPROXIMATE = ("dapo", "bnpo", "cispo", "vespo")
@@ -139,7 +139,7 @@ def test_lora(kind, tmp_path):
     assert any("lora_A" in name for name in moved) and any("lora_B" in name for name in moved)
     assert len({tuple(batch.counts) for batch in batches}) > 1
     checkpoint = tmp_path / "whole" / "checkpoint-2"
-    assert (checkpoint / engine.STATE_FILE).exists()
+    assert (checkpoint / STATE_FILE).exists()
     assert all("lora_" in name for name in load_file(checkpoint / "adapter_model.safetensors"))
     second = run("resumed")
     later, _ = watched(second)

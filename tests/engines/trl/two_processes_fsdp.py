@@ -13,7 +13,8 @@ from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
 import tiny
-from viprl.engines.trl import STATE_FILE, VIPRLOOConfig, VIPRLOOTrainer
+from viprl.engines.trl import VIPRLOOConfig, VIPRLOOTrainer
+from viprl.engines.trl.trainers import STATE_FILE
 
 
 def run(folder: Path, resume: str | None = None) -> list[list[int]]:
