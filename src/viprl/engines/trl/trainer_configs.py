@@ -55,7 +55,7 @@ class VIPGRPOConfig(_VIPConfig, GRPOConfig):
     # The docstring is below the class.
     scale_rewards: str = field(
         default="none",
-        metadata={"help": "As in TRL, but not scaled by default; the variance model holds for 'none' and 'group'."},
+        metadata={"help": "As in TRL, with another default. The variance model holds for 'none' alone."},
     )
     loss_type: str = field(default="dr_grpo", metadata={"help": "As in TRL, with another default."})
 
