@@ -26,7 +26,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from viprl.engines.verl.trainer import VIPTrainerSync
+from viprl.engines.verl.sync_trainer import VIPTrainerSync
 
 
 def configuration(arguments: argparse.Namespace, features: str) -> Any:
@@ -38,7 +38,7 @@ def configuration(arguments: argparse.Namespace, features: str) -> Any:
         "actor_rollout_ref.rollout.name=vllm",
         f"+trainer.v1.vip_sync.features={features}",
         "+trainer.v1.vip_sync.cache=null",
-        f"+trainer.v1.vip_sync.surprise={not arguments.no_surprise}",
+        f"+trainer.v1.vip_sync.use_logprobs={not arguments.no_logprobs}",
         "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
     ]
     with initialize_config_module("verl.trainer.config", version_base=None):
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--pool", type=int, default=0)
     parser.add_argument("--features", default="length")
-    parser.add_argument("--no-surprise", action="store_true")
+    parser.add_argument("--no-logprobs", action="store_true")
     arguments = parser.parse_args()
     config = configuration(arguments, arguments.features)
     trainer = VIPTrainerSync(config)
@@ -170,7 +170,8 @@ def main() -> None:
     one_step(trainer, arguments.tokens, rng, timed)  # the first one pays for what is built once
     parts = [one_step(trainer, arguments.tokens, rng, timed) for _ in range(arguments.steps)]
     sizes = f"Q = {arguments.prompts}, rollout.n = {arguments.n}, responses up to {arguments.tokens} tokens"
-    print(f"{sizes}, features {arguments.features}, pool {arguments.pool:,}{', no surprise' * arguments.no_surprise}")
+    logprobs = ", no log probabilities" * arguments.no_logprobs
+    print(f"{sizes}, features {arguments.features}, pool {arguments.pool:,}{logprobs}")
     for name in parts[0]:
         low, middle, high = 1e3 * np.percentile([part[name] for part in parts], [25, 50, 75])
         print(f"{name:<24} {middle:8.1f} ms  [{low:.1f}, {high:.1f}]", flush=True)

@@ -25,6 +25,6 @@ exec python -m verl.trainer.main_ppo --config-dir "$here" --config-name paper \
   actor_rollout_ref.model.path="$model" \
   algorithm.adv_estimator="vip_$estimator" \
   actor_rollout_ref.rollout.n="$budget" \
-  trainer.v1.vip_sync.min_rollouts="$low" trainer.v1.vip_sync.max_rollouts="$high" trainer.v1.vip_sync.strategy="$strategy" \
+  trainer.v1.vip_sync.min_rollouts="$min_rollouts" trainer.v1.vip_sync.max_rollouts="$max_rollouts" trainer.v1.vip_sync.strategy="$strategy" \
   trainer.experiment_name="$name" trainer.default_local_dir="runs/$name" \
   "${extra[@]}" "$@"

@@ -1,4 +1,4 @@
-"""What an earlier run's log teaches: `VIP.from_log` and `observe_counts`."""
+"""Learning from the log of an earlier run: `VIP.from_log`, `observe_counts`, and the warm start of engines."""
 
 import json
 
@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from viprl import VIP
+from viprl.engines.success import SuccessCriterion
+from viprl.engines.warm_start import TrainingRow, matched, warm_start
+from viprl.errors import DataError
+from viprl.runs.history import PromptHistory
 
 PROMPTS = ["easy one", "hard one", "other one"]
 
@@ -42,11 +46,11 @@ def test_prompts_are_recognised_by_content_or_by_id(log):
     assert known[0] > 0.9 > known[1]
 
 
-def test_a_log_of_ids_alone_says_what_to_do(tmp_path):
+def test_a_log_of_ids_alone_needs_match_id(tmp_path):
     path = write(tmp_path / "ids.jsonl", [{"id": "a", "prompt": "", "rollouts": 2, "successes": [1]}])
     with pytest.raises(ValueError, match="match='id'"):
         VIP.from_log(path, features="none", cache=None)
-    with pytest.raises(ValueError, match="expected 'prompt' or 'id'"):
+    with pytest.raises(ValueError, match="'text'"):
         VIP.from_log(path, match="text", features="none", cache=None)
 
 
@@ -66,8 +70,42 @@ def test_counts_are_checked_and_merged():
     two.observe(["a", "b"], [[1, 1, 1] + [0] * 5, [0] * 4])
     assert (one.predict(["a", "b"]) == two.predict(["a", "b"])).all()
     for successes, rollouts in ([1], [4, 4]), ([5, 0], [4, 4]), ([-1, 0], [4, 4]), ([np.nan, 0], [4, 4]):
-        with pytest.raises(ValueError, match="successes and rollouts of 2 prompts"):
+        with pytest.raises(ValueError, match="2 prompts"):
             one.observe_counts(["a", "b"], successes, rollouts)
+
+
+def history(prompt, ground_truth=None, *, id=None):
+    return PromptHistory(id or f"{prompt}/{ground_truth}", prompt, np.array([8.0]), np.array([4.0]), ground_truth)
+
+
+def rows(*pairs):
+    return [TrainingRow([{"role": "user", "content": f"{i}"}], text, truth) for i, (text, truth) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(
+    ("logged", "training", "expected"),
+    [
+        ([("q", None)], [("other", "7"), ("q", "7")], {0: 1}),  # a log without ground truths: by the text alone
+        ([("q", "7"), ("q", "8")], [("q", "8"), ("q", "7")], {0: 1, 1: 0}),
+        ([("q", "9"), ("r", "7")], [("q", "8"), ("r", None)], {}),  # another or no ground truth: another prompt
+    ],
+)
+def test_a_dump_is_matched_by_text_and_ground_truth(logged, training, expected):
+    training = rows(*training)
+    found = matched([history(*pair) for pair in logged], training)
+    assert {h.ground_truth: h.prompt for h in found} == {logged[i][1]: training[k].prompt for i, k in expected.items()}
+
+
+def test_a_log_with_a_training_set_is_matched_by_id_and_by_content_too():
+    chat = [{"role": "user", "content": "q"}]
+    training = [TrainingRow({"prompt": chat, "id": 3}, "<q>"), TrainingRow(chat, "<q>")]
+    found = matched([history("worded anew", id="3"), history(chat)], training)
+    assert [h.prompt for h in found] == [training[0].prompt, chat]
+
+
+def test_a_log_of_other_prompts_is_an_error(log):
+    with pytest.raises(DataError, match="3 prompts"):
+        warm_start(vip(), log, SuccessCriterion(None), training_set=rows(("other", None)))
 
 
 def test_the_trl_trainers_take_a_log(log, tmp_path):

@@ -13,6 +13,7 @@ The quickstart and `viprl train` write it. `from_verl` and `from_trl` make the s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class PromptHistory:
     """[T] scorable rollouts of each visit, at least 1."""
     successes: FloatArray
     """[T] how many of them succeeded."""
+    ground_truth: str | None = None
+    """The reference answer, if the log has one. Equal texts with different answers are different prompts."""
 
 
 def read_history_file(path: Path) -> list[PromptHistory]:
@@ -135,6 +138,13 @@ def _whole(values: Sequence[Any], least: int, what: str) -> FloatArray:
         if not whole or value < least:
             raise ValueError(f"{what} holds {value!r} (number {visit}); expected whole numbers of at least {least}")
     return np.array(values, dtype=float)
+
+
+def ground_truth_text(value: Any) -> str | None:
+    """A reference answer as text: text stays as it is, numbers and structures become JSON, None stays None."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

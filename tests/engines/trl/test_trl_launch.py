@@ -1,4 +1,4 @@
-"""Commands as they are launched: torchrun on two CPU processes; `viprl train`, vLLM's two modes, FSDP2."""
+"""Commands as they are launched, under torchrun on two CPU processes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,19 @@ import tiny
 from viprl.utils.json_lines import log_rows
 
 HERE = Path(__file__).parent
-RECIPES = HERE.parent / "recipes"
+RECIPES = HERE.parents[2] / "recipes"
 
 
-def torchrun(*command: str, **environment: str) -> None:
-    """Two processes on this machine; raises with their output where one fails."""
+def torchrun(*command: str) -> None:
+    """Run two processes on this machine. Raises with their output if one fails."""
     words = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
         "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", *command,
     ]  # fmt: skip
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
+    own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(words, env=os.environ | own, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-
-
-def ranks(folder: Path) -> list:
-    """What both processes wrote down."""
-    found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert found[0] == found[1]
-    return found[0]
 
 
 def test_viprl_train(tmp_path):
@@ -59,19 +52,17 @@ def test_viprl_train(tmp_path):
     assert json.loads((tmp_path / "run" / "finished.json").read_text()) == {"step": 3}
 
 
-def test_vllm_server_and_tensor_parallel(tmp_path):
-    tiny.model().save_pretrained(tmp_path / "start")
-    torchrun(str(HERE / "two_processes_vllm.py"), str(tmp_path))
-    assert [len(batches) for batches in ranks(tmp_path)] == [3, 3]
-
-
-def test_fsdp2(tmp_path):
-    """The recipe's settings but for the number of processes and their precision."""
+def test_two_processes(tmp_path):
+    """FSDP2 with the settings of the recipe, except for the number of processes and their precision."""
     tiny.model().save_pretrained(tmp_path / "start")
     settings = yaml.safe_load((RECIPES / "fsdp.yaml").read_text())
     plugin = {name.upper(): str(value) for name, value in settings["fsdp_config"].items()}
-    torchrun(str(HERE / "two_processes_fsdp.py"), str(tmp_path), ACCELERATE_USE_FSDP="true", **plugin)
-    assert len(ranks(tmp_path)) == 4
+    torchrun(str(HERE / "two_processes.py"), str(tmp_path), json.dumps(plugin))
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    steps = {"rloo": 6, "grpo": 6, "server": 3, "colocate": 3, "fsdp": 4}
+    assert {name: len(batches) for name, batches in first.items()} == steps
+    assert all(len({tuple(counts) for counts in first[kind]}) > 1 for kind in ("rloo", "grpo")), "counts vary"
 
 
 @pytest.mark.parametrize("name", ["fsdp", "deepspeed_zero3"])

@@ -1,4 +1,4 @@
-"""Tools and environments under ragged counts: a stand-in for vLLM writes the calls, TRL runs them."""
+"""Tools and environments with ragged counts: a stand-in for vLLM writes the calls, TRL runs them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import pytest
 
 pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
 
-import torch
 from datasets import Dataset
 from fake_vllm import Engine, install
-from test_trl import KINDS, C, options, watched
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from trl import GRPOTrainer
+from trl_runs import KINDS, C, on_loss, options, recording, row_logprobs, watched
 
 import tiny
-from viprl import VIP
 from viprl.engines.trl import VIPGRPOTrainer
+from viprl.errors import InputError
 
 if "environment_factory" not in inspect.signature(GRPOTrainer.__init__).parameters:
     pytest.skip("this version of TRL has no environments", allow_module_level=True)
@@ -73,14 +72,6 @@ def chat_model():
     model = tiny.model()
     model.resize_token_embeddings(len(WORDS))
     return model
-
-
-class Hearing(VIP):
-    """Remembers what each batch was and how surprising its rollouts were."""
-
-    def observe(self, prompts, rewards, *, surprise=None):
-        self.heard = [*getattr(self, "heard", []), surprise]
-        return super().observe(prompts, rewards, surprise=surprise)
 
 
 @pytest.fixture
@@ -140,42 +131,21 @@ def test_each_rollout_calls_the_tool_for_its_own_prompt(engine, tmp_path):
     def reward(prompts, completions, solution, **_):
         for completion, right in zip(completions, solution, strict=True):
             said = {word for message in completion for word in message.get("content", "").split()}
-            assert said <= {right}, f"{completion} is no answer to {right}"
+            assert said <= {right}
         return [float(len(looked(completion))) for completion in completions]
 
-    vip = Hearing(estimator="dr_grpo", strategy="random", features="none", min_rollouts=3)
-    trainer = train(tmp_path, reward, chats(), vip=vip, extra={"tools": [look]}, learning_rate=0.0)
+    trainer = train(tmp_path, reward, chats(), vip=recording("grpo"), extra={"tools": [look]}, learning_rate=0.0)
     batches, _ = watched(trainer)
-    rows: list[dict] = []
-    inner = trainer.compute_loss
-
-    def compute_loss(model, inputs, *args, **kwargs):
-        rows.append({k: v.clone() for k, v in inputs.items() if isinstance(v, torch.Tensor)})
-        return inner(model, inputs, *args, **kwargs)
-
-    trainer.compute_loss = compute_loss
+    rows: list[list] = []
+    on_loss(trainer, lambda model, inputs: rows.append(row_logprobs(model, inputs)))
     trainer.train()
     assert len({tuple(batch.counts) for batch in batches}) > 1
     assert len(calls) == sum(sum(group) for batch in batches for group in batch.rewards) and 0 < len(calls) < 3 * C
-    for batch, heard, seen in zip(batches, vip.heard, rows, strict=True):
-        assert [len(group) for group in heard] == batch.counts
-        model_only, everything = surprises(trainer.model, seen)
-        assert sorted(s for group in heard for s in group) == pytest.approx(model_only, abs=1e-4)
-        assert model_only != pytest.approx(everything, abs=0.1), "the tool's words are not the policy's"
-
-
-def surprises(model, rows) -> tuple[list[float], list[float]]:
-    """Sorted, without and with the tokens that the tool wrote: one forward pass a row, without padding."""
-    found: tuple[list[float], list[float]] = ([], [])
-    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask")
-    for prompt, seen, text, kept, own in zip(*(rows[name] for name in names), strict=True):
-        prompt, text, own = prompt[seen.bool()], text[kept.bool()], own[kept.bool()]
-        with torch.no_grad():
-            logits = model(torch.cat([prompt, text])[None]).logits[0, len(prompt) - 1 : -1].double()
-        logps = logits.log_softmax(-1).gather(1, text[:, None])[:, 0]
-        found[0].append(-float((logps * own).sum()))
-        found[1].append(-float(logps.sum()))
-    return sorted(found[0]), sorted(found[1])
+    for batch, heard, seen in zip(batches, trainer.vip.heard, rows, strict=True):
+        assert [len(group) for group in heard.values()] == batch.counts
+        own, everything = (sorted(row[column] for row in seen) for column in (1, 2))
+        assert sorted(value for group in heard.values() for value in group) == pytest.approx(own, abs=1e-4)
+        assert own != pytest.approx(everything, abs=0.1), "the policy did not write the words of the tool"
 
 
 class Room:
@@ -203,7 +173,7 @@ class Room:
 def test_each_rollout_has_an_environment_of_its_own(own_prompt, engine, tmp_path, caplog):
     data = Dataset.from_dict({"solution": list(tiny.LETTERS)}) if own_prompt else chats()
     more = {"vip_id_column": "solution"} if own_prompt else {}
-    with caplog.at_level("WARNING", logger="viprl.engines.trl.sampler"):
+    with caplog.at_level("WARNING", logger="viprl.engines.trl"):
         trainer = train(tmp_path, None, data, extra={"environment_factory": Room}, **more)
         batches, _ = watched(trainer)
         trainer.train()
@@ -224,13 +194,13 @@ def test_rewards_of_an_environment_have_a_name(engine, tmp_path):
     batches, _ = watched(trainer)
     trainer.train()
     assert batches[0].observation.rollouts.sum() == C
-    with pytest.raises(ValueError, match="2 reward functions"):
+    with pytest.raises(InputError, match="vip_success"):
         train(tmp_path, short, chats(), extra=extra)
-    with pytest.raises(ValueError, match="reward functions are short, Room"):
+    with pytest.raises(InputError, match=r"'Hall'.*short, Room"):
         train(tmp_path, short, chats(), extra=extra, vip_success="Hall")
 
 
-def test_tasks_that_nothing_tells_apart_are_said(engine, tmp_path, caplog):
-    with caplog.at_level("WARNING", logger="viprl.engines.trl.sampler"):
+def test_tasks_that_cannot_be_distinguished_cause_a_warning(engine, tmp_path, caplog):
+    with caplog.at_level("WARNING", logger="viprl.engines.trl"):
         train(tmp_path, None, Dataset.from_dict({"solution": ["a"] * 8}), extra={"environment_factory": Room})
-    assert "set vip_id_column" in caplog.text
+    assert "vip_id_column" in caplog.text

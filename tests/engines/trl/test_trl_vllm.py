@@ -1,23 +1,34 @@
-"""TRL's own vLLM code, server and colocate mode, with a stand-in for the engine (tests/fake_vllm.py)."""
+"""TRL's own vLLM code, server and colocate mode, with a stand-in for the engine (fake_vllm.py)."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
 
-import numpy as np
 import pytest
 
 pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
 
 import torch
 from fake_vllm import UNKNOWN, Engine, install
-from test_trl import KINDS, STOCK, C, Listening, N, build, distance, options, surprises_of_rows, watched, weights
+from trl_runs import (
+    KINDS,
+    STOCK,
+    C,
+    N,
+    build,
+    distance,
+    on_loss,
+    options,
+    recording,
+    row_logprobs,
+    watched,
+    weights,
+)
 
 import tiny
 
 MODES = ("server", "colocate")
-LAW = {"rloo": "rloo", "grpo": "dr_grpo"}
 
 
 @pytest.fixture
@@ -34,8 +45,7 @@ def vllm(mode: str, **more) -> dict:
     return {"use_vllm": True, "vllm_mode": mode, "max_completion_length": 6} | more
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("kind", "mode"), [("rloo", "colocate"), ("grpo", "server")])
 def test_each_rollout_answers_its_own_prompt(kind, mode, engine, tmp_path):
     seen = []
 
@@ -62,11 +72,10 @@ def taken(engine: Engine, batch) -> list[list[tuple[int, ...]]]:
     return [[engine.answers[t].pop(0)[0] for _ in range(n)] for t, n in zip(tokens, batch.counts, strict=True)]
 
 
-@pytest.mark.parametrize(("kind", "estimator"), [("rloo", "rloo"), ("grpo", "dr_grpo")])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("kind", "estimator", "mode"), [("rloo", "rloo", "server"), ("grpo", "dr_grpo", "colocate")])
 def test_uniform_equals_stock_with_its_importance_sampling(kind, estimator, mode, monkeypatch, tmp_path):
-    """Stock TRL asks for num_generations answers to each prompt, we for one to each row: the same answers, then the
-    same correction by the engine's log probabilities, then the same weights."""
+    """Stock TRL requests num_generations answers to each prompt, we one to each row: the same answers, then the same
+    correction by the log probabilities of vLLM, then the same weights."""
     start = tmp_path / "start"
     tiny.model().save_pretrained(start)
     extra = {"scale_rewards": "none", "loss_type": "dr_grpo"} if kind == "grpo" else {}
@@ -91,55 +100,41 @@ def test_uniform_equals_stock_with_its_importance_sampling(kind, estimator, mode
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_engines_log_probabilities_reach_vip(mode, engine, tmp_path):
-    """Without TRL's own forward pass (no importance sampling) they are the surprise; an unknown one makes a NaN."""
-    vip = Listening(estimator="dr_grpo", strategy="random", features="none", min_rollouts=3)
-    trainer = build("grpo", tmp_path, reward=odd, vip=vip, **vllm(mode, vllm_importance_sampling_correction=False))
+def test_the_log_probabilities_of_vllm_reach_vip(mode, engine, tmp_path):
+    """Without TRL's own forward pass (no importance sampling) VIP gets those of vLLM; an unknown one makes a NaN."""
+    settings = vllm(mode, vllm_importance_sampling_correction=False)
+    trainer = build("grpo", tmp_path, reward=odd, vip=recording("grpo"), **settings)
     batches, _ = watched(trainer)
     trainer.train()
     tokenizer, unknown = tiny.tokenizer(), 0
-    for batch, heard in zip(batches, vip.heard, strict=True):
+    for batch, heard in zip(batches, trainer.vip.heard, strict=True):
         for prompt, n in zip(batch.prompts, batch.counts, strict=True):
             mine = engine.answers[tuple(tokenizer(prompt)["input_ids"])]
-            given, mine[:n] = [-sum(logps) for _, logps in mine[:n]], []
+            given, mine[:n] = [sum(logps) for _, logps in mine[:n]], []
             assert heard[prompt] == pytest.approx(given, nan_ok=True, abs=1e-5)
             unknown += sum(map(math.isnan, given))
     assert unknown > 0 or UNKNOWN == 0, "the stand-in did not leave anything out"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_the_trainers_own_log_probabilities_none_is_unknown(kind, engine, tmp_path):
-    """With importance sampling (TRL's default) and in RLOO the trainer scores the answers itself, and that is used."""
-    vip = Listening(estimator=LAW[kind], strategy="random", features="none", min_rollouts=3)
-    trainer = build(kind, tmp_path, reward=odd, vip=vip, learning_rate=0.0, max_steps=1, **vllm("server"))
-    rows: dict[str, list[float]] = {}
-    inner = trainer.compute_loss
-
-    def compute_loss(model, inputs, *args, **kwargs):
-        rows.update(surprises_of_rows(model, inputs, trainer.processing_class))
-        return inner(model, inputs, *args, **kwargs)
-
-    trainer.compute_loss = compute_loss
+def test_with_the_log_probabilities_of_the_trainer_none_is_unknown(kind, engine, tmp_path):
+    """With importance sampling (TRL's default) and in RLOO the trainer computes them itself."""
+    trainer = build(kind, tmp_path, reward=odd, vip=recording(kind), learning_rate=0.0, max_steps=1, **vllm("server"))
+    rows = []
+    on_loss(trainer, lambda model, inputs: rows.extend(row_logprobs(model, inputs)))
     trainer.train()
-    (heard,) = vip.heard
-    assert set(rows) == set(heard)
-    for prompt, expected in rows.items():
-        assert np.isfinite(heard[prompt]).all()
-        assert sorted(heard[prompt]) == pytest.approx(expected, abs=1e-4)
+    (heard,) = trainer.vip.heard
+    for prompt, given in heard.items():
+        tokens = tuple(trainer.processing_class(prompt)["input_ids"])
+        assert sorted(given) == pytest.approx(sorted(value for name, value, _ in rows if name == tokens), abs=1e-4)
 
 
-def test_ratios_stay_with_their_rollouts(engine, tmp_path):
-    """The correction of a row is made of the log probabilities of that row's own answer."""
+def test_importance_ratios_stay_with_their_rollouts(engine, tmp_path):
+    """The correction of a row comes from the log probabilities of that row's own answer."""
     settings = vllm("server", vllm_importance_sampling_mode="token_truncate")
     trainer = build("grpo", tmp_path, reward=odd, max_steps=1, **settings)
     rows = []
-    inner = trainer.compute_loss
-
-    def compute_loss(model, inputs, *args, **kwargs):
-        rows.append({k: v.clone() for k, v in inputs.items() if isinstance(v, torch.Tensor)})
-        return inner(model, inputs, *args, **kwargs)
-
-    trainer.compute_loss = compute_loss
+    on_loss(trainer, lambda _, inputs: rows.append({k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)}))
     trainer.train()
     (batch,) = rows
     for i in range(C):

@@ -1,4 +1,8 @@
-"""Run by test_trl_distributed.py under torchrun on two gloo processes; every rank checks its own part."""
+"""Run by test_trl_launch.py under torchrun on two gloo processes; every rank checks its own part.
+
+Both trainers, with a resume; one vLLM server for both processes, and one engine over both (tensor parallel) with a
+stream of prompts; FSDP2.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from fake_vllm import Engine, install
+from torch.distributed.tensor import DTensor
+from trl_runs import KINDS, Recording, on_loss
 
 import tiny
 from viprl.advantages import group_advantages, rollout_weights
 from viprl.engines.trl import VIPGRPOConfig, VIPGRPOTrainer, VIPRLOOConfig, VIPRLOOTrainer
 
-KINDS = {"rloo": (VIPRLOOTrainer, VIPRLOOConfig), "grpo": (VIPGRPOTrainer, VIPGRPOConfig)}
+COMMON = {
+    "per_device_train_batch_size": 10, "num_generations": 4, "report_to": [], "use_cpu": True, "bf16": False,
+    "disable_tqdm": True, "gradient_checkpointing": False, "seed": 3,
+}  # fmt: skip
 
 
 def run(kind: str, folder: Path, steps: int, save: int, resume: str | None) -> list[list[int]]:
     trainer_class, config = KINDS[kind]
     args = config(
-        str(folder), per_device_train_batch_size=10, num_generations=4, max_completion_length=4, max_steps=steps,
-        report_to=[], use_cpu=True, bf16=False, beta=0.1, learning_rate=1e-2, save_strategy="steps", save_steps=save,
-        disable_tqdm=True, gradient_checkpointing=False, seed=3, vip_features="none", vip_strategy="random",
-        vip_shadow=["default"],
+        str(folder / kind), max_completion_length=4, max_steps=steps, beta=0.1, learning_rate=1e-2,
+        save_strategy="steps", save_steps=save, vip_features="none", vip_strategy="random", vip_shadow=["default"],
+        **COMMON,
     )  # fmt: skip
     trainer = trainer_class(
         str(folder / "start"), tiny.contains, args, train_dataset=tiny.dataset(15),
@@ -33,13 +45,7 @@ def run(kind: str, folder: Path, steps: int, save: int, resume: str | None) -> l
     assert world == 2, f"expected two processes, got {world}"
     batches, seen = [], []
     trainer.vip_listeners.append(batches.append)
-    inner = trainer.compute_loss
-
-    def compute_loss(model, inputs, *a, **k):
-        seen.append(sorted(inputs["advantages"].tolist()))
-        return inner(model, inputs, *a, **k)
-
-    trainer.compute_loss = compute_loss
+    on_loss(trainer, lambda _, inputs: seen.append(sorted(inputs["advantages"].tolist())))
     trainer.train(resume_from_checkpoint=resume)
     for batch, local in zip(batches, seen, strict=True):
         assert sum(batch.counts) == 20 and len(batch.counts) == 5, "prompts straddle the ranks"
@@ -52,10 +58,74 @@ def run(kind: str, folder: Path, steps: int, save: int, resume: str | None) -> l
     return [batch.counts for batch in batches]
 
 
+def own(prompts, completions, completion_ids, solution, **_):
+    for prompt, completion, right in zip(prompts, completions, solution, strict=True):
+        assert completion.startswith(prompt) and prompt.startswith(right), f"{completion!r} does not answer {prompt!r}"
+    return [float(len(ids) % 2) for ids in completion_ids]
+
+
+def run_vllm(mode: str, folder: Path) -> list[list]:
+    engine = install(Engine())
+    args = VIPGRPOConfig(
+        str(folder / mode), max_completion_length=6, max_steps=3, save_strategy="no", use_vllm=True, vllm_mode=mode,
+        vllm_tensor_parallel_size=1 if mode == "server" else 2, vllm_importance_sampling_correction=False, **COMMON,
+    )  # fmt: skip
+    data = tiny.dataset(15)
+    vip = Recording(estimator="rloo", strategy="random", features="none", max_rollouts=15)
+    trainer = VIPGRPOTrainer(
+        str(folder / "start"), own, args, vip=vip, processing_class=tiny.tokenizer(),
+        train_dataset=data if mode == "server" else data.to_iterable_dataset(),
+    )  # fmt: skip
+    batches = []
+    trainer.vip_listeners.append(batches.append)
+    trainer.train()
+    rank = trainer.accelerator.process_index
+    asks = mode == "colocate" or rank == 0
+    assert engine.requests == ([(20, 1)] * 3 if asks else []), f"rank {rank} requested {engine.requests}"
+    assert max(n for batch in batches for n in batch.counts) > 4
+    for heard, batch in zip(getattr(vip, "heard", []), batches, strict=rank == 0):
+        for prompt, n in zip(batch.prompts, batch.counts, strict=True):
+            mine = engine.answers[tuple(tiny.tokenizer()(prompt)["input_ids"])]
+            given, mine[:n] = [sum(logps) for _, logps in mine[:n]], []
+            assert torch.allclose(torch.tensor(heard[prompt]), torch.tensor(given), atol=1e-5, equal_nan=True)
+    return [[batch.prompts, batch.counts] for batch in batches]
+
+
+def run_fsdp(folder: Path, plugin: dict[str, str], resume: str | None = None) -> list[list[int]]:
+    """FSDP2 with the settings of the recipe: sharded weights, one state."""
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", **plugin}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    args = VIPRLOOConfig(
+        str(folder / "fsdp"), max_completion_length=4, max_steps=4, beta=0.0, learning_rate=1e-2, vip_features="none",
+        save_strategy="steps", save_steps=2, vip_strategy="random", **COMMON,
+    )  # fmt: skip
+    # accelerate shards on accelerators only, although torch shards on CPUs too: declare these two to be accelerators
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    trainer = VIPRLOOTrainer(
+        str(folder / "start"), tiny.contains, args, train_dataset=tiny.dataset(), processing_class=tiny.tokenizer()
+    )
+    assert trainer.accelerator.num_processes == 2 and trainer.is_fsdp_enabled, trainer.accelerator.distributed_type
+    counts, saves = [], []
+    trainer.vip_listeners.append(lambda batch: counts.append(batch.counts))
+    save = trainer.vip.save
+    trainer.vip.save = lambda path: (saves.append(path), save(path))
+    trainer.train(resume_from_checkpoint=resume)
+    assert all(isinstance(p, DTensor) for p in trainer.model_wrapped.parameters()), "the weights are sharded"
+    assert (len(saves) > 0) == (os.environ["RANK"] == "0"), "one process writes the state"
+    return counts
+
+
 if __name__ == "__main__":
-    kind, folder = sys.argv[1], Path(sys.argv[2])
+    folder, plugin = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
-    first = run(kind, folder, steps=6, save=4, resume=None)
-    second = run(kind, folder, steps=6, save=100, resume=str(folder / "checkpoint-4"))
-    assert second == first[4:], f"resumed counts {second} differ from {first[4:]}"
-    Path(folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(first))
+    seen = {}
+    for kind in KINDS:
+        seen[kind] = run(kind, folder, steps=6, save=4, resume=None)
+        again = run(kind, folder, steps=6, save=100, resume=str(folder / kind / "checkpoint-4"))
+        assert again == seen[kind][4:], f"resumed counts {again} differ from {seen[kind][4:]}"
+    for mode in ("server", "colocate"):
+        seen[mode] = run_vllm(mode, folder)
+    seen["fsdp"] = run_fsdp(folder, plugin)
+    again = run_fsdp(folder, plugin, resume=str(folder / "fsdp" / "checkpoint-2"))
+    assert again == seen["fsdp"][2:], f"resumed counts {again} differ from {seen['fsdp'][2:]}"
+    Path(folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(seen))

@@ -28,7 +28,7 @@ class Record(CheckpointCallback):
                     rows, data["advantages"].unbind(), data["response_mask"].unbind(), strict=True
                 )
             },
-            "outstanding": len(trainer.vip._outstanding),
+            "outstanding": len(trainer.vip._pending),
             "mode": [trainer.trainer_mode, trainer.config.trainer.v1.trainer_mode],
         }
         folder = Path(checkpoint_dir).parent.parent / "record"

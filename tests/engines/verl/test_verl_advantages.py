@@ -13,7 +13,7 @@ from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_adv_estimator_fn
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-from viprl.engines.verl.advantages import SETTINGS, vip_dr_grpo, vip_rloo
+from viprl.engines.verl.estimators import SETTINGS, vip_dr_grpo, vip_rloo
 from viprl.engines.verl.consistency import EVEN_LOSSES
 
 COUNTS = [2, 7, 3, 4]  # rollout.n = 4

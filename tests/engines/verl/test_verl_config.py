@@ -15,7 +15,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from viprl.engines.verl import contract, plugin
 from viprl.engines.verl.consistency import contradictions, padding, refuse, settle
 from viprl.engines.verl.options import Options, read_options
-from viprl.engines.verl.trainer import VIPTrainerSync
+from viprl.engines.verl.sync_trainer import VIPTrainerSync
 
 MODE = ["trainer.v1.trainer_mode=vip_sync", "algorithm.adv_estimator=vip_rloo"]
 SIZES = [

@@ -17,9 +17,9 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from viprl.advantages import group_advantages
-from viprl.engines.verl import trainer as module
+from viprl.engines.verl import sync_trainer as module
 from viprl.engines.verl.rollouts import Round, place, prompt_of, row_sums
-from viprl.engines.verl.trainer import STATE_FILE, VIPTrainerSync
+from viprl.engines.verl.sync_trainer import STATE_FILE, VIPTrainerSync
 from viprl.prompts import identity
 
 Q, N = 8, 4
@@ -132,7 +132,7 @@ def test_a_step_from_counts_to_advantages(queue):
             for row, value in zip(rows, expected, strict=True):
                 torch.testing.assert_close(row["advantages"], torch.full_like(row["advantages"], value))
     assert len(seen) > 2
-    assert len(trainer.vip._outstanding) == 0 and trainer._vip_round is None
+    assert len(trainer.vip._pending) == 0 and trainer._vip_round is None
 
 
 def test_the_configuration_tells_what_was_decided(queue):
@@ -232,11 +232,11 @@ def test_identity_by_content_or_by_a_named_column(queue):
     assert identity(prompt_of(row, "extra_info.index")) == "id:7"
     with pytest.raises(ValueError, match="no 'id' among index"):
         prompt_of(row, "extra_info.id")
-    trainer = build("+trainer.v1.vip_sync.id_key=extra_info.index")
+    trainer = build("+trainer.v1.vip_sync.id_column=extra_info.index")
     trainer._next_train_batch()
     assert identity(trainer._vip_round.prompts[0]).startswith("id:")
     with pytest.raises(ValueError, match="no column 'idx'"):
-        build("+trainer.v1.vip_sync.id_key=idx")._next_train_batch()
+        build("+trainer.v1.vip_sync.id_column=idx")._next_train_batch()
 
 
 class Workers:

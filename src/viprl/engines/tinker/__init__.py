@@ -1,5 +1,5 @@
 """VIP for tinker-cookbook: `with_vip(config)` gives its `rl.train.main` adaptive rollout counts (docs/engines.md)."""
 
-from viprl.engines.tinker.builder import VIPDatasetBuilder, with_vip
+from viprl.engines.tinker.dataset_builder import VIPDatasetBuilder, with_vip
 
 __all__ = ["VIPDatasetBuilder", "with_vip"]

@@ -1,9 +1,9 @@
 """The advantage estimators `vip_rloo` and `vip_dr_grpo` for groups of different sizes.
 
 verl's loss for a mini-batch of ppo_mini_batch_size = m is the sum over its rows divided by m * rollout.n, whatever rows
-it holds (`agg_loss` with global_batch_size; padding rows are masked). With the factor rollout.n / n_q a rollout weighs
-1/(m n_q), so the mean over the mini-batches of a step is (1/Q) sum_q (1/n_q) sum_i A_i Z_i: every prompt weighs the
-same, however the rows of a group are spread over mini-batches and ranks.
+it holds (`agg_loss` with global_batch_size; padding rows are masked). With the factor rollout.n / n_q a rollout has the
+weight 1/(m n_q), so the mean over the mini-batches of a step is (1/Q) sum_q (1/n_q) sum_i A_i Z_i: every prompt has the
+same weight, however the rows of a group are split over mini-batches and ranks.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from viprl.advantages import Baseline, group_advantages
-from viprl.engines.verl.options import MODE
+from viprl.engines.verl.namespace import MODE
+from viprl.errors import InputError
+from viprl.utils.arrays import FloatArray
 
 SETTINGS = "vip"
-"""Key of verl's algorithm configuration under which the trainer leaves what the estimators need."""
+"""Key of verl's algorithm configuration in which the trainer puts what the estimators need."""
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
@@ -27,7 +29,7 @@ Tensors = tuple[torch.Tensor, torch.Tensor]
 def vip_rloo(
     token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any = None, **_: Any
 ) -> Tensors:
-    """Reward minus the mean of the prompt's other rollouts, scaled so that prompts weigh the same.
+    """Reward minus the mean of the prompt's other rollouts, scaled so that all prompts have the same weight.
 
     Args:
         token_level_rewards: [rows, T]; a row's reward is its sum, NaN marks an unscorable rollout (advantage 0).
@@ -35,7 +37,7 @@ def vip_rloo(
         index: [rows] the prompt of each row.
         config: verl's algorithm configuration.
 
-    Returns: advantages and returns [rows, T], the same tensor. Raises ValueError outside the trainer of this mode.
+    Returns: advantages and returns [rows, T], the same tensor. Raises InputError outside the trainer of this mode.
     """
     return _estimate(token_level_rewards, response_mask, index, config, "leave_one_out")
 
@@ -44,8 +46,13 @@ def vip_rloo(
 def vip_dr_grpo(
     token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any = None, **_: Any
 ) -> Tensors:
-    """Reward minus the mean of all of the prompt's rollouts, no division by their standard deviation; the rest as in
-    `vip_rloo`. Its expectation is (n_q - 1)/n_q of the gradient, so ragged counts tilt it; `vip_rloo` does not."""
+    """Reward minus the mean of all of the prompt's rollouts, scaled so that all prompts have the same weight.
+
+    There is no division by the standard deviation. The expectation is (n_q - 1)/n_q of the gradient, so groups of
+    different sizes bias it towards prompts with large groups; `vip_rloo` has no such bias.
+
+    Args, returned tensors and errors: see `vip_rloo`.
+    """
     return _estimate(token_level_rewards, response_mask, index, config, "mean")
 
 
@@ -53,29 +60,28 @@ def _estimate(rewards: torch.Tensor, mask: torch.Tensor, index: Any, config: Any
     settings = None if config is None else config.get(SETTINGS)
     if settings is None:
         name = {"leave_one_out": "vip_rloo", "mean": "vip_dr_grpo"}[baseline]
-        raise ValueError(
-            f"{name} was called without the trainer that plans its groups; set trainer.v1.trainer_mode={MODE} (verl's "
-            "v0 trainer and its asynchronous modes keep no budget per step)"
+        raise InputError(
+            f"{name} was called by a trainer that did not plan its groups; set trainer.v1.trainer_mode={MODE}"
         )
     with torch.no_grad():
         scores = rewards.sum(-1).double().cpu().numpy()
-        values = row_advantages(scores, index, baseline)
+        values, size = row_advantages(scores, index, baseline)
         if settings["prompt_weighting"] == "prompt":
-            values *= settings["rollout_n"] / group_size(index)
+            values *= settings["rollout_n"] / size
         advantages = torch.as_tensor(values, dtype=torch.float32, device=rewards.device).unsqueeze(-1) * mask
     return advantages, advantages
 
 
-def row_advantages(rewards: np.ndarray, index: Any, baseline: Baseline) -> np.ndarray:
-    """[rows] reward minus the baseline of its group, rows of a group (`index` [rows]) being anywhere."""
+def row_advantages(rewards: FloatArray, index: Any, baseline: Baseline) -> tuple[FloatArray, FloatArray]:
+    """Reward minus the baseline of its group, and the size of the group, of each row; the rows of a group need not be
+    next to each other.
+
+    Args:
+        rewards: [rows].
+        index: [rows] the group of each row.
+    """
     _, group, counts = np.unique(np.asarray(index, dtype=str), return_inverse=True, return_counts=True)
     order = np.argsort(group, kind="stable")
     advantages = np.empty(len(rewards))
     advantages[order] = group_advantages(rewards[order], counts, baseline)
-    return advantages
-
-
-def group_size(index: Any) -> np.ndarray:
-    """[rows] number of rows of each row's group."""
-    _, group, counts = np.unique(np.asarray(index, dtype=str), return_inverse=True, return_counts=True)
-    return counts[group]
+    return advantages, counts[group].astype(float)

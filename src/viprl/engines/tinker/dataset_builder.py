@@ -1,0 +1,114 @@
+"""`with_vip(config)`: adaptive rollout counts for tinker-cookbook's `rl.train.main`.
+
+The dataset of the config is wrapped. A batch costs as many rollouts as before, but VIP decides how many each prompt
+gets. Nothing of tinker-cookbook is copied or patched.
+
+    extension point                         use
+    RLDatasetBuilder, RLDataset.get_batch   prompts -> counts -> group builders of that many environments
+    EnvGroupBuilder.compute_group_rewards   outcomes of a finished group to VIP; rewards shaped for training
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from viprl.errors import InputError, MissingPackageError
+
+try:
+    import chz
+    from tinker_cookbook.rl.types import RLDataset, RLDatasetBuilder
+
+    from viprl.engines.tinker.planned_dataset import VIPDataset, question
+except ImportError as error:
+    raise MissingPackageError(
+        f'viprl.engines.tinker needs tinker-cookbook: pip install "viprl[tinker]" ({error})'
+    ) from error
+
+from viprl.engines.success import SuccessCriterion
+from viprl.engines.tinker.tinker_api import CONTRACT
+from viprl.engines.vip_builder import build_vip, check_strategies
+from viprl.engines.warm_start import warm_start
+from viprl.prompts import Prompt
+from viprl.settings import EngineSettings, options, parameter_list, read_settings
+
+REFUSED = {
+    "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
+    "id_column": "pass prompt=, a function from a group builder to {'prompt': ..., 'id': ...}",
+    "register_pool": "a dataset of tinker-cookbook gives its prompts batch by batch",
+}
+"""Option -> why tinker-cookbook does not have it."""
+
+ESTIMATORS = ("rloo", "dr_grpo")
+
+
+def with_vip(config: Any, *, prompt: Callable[[Any], Prompt] = question, **given: Any) -> Any:
+    # The docstring is below the function.
+    CONTRACT.check()
+    if config.async_config is not None:
+        raise InputError("async_config plans batches before the rewards of earlier ones are known; set it to None")
+    if config.stream_minibatch_config is not None:
+        raise InputError("stream_minibatch_config is not tested with VIP; set it to None")
+    termination = config.effective_termination()
+    if termination is not None and termination.zero_reward_on_limit:
+        raise InputError(
+            "termination.zero_reward_on_limit changes rewards after VIP has read them; set "
+            "termination=TerminationRewardPolicy(zero_reward_on_limit=False)"
+        )
+    builder = VIPDatasetBuilder(
+        inner=config.dataset_builder, log_path=config.log_path, settings=_settings(given), prompt=prompt
+    )
+    return chz.replace(config, dataset_builder=builder)
+
+
+with_vip.__doc__ = f"""`config` with adaptive rollout counts.
+
+Example:
+    config = with_vip(config, success="correct", min_rollouts=2, max_rollouts=48)
+    asyncio.run(train.main(config))
+
+Args:
+config (`tinker_cookbook.rl.train.Config`):
+    The group size in it becomes the average.
+prompt (function):
+    From a group builder to its prompt: a text, a chat, or a mapping with `prompt` and `id`. Default: the question of a
+    `ProblemGroupBuilder`.
+{parameter_list(options(EngineSettings, without=REFUSED))}
+
+Raises InputError (a ValueError) for options that cannot work, MissingPackageError (an ImportError) if the installed
+tinker-cookbook lacks an API.
+"""
+
+
+def _settings(given: dict[str, Any]) -> EngineSettings:
+    settings = read_settings(given, where="with_vip", refused=REFUSED)
+    check_strategies(settings)
+    estimator = "rloo" if settings.estimator == "auto" else settings.estimator
+    if estimator not in ESTIMATORS:
+        raise InputError(
+            f"with_vip: estimator is {estimator!r}; expected 'auto' or {' or '.join(map(repr, ESTIMATORS))} "
+            "(tinker-cookbook does not divide advantages by a standard deviation)"
+        )
+    return replace(settings, estimator=estimator)
+
+
+@chz.chz
+class VIPDatasetBuilder(RLDatasetBuilder):
+    """Wraps the training dataset of `inner`; the test dataset stays as it is. Built by `with_vip`."""
+
+    inner: RLDatasetBuilder
+    log_path: str
+    settings: EngineSettings
+    prompt: Callable[[Any], Prompt] = question
+
+    async def __call__(self) -> tuple[RLDataset, RLDataset | None]:
+        CONTRACT.check()
+        train, test = await self.inner()
+        success = SuccessCriterion(self.settings.success, complete=False, option="success")
+        dataset = VIPDataset(
+            train, build_vip(self.settings, success), self.settings, success, self.log_path, self.prompt
+        )
+        if self.settings.warm_start and dataset.step == 0:
+            warm_start(dataset.vip, self.settings.warm_start, success)
+        return dataset, test

@@ -1,0 +1,197 @@
+"""The batches of tinker-cookbook with planned group sizes, and the rewards that come back from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tinker_cookbook.checkpoint_utils import get_last_checkpoint, load_checkpoints_file
+from tinker_cookbook.rl.rollouts import get_rollout_executor
+from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
+
+from viprl.engines.first_batch import FirstBatchCheck
+from viprl.engines.planned_batch import PlannedBatch
+from viprl.engines.success import SuccessCriterion
+from viprl.engines.tinker.group_size import group_size, resized
+from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_logprob
+from viprl.errors import InputError
+from viprl.metrics import PREFIX, ROLLOUTS
+from viprl.prompts import Prompt
+from viprl.settings import EngineSettings
+from viprl.vip import VIP
+
+logger = logging.getLogger(__name__)
+
+STATE_FOLDER = "vip_state"
+"""In log_path: one file for each step of checkpoints.jsonl and for the last two steps."""
+
+Given = tuple[float, dict[str, Any]]
+"""What a group builder returns for a rollout: its final reward and its metrics."""
+
+
+def question(builder: Any) -> Prompt:
+    """The question of a `ProblemGroupBuilder`, from an environment made for this purpose."""
+    if not hasattr(builder, "env_thunk"):
+        raise InputError(
+            f"the prompt of a {type(builder).__name__} is unknown; pass prompt=, a function from the builder to it"
+        )
+    return builder.env_thunk().get_question()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlannedGroups(PlannedBatch):
+    """The plan of one batch, and the groups that have finished so far."""
+
+    values: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
+    """Group -> value of each rollout."""
+    logprobs: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
+    started: set[int] = dataclasses.field(default_factory=set)
+    """Groups whose environments were made."""
+    metrics: set[str] = dataclasses.field(default_factory=set)
+    """Names of the metrics of the rollouts, collected if `success` names one."""
+
+    def lists(self, finished: dict[int, list[float | None]]) -> list[list[float | None]]:
+        """One list for each prompt, of the planned length; None for rollouts that failed."""
+        groups = [finished.get(q, []) for q in range(len(self.counts))]
+        return [[*group, *[None] * (n - len(group))] for group, n in zip(groups, self.counts, strict=True)]
+
+
+class VIPDataset(RLDataset):
+    """The batches of `inner` with group sizes that `self.vip` plans. Continues from the last checkpoint of `log_path`.
+
+    Args:
+        inner: the dataset whose group sizes become the average.
+        vip: plans and learns.
+        settings: the options it was built from; the estimator is not "auto".
+        success: which reward decides whether a rollout succeeded.
+        log_path: where tinker-cookbook writes its checkpoints.
+        prompt: from a group builder to its prompt.
+    """
+
+    def __init__(
+        self,
+        inner: RLDataset,
+        vip: VIP,
+        settings: EngineSettings,
+        success: SuccessCriterion,
+        log_path: str | Path,
+        prompt: Callable[[Any], Prompt] = question,
+    ) -> None:
+        self.inner, self.vip, self.settings, self.log_path, self.prompt = inner, vip, settings, str(log_path), prompt
+        self._success = success
+        self._batch: PlannedGroups | None = None
+        self._first_batch = FirstBatchCheck("success")
+        record = get_last_checkpoint(self.log_path)
+        self.step = 0 if record is None else record.batch or 0
+        """Batches that have been observed."""
+        if self.step:
+            self._load(self._file(self.step))
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def get_batch(self, index: int) -> Sequence[EnvGroupBuilder]:
+        """The group builders of a step. Raises InputError unless VIP has observed the step before."""
+        if get_rollout_executor() is not None:
+            raise InputError("rewards computed by a rollout executor do not reach VIP; run rl.train.main without one")
+        if self._batch is not None:
+            if not self._batch.started:
+                raise InputError("a batch was requested before the last one was sampled; VIP needs one at a time")
+            logger.warning("%d groups failed", len(self._batch.counts) - len(self._batch.values))
+            self._observe(self._batch)
+        if index != self.step % len(self):
+            raise InputError(
+                f"batch {index} was requested, but step {self.step} of {len(self)} batches is the next one"
+            )
+        builders = self.inner.get_batch(index)
+        prompts = [self.prompt(builder) for builder in builders]
+        counts = self.vip.allocate(prompts, sum(map(group_size, builders))).counts
+        self._batch = PlannedGroups(prompts, counts)
+        sized = [resized(builder, count) for builder, count in zip(builders, counts.tolist(), strict=True)]
+        return [VIPGroupBuilder(builder, self, self._batch, q) for q, builder in enumerate(sized)]
+
+    def shaped(self, batch: PlannedGroups, q: int, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Given]:
+        """Keep the outcomes of group q, whose final rewards are `given`; return the rewards to train on."""
+        steps = np.array([sum(step.reward for step in one.transitions) for one in trajectories], dtype=float)
+        if np.isnan(steps).any():
+            raise InputError("the reward of a step is NaN; return a number, and NaN as a group reward if unscorable")
+        total = steps + np.array([final for final, _ in given], dtype=float)
+        rewards = shaped_totals(total, batch.counts, self.settings.estimator) - steps
+        metrics = [{**own, PREFIX + ROLLOUTS: int(batch.counts[q])} for _, own in given]
+        for reward, own in zip(total.tolist(), metrics, strict=True):
+            own |= {} if np.isnan(reward) else {f"{PREFIX}reward": reward}
+        by_total = self._success.column is None
+        batch.values[q] = total.tolist() if by_total else self._values(batch, trajectories, given)
+        batch.logprobs[q] = [trajectory_logprob(trajectory) for trajectory in trajectories]
+        if batch is self._batch and len(batch.values) == len(batch.counts):
+            self._observe(batch)
+            metrics[0] |= {PREFIX + name: value for name, value in self.vip.metrics().items()}
+        return list(zip(rewards.tolist(), metrics, strict=True))
+
+    def _values(self, batch: PlannedGroups, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Any]:
+        """[m] the metric that `success` names, of each rollout of a group."""
+        metrics = [
+            {name: value for step in one.transitions for name, value in step.metrics.items()} | own
+            for one, (_, own) in zip(trajectories, given, strict=True)
+        ]
+        batch.metrics.update(*metrics)
+        return [own.get(self._success.column) for own in metrics]
+
+    def _observe(self, batch: PlannedGroups) -> None:
+        """Let VIP learn from a batch, and save it before tinker-cookbook can write the checkpoint of this step."""
+        self._batch, column = None, self._success.column
+        if self._first_batch.pending and batch.metrics and column not in batch.metrics:
+            raise self._success.not_found(column, sorted(batch.metrics))
+        logprobs = batch.lists(batch.logprobs) if self.settings.use_logprobs else None
+        self._first_batch.observe(self.vip, batch, batch.lists(batch.values), logprobs)
+        self.step += 1
+        self._file(self.step).parent.mkdir(parents=True, exist_ok=True)
+        self.vip.save(self._file(self.step))
+        keep = {record.batch for record in load_checkpoints_file(self.log_path)} | {self.step, self.step - 1}
+        for path in self._file(0).parent.glob("*.safetensors"):
+            if path.stem.isdigit() and int(path.stem) not in keep:
+                path.unlink()
+
+    def _file(self, step: int) -> Path:
+        return Path(self.log_path) / STATE_FOLDER / f"{step:06d}.safetensors"
+
+    def _load(self, path: Path) -> None:
+        if path.exists():
+            self.vip.load(path)
+        else:
+            logger.warning("%s not found (a checkpoint of tinker-cookbook?); VIP starts without history", path)
+
+
+class VIPGroupBuilder(EnvGroupBuilder):
+    """A group of the planned size that reports its rewards to the dataset that it came from."""
+
+    def __init__(self, inner: EnvGroupBuilder, dataset: VIPDataset, batch: PlannedGroups, q: int) -> None:
+        self.inner, self._dataset, self._batch, self._q = inner, dataset, batch, q
+
+    def __reduce__(self) -> Any:
+        raise TypeError("rewards computed by a rollout executor do not reach VIP; run rl.train.main without one")
+
+    async def make_envs(self) -> Sequence[Any]:
+        self._batch.started.add(self._q)
+        envs, planned = await self.inner.make_envs(), self._batch.counts[self._q]
+        if len(envs) != planned:
+            raise InputError(f"{type(self.inner).__name__} made {len(envs)} environments, but {planned} were planned")
+        return envs
+
+    async def compute_group_rewards(self, trajectory_group: list[Any], env_group: Sequence[Any]) -> list[Any]:
+        try:
+            given = await self.inner.compute_group_rewards(trajectory_group, env_group)
+        except Exception as error:
+            error.add_note(f"raised by {type(self.inner).__name__} at training step {self._dataset.step + 1}")
+            raise
+        return self._dataset.shaped(self._batch, self._q, trajectory_group, given)
+
+    async def cleanup(self) -> None:
+        await self.inner.cleanup()
+
+    def logging_tags(self) -> list[str]:
+        return self.inner.logging_tags()

@@ -1,0 +1,40 @@
+"""Rewards from which tinker-cookbook computes the advantages that VIP needs.
+
+tinker-cookbook's advantage is a reward minus the mean of its group, and Tinker's losses sum over tokens, so that a
+prompt would have the weight n_q. The rewards of a group are therefore returned such that centring them yields
+`group_advantages` times (C/Q)/n_q: every prompt has the same weight, exactly, however a step is split. The mean reward
+of a group does not change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from viprl.advantages import group_advantages
+from viprl.utils.arrays import FloatArray, IntArray
+
+
+def shaped_totals(rewards: FloatArray, counts: IntArray, estimator: str) -> FloatArray:
+    """[m] totals of one group whose centring yields its weighted advantages.
+
+    Args:
+        rewards: [m] of the group, NaN where unscorable.
+        counts: [Q] planned rollouts of the batch.
+        estimator: "rloo" (leave-one-out, times 1 - Q/C so that groups of the average size have tinker-cookbook's own
+            advantages) or "dr_grpo" (reward minus the mean of the group).
+    """
+    average, size = float(np.mean(counts)), len(rewards)
+    if estimator == "rloo":
+        advantages = group_advantages(rewards, [size]) * (1 - 1 / average)
+    else:
+        advantages = group_advantages(rewards, [size], "mean")
+    scorable = rewards[~np.isnan(rewards)]
+    return (scorable.mean() if len(scorable) else 0.0) + advantages * average / size
+
+
+def trajectory_logprob(trajectory: Any) -> float | None:
+    """Log probability of what the policy sampled in a trajectory; None if the sampler did not return it."""
+    logprobs = [step.ac.maybe_logprobs for step in trajectory.transitions]
+    return None if any(one is None for one in logprobs) else float(sum(map(sum, logprobs)))

@@ -1,0 +1,30 @@
+"""An order of the training set that a resumed run continues."""
+
+from __future__ import annotations
+
+from trl.trainer.utils import RepeatSampler
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler with an order that depends on (seed, epoch) alone.
+
+    TRL's own order depends on how many epochs the process has seen, so a run that is resumed in its second epoch would
+    see the order of the first one again.
+    """
+
+    @classmethod
+    def of(cls, sampler: RepeatSampler) -> EpochSampler:
+        """A sampler with the batches of TRL's sampler."""
+        return cls(
+            sampler.data_source,
+            sampler.mini_repeat_count,
+            sampler.batch_size,
+            sampler.repeat_count,
+            sampler.shuffle,
+            sampler.seed,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch, also after a resume."""
+        if self.shuffle:
+            self.generator.manual_seed((self.seed or 0) + epoch)

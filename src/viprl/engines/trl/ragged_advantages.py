@@ -1,0 +1,66 @@
+"""Advantages of groups of different sizes, as TRL's trainers define them. The prompt weights come afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from viprl.advantages import group_advantages, group_index, group_std
+from viprl.utils.arrays import FloatArray, IntArray
+
+EPSILON = 1e-4
+"""TRL adds it to the standard deviations that it divides by."""
+
+
+def grpo_advantages(rewards: FloatArray, counts: IntArray, *, leave_one_out: bool, scale: str) -> FloatArray:
+    """[C] advantages of GRPO.
+
+    Args:
+        rewards: [C], NaN where unscorable.
+        counts: [Q] group sizes, sum C.
+        leave_one_out: reward minus the mean of the others, times 1 - Q/C so that groups of the average size have
+            Dr.GRPO's advantages; otherwise reward minus the mean of the group.
+        scale: TRL's `scale_rewards`, what to divide by: "none", "group" or "batch" (standard deviation of either).
+    """
+    if leave_one_out:
+        advantages = group_advantages(rewards, counts) * (1 - len(counts) / len(rewards))
+    else:
+        advantages = group_advantages(rewards, counts, "mean")
+    if scale == "group":
+        return advantages / (group_std(rewards, counts)[group_index(counts)] + EPSILON)
+    if scale == "batch":
+        return advantages / (_std(rewards[~np.isnan(rewards)]) + EPSILON)
+    return advantages
+
+
+def rloo_advantages(rewards: FloatArray, counts: IntArray, *, normalize: bool) -> FloatArray:
+    """[C] advantages of RLOO: reward minus the mean of the others, shaped as above.
+
+    Args:
+        normalize: standardise those that have a scorable sibling over the batch, TRL's `normalize_advantages`.
+    """
+    advantages = group_advantages(rewards, counts)
+    if normalize:
+        group = group_index(counts)
+        size = np.bincount(group, ~np.isnan(rewards), minlength=len(counts))[group]
+        used = ~np.isnan(rewards) & (size > 1)
+        if used.any():
+            advantages[used] = (advantages[used] - advantages[used].mean()) / (_std(advantages[used]) + EPSILON)
+    return advantages
+
+
+def rewards_of_one_group(advantages: FloatArray, rewards: FloatArray) -> FloatArray:
+    """[C] rewards, up to a shift, from TRL's leave-one-out advantages over the batch as one group.
+
+    TRL subtracts a KL penalty, which only each process knows, from the rewards of RLOO. Its advantage over a group of m
+    rewards is m/(m-1) (r - mean), so that undoing the factor gives r with its penalty.
+
+    Args:
+        advantages: [C] of all processes.
+        rewards: [C] without the penalty, NaN where unscorable.
+    """
+    m = int((~np.isnan(rewards)).sum())
+    return np.where(np.isnan(rewards), np.nan, advantages * (m - 1) / max(m, 1))
+
+
+def _std(values: FloatArray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0

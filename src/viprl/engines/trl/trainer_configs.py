@@ -1,0 +1,149 @@
+"""The configs of the TRL trainers: TRL's options, those of VIP, and combinations that cannot work."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, ClassVar
+
+from trl import GRPOConfig, RLOOConfig
+
+from viprl.engines.vip_builder import resolve
+from viprl.errors import InputError
+from viprl.settings import EngineSettings, options, parameter_list
+
+PREFIX = "vip_"
+OPTIONS = options(EngineSettings, without=("seed",))  # TRL has a seed
+PARAMETERS = parameter_list(OPTIONS, PREFIX)
+
+_Fields: Any = make_dataclass(
+    "_Fields",
+    [
+        (PREFIX + f.name, f.metadata["kind"], field(default=f.default, metadata={"help": f.metadata["help"]}))
+        for f in OPTIONS
+    ],
+)
+
+_SCALED = (
+    "{} divides the advantages of each batch by their own standard deviation, which neither the prompt weights nor "
+    "the variance model take into account"
+)
+
+
+@dataclass
+class _VIPConfig(_Fields):
+    """Mixin to place before a config of TRL: a field vip_NAME for each option of VIP."""
+
+    estimators: ClassVar[tuple[str, ...]] = ()
+    """The values of vip_estimator, apart from 'auto'."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _complete(self)
+
+    def _implied_estimator(self) -> str:
+        return "rloo"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as JSON can hold it; functions and objects become their names."""
+        values = super().to_dict()
+        return values | {name: _plain(value) for name, value in values.items() if name.startswith(PREFIX)}
+
+
+@dataclass
+class VIPGRPOConfig(_VIPConfig, GRPOConfig):
+    # The docstring is below the class.
+    scale_rewards: str = field(
+        default="none",
+        metadata={"help": "As in TRL, with another default. The variance model holds for 'none' alone."},
+    )
+    loss_type: str = field(default="dr_grpo", metadata={"help": "As in TRL, with another default."})
+
+    estimators: ClassVar[tuple[str, ...]] = ("rloo", "dr_grpo", "grpo")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale_rewards not in ("none", "group", "batch"):
+            raise InputError(f"scale_rewards is {self.scale_rewards!r}; expected 'none', 'group' or 'batch'")
+        if (self.vip_estimator == "grpo") != (self.scale_rewards == "group"):
+            raise InputError(
+                f"vip_estimator={self.vip_estimator!r} and scale_rewards={self.scale_rewards!r} contradict each other: "
+                "'grpo' divides by the standard deviation of the group, which is scale_rewards='group'"
+            )
+        if self.scale_rewards == "batch":
+            warnings.warn(_SCALED.format("scale_rewards='batch'"), stacklevel=2)
+
+    def _implied_estimator(self) -> str:
+        if self.scale_rewards in ("group", True):
+            return "grpo"
+        return "dr_grpo" if self.vip_strategy == "paper" else "rloo"
+
+
+@dataclass
+class VIPRLOOConfig(_VIPConfig, RLOOConfig):
+    # The docstring is below the class.
+    estimators: ClassVar[tuple[str, ...]] = ("rloo",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalize_advantages:
+            warnings.warn(_SCALED.format("normalize_advantages=True"), stacklevel=2)
+
+
+VIPGRPOConfig.__doc__ = f"""`trl.GRPOConfig` with the options of VIP.
+
+The defaults of two options of TRL are those of Dr.GRPO: `scale_rewards="none"` and `loss_type="dr_grpo"`.
+`vip_estimator="auto"` means "dr_grpo" with `vip_strategy="paper"`, "grpo" with `scale_rewards="group"`, otherwise
+"rloo", scaled to the size of Dr.GRPO's advantages. After construction the config holds the estimator and the bounds
+that are used.
+
+Parameters, besides those of `trl.GRPOConfig`:
+{PARAMETERS}
+
+Raises InputError (a ValueError) for values that contradict each other, and for bounds that the budget
+`generation_batch_size` cannot meet.
+"""
+
+VIPRLOOConfig.__doc__ = f"""`trl.RLOOConfig` with the options of VIP.
+
+The only estimator is "rloo". After construction the config holds the bounds that are used.
+
+Parameters, besides those of `trl.RLOOConfig`:
+{PARAMETERS}
+
+Raises InputError (a ValueError) for values that contradict each other, and for bounds that the budget
+`generation_batch_size` cannot meet.
+"""
+
+
+def _complete(config: Any) -> None:
+    """Check the options of VIP, and set the estimator and the bounds to the values that are used."""
+    if isinstance(config.vip_shadow, str):
+        config.vip_shadow = [config.vip_shadow]
+    estimator = config._implied_estimator() if config.vip_estimator == "auto" else config.vip_estimator
+    if estimator not in config.estimators:
+        names = " or ".join(map(repr, config.estimators))
+        raise InputError(f"vip_estimator is {estimator!r}; {type(config).__name__} takes 'auto' or {names}")
+    used = resolve(
+        vip_settings(config),
+        estimator=estimator,
+        prompts=config.generation_batch_size // config.num_generations,
+        rollouts=config.generation_batch_size,
+        where=f"vip_min_rollouts={config.vip_min_rollouts}, vip_max_rollouts={config.vip_max_rollouts}, "
+        f"num_generations={config.num_generations}, generation_batch_size={config.generation_batch_size}",
+    )
+    config.vip_estimator = used.estimator
+    config.vip_min_rollouts, config.vip_max_rollouts = used.min_rollouts, used.max_rollouts
+
+
+def vip_settings(args: Any) -> EngineSettings:
+    """The options of VIP in a config."""
+    return EngineSettings(seed=args.seed, **{option.name: getattr(args, PREFIX + option.name) for option in OPTIONS})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return getattr(value, "name", None) or getattr(value, "__qualname__", repr(value))

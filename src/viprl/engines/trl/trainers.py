@@ -1,0 +1,354 @@
+"""`VIPGRPOTrainer` and `VIPRLOOTrainer`, drop-in subclasses of TRL's trainers.
+
+TRL's data loading stays as it is: `num_generations` = C/Q is the *average* group size, and every generation batch has Q
+prompts, each repeated num_generations times. The subclass recovers the Q prompts, asks `VIP` for counts, builds the
+rows again (sum n_q = C, so no shape changes), lets TRL generate and score, and replaces the advantages. Each override
+calls `super()`; nothing of TRL is copied or patched.
+
+    overridden method                   purpose
+    _generate_and_score_completions     prompts -> counts -> rows; advantages and outcomes afterwards
+    _calculate_rewards                  keeps the gathered rewards of all functions; names a function that failed
+    _get_train_sampler                  order fixed by (seed, epoch), so that a resumed run sees the same prompts
+    _save_checkpoint                    writes the state of VIP into the checkpoint folder
+    _load_optimizer_and_scheduler       reads it again
+
+Prompt weights are exact for the loss types dr_grpo, grpo, sapo, luspo and RLOO, and approximate if the denominator
+counts tokens (dapo, bnpo, cispo, vespo). They do not apply to a KL term in the loss (`beta` of GRPO), entropy bonuses,
+or scaling by the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from viprl.errors import InputError, MissingPackageError
+
+try:
+    import torch
+    from accelerate.utils import broadcast_object_list, gather_object
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+    from trl import GRPOTrainer, RLOOTrainer
+    from trl.trainer.utils import RepeatSampler, get_config_model_id
+except (ImportError, RuntimeError) as error:  # transformers wraps a missing package in a RuntimeError
+    raise MissingPackageError(f'viprl.engines.trl needs TRL: pip install "viprl[trl]" ({error})') from error
+
+from viprl.advantages import group_index, group_std, rollout_weights
+from viprl.engines.first_batch import FirstBatchCheck
+from viprl.engines.planned_batch import PlannedBatch
+from viprl.engines.prompt_id import identified
+from viprl.engines.success import SuccessCriterion
+from viprl.engines.trl.epoch_sampler import EpochSampler
+from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages
+from viprl.engines.trl.reward_errors import failed_function
+from viprl.engines.trl.trainer_configs import VIPGRPOConfig, VIPRLOOConfig, vip_settings
+from viprl.engines.trl.training_set import check_training_set
+from viprl.engines.trl.trl_api import CONTRACT
+from viprl.engines.vip_builder import build_vip
+from viprl.engines.warm_start import warm_start
+from viprl.metrics import PREFIX
+from viprl.prompts import Prompt
+from viprl.utils.arrays import FloatArray, IntArray
+from viprl.vip import VIP, Observation
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "vip_state.safetensors"
+
+_Host: Any = object  # for a type checker: a trainer, whose attributes are not declared
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One generation batch, the argument of `trainer.vip_listeners`."""
+
+    prompts: list[Prompt]
+    """[Q] prompts in global order, the same on every process."""
+    counts: list[int]
+    """[Q] rollouts of each, sum C."""
+    rewards: list[list[float]]
+    """Total reward of each rollout, one list for each prompt; NaN where unscorable."""
+    advantages: FloatArray
+    """[C] before the prompt weights."""
+    observation: Observation | None
+    """How VIP read the rewards; None on all processes but the main one."""
+
+
+class _Generation:
+    """State of one generation batch, shared by the overrides."""
+
+    def __init__(self, plan: PlannedBatch, rank: int, share: int) -> None:
+        self.plan = plan
+        self.local = group_index(plan.counts)[rank * share : (rank + 1) * share]
+        """[C / processes] the prompt of each rollout of this process."""
+        self.rewards: torch.Tensor | None = None
+        """[C, F] of all processes."""
+
+
+class VIPTrainer(_Host):
+    """Mixin to place before a TRL trainer."""
+
+    _config_class: ClassVar[type]
+    _tag_names: ClassVar[list[str]]
+    _name: ClassVar[str]
+    _paper: ClassVar[dict[str, str]] = {
+        "title": "Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards",
+        "id": "2602.01601",
+    }
+
+    def __init__(
+        self, model: Any, reward_funcs: Any = None, args: Any = None, *rest: Any, vip: VIP | None = None, **more: Any
+    ):
+        CONTRACT.check()
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = self._config_class(f"{name.split('/')[-1]}-{self._name}")
+        self._vip_check_args(args)
+        several = isinstance(reward_funcs, list | tuple)
+        functions = list(reward_funcs) if several else [] if reward_funcs is None else [reward_funcs]
+        environments = more.get("environment_factory") is not None  # they bring rewards of their own
+        self._vip_success = SuccessCriterion(args.vip_success, functions, complete=not environments)
+        self._vip_first_batch = FirstBatchCheck("vip_success")
+        self._vip_generation: _Generation | None = None
+        self.vip_batch: Groups | None = None
+        """The last generation batch."""
+        self.vip_listeners: list[Callable[[Groups], None]] = []
+        """Called after every generation batch."""
+        self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
+        if args.vip_warm_start:
+            match = "id" if args.vip_id_column else "prompt"
+            warm_start(self.vip, args.vip_warm_start, self._vip_success, match=match)
+        super().__init__(model, reward_funcs, args, *rest, **more)
+        self._vip_success.bind(self.reward_func_names)
+        environments = getattr(self, "environment_factories", None) is not None
+        check_training_set(self.train_dataset, args, environments=environments)
+        if args.vip_register_pool and self.accelerator.is_main_process:
+            self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
+
+    def _vip_check_args(self, args: Any) -> None:
+        if not isinstance(args, self._config_class):
+            raise TypeError(
+                f"args is a {type(args).__name__}; {type(self).__name__} needs a {self._config_class.__name__}, which "
+                "has the same options and those of VIP"
+            )
+        if getattr(args, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize":
+            raise InputError(
+                f"multi_objective_aggregation is {args.multi_objective_aggregation!r}, which normalises each reward "
+                "within groups of equal size; set it to 'sum_then_normalize'"
+            )
+
+    # --- before sampling ----------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        rows = self._vip_prompt_rows(inputs)
+        plan = self._vip_plan([self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs))
+        self._vip_generation = _Generation(plan, self.accelerator.process_index, len(inputs))
+        try:
+            with self._vip_one_rollout_per_row():
+                # each rollout gets its own copy: TRL and reward functions write into the rows
+                output = super()._generate_and_score_completions(
+                    [copy.deepcopy(rows[group]) for group in self._vip_generation.local]
+                )
+            self._vip_finish(output, self._vip_generation)
+        finally:
+            self._vip_generation = None
+        return output
+
+    def _vip_prompt_rows(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The Q distinct rows. TRL repeats each num_generations times over the global batch, so they are at the global
+        positions k * num_generations, whatever their content is."""
+        start = self.accelerator.process_index * len(inputs)
+        heads = [row for i, row in enumerate(inputs) if (start + i) % self.num_generations == 0]
+        return gather_object(heads) if self.accelerator.num_processes > 1 else heads
+
+    def _vip_prompt(self, row: dict[str, Any]) -> Prompt:
+        return identified(row.get("prompt", ""), row, self.args.vip_id_column, "vip_id_column")
+
+    def _vip_plan(self, prompts: list[Prompt], budget: int) -> PlannedBatch:
+        """Counts from the main process, whose VIP is the only one that is used."""
+        box: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            box = [self.vip.allocate(prompts, budget).counts.tolist()]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(box, from_process=0)
+        return PlannedBatch(prompts, np.array(box[0]))
+
+    @contextlib.contextmanager
+    def _vip_one_rollout_per_row(self) -> Iterator[None]:
+        """While TRL works on the batch, each row is one rollout. TRL must neither merge rows for generation (the server
+        mode of vLLM keeps every num_generations-th prompt) nor scale rewards by groups of equal size."""
+        overrides = {"num_generations": 1, "scale_rewards": "none", "normalize_advantages": False}
+        saved = {name: getattr(self, name) for name in overrides if hasattr(self, name)}
+        for name in saved:
+            setattr(self, name, overrides[name])
+        try:
+            yield
+        finally:
+            for name, value in saved.items():
+                setattr(self, name, value)
+
+    # --- after sampling -----------------------------------------------------------------------------------------------
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        current = self._vip_generation
+        if current is not None:
+            self._log_completion_extra("vip_rollouts", current.plan.counts[current.local].tolist())
+        try:
+            rewards = super()._calculate_rewards(*args, **kwargs)
+        except Exception as error:
+            name = failed_function(error, self.reward_funcs, self.reward_func_names)
+            step = self.state.global_step
+            when = f"at training step {step + 1}" if current else f"in the evaluation after training step {step}"
+            error.add_note(f"raised by the reward function {name!r} {when}" if name else f"raised {when}")
+            raise
+        if current is not None:
+            current.rewards = rewards.detach().clone()
+            self.num_generations = len(rewards)  # TRL's own advantages, replaced below, then use one group of C
+        return rewards
+
+    def _vip_finish(self, output: dict[str, Any], current: _Generation) -> None:
+        """Replace the advantages, correct what TRL logged about them, and let VIP learn from the outcomes."""
+        if current.rewards is None:
+            raise RuntimeError("TRL computed no rewards for a generation batch: _calculate_rewards was not called")
+        plan, counts = current.plan, current.plan.counts
+        per_function = current.rewards.double().cpu().numpy()
+        weights = self.reward_weights.double().cpu().numpy()
+        total = np.where(np.isnan(per_function).all(axis=1), np.nan, np.nansum(per_function * weights, axis=1))
+        shaped = self._vip_shaped(total, output)
+        advantages = self._vip_advantages(shaped, counts)
+        weighted = advantages * rollout_weights(counts, self.args.vip_prompt_weighting)
+        mine, start = output["advantages"], self.accelerator.process_index * len(output["advantages"])
+        own = weighted[start : start + len(mine)]
+        output["advantages"] = torch.as_tensor(own, dtype=mine.dtype, device=mine.device)
+        self._vip_correct_logs(advantages, group_std(shaped, counts)[group_index(counts)])
+        observation = self._vip_observe(plan, self._vip_success.values(per_function, total), self._vip_logprobs(output))
+        self.vip_batch = Groups(plan.prompts, counts.tolist(), plan.split(total), advantages, observation)
+        for listener in self.vip_listeners:
+            listener(self.vip_batch)
+
+    def _vip_correct_logs(self, advantages: FloatArray, std: FloatArray) -> None:
+        """`advantages` [C], and `std` [C] of the group of each rollout, in place of what TRL computed for one group."""
+        logged = self._logs["advantages"]
+        for _ in range(min(len(advantages), len(logged))):
+            logged.pop()
+        logged.extend(advantages.tolist())
+        shares = self._metrics["train"].get("frac_reward_zero_std")
+        if shares:
+            shares[-1] = float(np.isclose(std, 0).mean())
+
+    def _vip_observe(self, plan: PlannedBatch, values: FloatArray, logprobs: FloatArray | None) -> Observation | None:
+        """Let VIP learn, on the main process, and log its metrics. `values` and `logprobs` are [C]."""
+        if not self.accelerator.is_main_process:
+            return None
+        split = None if logprobs is None else plan.split(logprobs)
+        observation = self._vip_first_batch.observe(self.vip, plan, plan.split(values), split)
+        for name, value in self.vip.metrics().items():
+            self._metrics["train"][PREFIX + name].append(value)
+        return observation
+
+    def _vip_logprobs(self, output: dict[str, Any]) -> FloatArray | None:
+        """[C] log probability of each completion under the policy that sampled it, if TRL has computed it: always for
+        RLOO; for GRPO with vLLM's importance sampling, or if a batch serves several optimizer steps."""
+        if not self.args.vip_use_logprobs:
+            return None
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        for name in ("old_per_token_logps", "sampling_per_token_logps"):
+            if output.get(name) is not None:
+                mine = (output[name] * mask).sum(1)
+                break
+        else:
+            if output.get("old_logps") is None:
+                return None
+            mine = output["old_logps"]
+        return self.accelerator.gather(mine.detach()).double().cpu().numpy()
+
+    def _vip_shaped(self, total: FloatArray, output: dict[str, Any]) -> FloatArray:
+        """[C] the rewards that the advantages are computed from."""
+        return total
+
+    def _vip_advantages(self, rewards: FloatArray, counts: IntArray) -> FloatArray:
+        """[C] advantages by the configured estimator, before the prompt weights."""
+        raise NotImplementedError
+
+    # --- order of the prompts, checkpoints ----------------------------------------------------------------------------
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(dataset)
+        return EpochSampler.of(sampler) if type(sampler) is RepeatSampler else sampler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.accelerator.is_main_process:  # before super(), which may push the folder to the Hub
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            self.vip.save(folder / STATE_FILE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not self.accelerator.is_main_process:
+            return
+        path = Path(checkpoint) / STATE_FILE
+        if path.exists():
+            self.vip.load(path)
+        else:
+            logger.warning("%s has no state of VIP (a checkpoint of TRL?); VIP starts without history", checkpoint)
+
+
+class VIPGRPOTrainer(VIPTrainer, GRPOTrainer):
+    """`trl.GRPOTrainer` with adaptive rollout counts.
+
+    Args:
+        args: a `VIPGRPOConfig`; `num_generations` is the average group size.
+        vip: a `viprl.VIP` to use instead of the one that `args` describes.
+
+    All other arguments are those of `trl.GRPOTrainer`. Raises InputError (a ValueError) for options that cannot work,
+    MissingPackageError (an ImportError) if the installed TRL lacks an API.
+    """
+
+    _config_class = VIPGRPOConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "vip"]
+    _name = "VIP-GRPO"
+
+    def _vip_advantages(self, rewards: FloatArray, counts: IntArray) -> FloatArray:
+        leave_one_out = self.args.vip_estimator == "rloo"
+        return grpo_advantages(rewards, counts, leave_one_out=leave_one_out, scale=self.scale_rewards)
+
+
+class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
+    """`trl.RLOOTrainer` with adaptive rollout counts.
+
+    Args:
+        args: a `VIPRLOOConfig`; `num_generations` is the average group size.
+        vip: a `viprl.VIP` to use instead of the one that `args` describes.
+
+    All other arguments are those of `trl.RLOOTrainer`. Raises InputError (a ValueError) for options that cannot work,
+    MissingPackageError (an ImportError) if the installed TRL lacks an API.
+    """
+
+    _config_class = VIPRLOOConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "rloo", "vip"]
+    _name = "VIP-RLOO"
+
+    def _vip_shaped(self, total: FloatArray, output: dict[str, Any]) -> FloatArray:
+        if self.beta != 0.0:
+            gathered = self.accelerator.gather(output["advantages"]).double().cpu().numpy()
+            return rewards_of_one_group(gathered, total)
+        clip = self.reward_clip_range
+        return np.clip(total, *clip) if clip else total
+
+    def _vip_advantages(self, rewards: FloatArray, counts: IntArray) -> FloatArray:
+        return rloo_advantages(rewards, counts, normalize=self.normalize_advantages)
+
+
+def vip_from_config(args: Any, success: SuccessCriterion) -> VIP:
+    """The `VIP` that a config describes; `success` has read its `vip_success`."""
+    return build_vip(vip_settings(args), success)

@@ -1,0 +1,52 @@
+"""The options in `trainer.v1.vip_sync`, on verl's command line `+trainer.v1.vip_sync.min_rollouts=2`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from viprl.engines.vip_builder import resolve
+from viprl.errors import InputError
+from viprl.settings import EngineSettings, options, read_settings
+
+MODE = "vip_sync"
+NAMESPACE = f"trainer.v1.{MODE}"
+ESTIMATORS = {"vip_rloo": "rloo", "vip_dr_grpo": "dr_grpo"}
+"""verl's name of the advantage estimator -> ours."""
+
+REFUSED = {
+    "estimator": "algorithm.adv_estimator=vip_rloo or vip_dr_grpo decides it",
+    "register_pool": "features are computed when a prompt is drawn for the first time",
+    "text": "it is a function, which only Python can pass",
+}
+"""Option -> why verl does not have it."""
+
+
+def read_namespace(
+    given: Mapping[str, Any] | None, *, adv_estimator: str, prompts: int, rollout_n: int
+) -> EngineSettings:
+    """The settings that are used, checked against the Q = `prompts` and C = Q * `rollout_n` of a step.
+
+    Args:
+        given: content of the namespace.
+        adv_estimator: verl's `algorithm.adv_estimator`.
+
+    Raises InputError for unknown names, values of other types, and bounds that the budget cannot meet.
+    """
+    if adv_estimator not in ESTIMATORS:
+        raise InputError(
+            f"algorithm.adv_estimator is {adv_estimator!r}; trainer_mode={MODE} needs {' or '.join(ESTIMATORS)}"
+        )
+    return resolve(
+        read_settings(given or {}, where=NAMESPACE, refused=REFUSED),
+        estimator=ESTIMATORS[adv_estimator],
+        prompts=prompts,
+        rollouts=prompts * rollout_n,
+        where=f"{NAMESPACE} with data.train_batch_size={prompts}, rollout.n={rollout_n}, adv_estimator={adv_estimator}",
+    )
+
+
+def written_namespace(settings: EngineSettings) -> dict[str, Any]:
+    """The content of the namespace for settings."""
+    written = {option.name: getattr(settings, option.name) for option in options(without=REFUSED)}
+    return written | {"shadow": list(settings.shadows())}

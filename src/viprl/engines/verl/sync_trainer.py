@@ -1,0 +1,188 @@
+"""`trainer.v1.trainer_mode=vip_sync`: verl's synchronous trainer with adaptive rollout counts.
+
+verl's data loading, rollout, losses and workers stay as they are. `rollout.n` = C/Q is the *average* group size: a step
+has Q = data.train_batch_size prompts and exactly C = Q * rollout.n rollouts. Each override calls `super()`; nothing of
+verl is copied or patched.
+
+    overridden method of PPOTrainerSync   purpose
+    __init__                              check and complete the configuration before any worker starts
+    _next_train_batch                     prompts -> counts, passed to the agent loops as `__rollout_n__`
+    _compute_advantage                    received = planned; outcomes to VIP; then verl calls our estimator
+    _save_checkpoint                      writes the state of VIP before verl moves its "latest" marker
+    _load_checkpoint                      reads it again; a fresh run may start warm
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import transfer_queue as tq
+from omegaconf import OmegaConf, open_dict
+from tensordict import NonTensorData
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+
+from viprl import metrics as names
+from viprl.engines.first_batch import FirstBatchCheck
+from viprl.engines.prompt_id import identified
+from viprl.engines.success import SuccessCriterion
+from viprl.engines.verl import consistency
+from viprl.engines.verl.estimators import SETTINGS
+from viprl.engines.verl.namespace import MODE, NAMESPACE, read_namespace, written_namespace
+from viprl.engines.verl.rollouts import ROLLOUTS, PlannedStep, prompt_order, row_sums
+from viprl.engines.verl.verl_api import CONTRACT
+from viprl.engines.vip_builder import build_vip
+from viprl.engines.warm_start import TrainingRow, warm_start
+from viprl.errors import InputError
+from viprl.runs.history import ground_truth_text
+from viprl.utils.arrays import FloatArray
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "actor/vip_state.safetensors"
+"""In a checkpoint folder global_step_N: beside the actor's weights, with which verl deletes it."""
+
+
+@register_trainer(MODE)
+class VIPTrainerSync(PPOTrainerSync):
+    """`PPOTrainerSync` with group sizes that `self.vip` plans.
+
+    Args:
+        config: verl's configuration. Options in `trainer.v1.vip_sync`, see `viprl.settings.EngineSettings`.
+
+    Raises InputError (a ValueError) for settings that cannot work, MissingPackageError (an ImportError) if the
+    installed verl lacks an API.
+    """
+
+    def __init__(self, config: Any) -> None:
+        CONTRACT.check()
+        consistency.refuse(config)
+        rollout_n = config.actor_rollout_ref.rollout.n
+        self.vip_settings = read_namespace(
+            OmegaConf.to_container(config.trainer.v1.get(MODE) or OmegaConf.create({}), resolve=True),
+            adv_estimator=config.algorithm.adv_estimator,
+            prompts=config.data.train_batch_size,
+            rollout_n=rollout_n,
+        )
+        weighting = self.vip_settings.prompt_weighting
+        with open_dict(config):
+            lines = consistency.settle(config, weighting) + consistency.padding(config)
+            config.algorithm[SETTINGS] = {"rollout_n": rollout_n, "prompt_weighting": weighting}
+            config.trainer.v1[MODE] = written_namespace(self.vip_settings)
+        for line in lines:
+            logger.warning("%s: %s", MODE, line)
+        option = f"{NAMESPACE}.success"
+        self._vip_success = SuccessCriterion(self.vip_settings.success, complete=False, option=option)
+        self._vip_first_batch = FirstBatchCheck(f"+{option}")
+        self.vip = build_vip(self.vip_settings, self._vip_success)
+        self._vip_step: PlannedStep | None = None
+        self.vip_batch: PlannedStep | None = None
+        """The plan of the last step whose rewards have been observed."""
+        super().__init__(config)
+
+    @property
+    def trainer_mode(self) -> str:
+        """ "sync", which verl compares with in several places; the configuration keeps the name of this trainer."""
+        return "sync"
+
+    @trainer_mode.setter
+    def trainer_mode(self, value: str) -> None:
+        if value != MODE:
+            raise InputError(f"trainer.v1.trainer_mode is {value!r}; this trainer is {MODE!r}")
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> Any:
+        batch = super()._next_train_batch(num_prompts)
+        prompts = [self._vip_prompt(row) for row in _rows(batch, self.vip_settings.id_column)]
+        counts = self.vip.allocate(prompts, len(prompts) * self.config.actor_rollout_ref.rollout.n).counts
+        tu.assign_non_tensor_stack(batch, ROLLOUTS, counts.tolist())
+        self._vip_step = PlannedStep(prompts, counts, tuple(map(str, _column(batch, "uid"))))
+        return batch
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        plan, self._vip_step = self._vip_step, None
+        if plan is None:
+            raise RuntimeError("verl computes advantages of a batch that was not planned by _next_train_batch")
+        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        try:
+            order = prompt_order(keys, plan)
+            values, logprobs = self._vip_values([keys[i] for i in order], batch.partition_id)
+            split = None if logprobs is None else plan.split(logprobs)
+            self._vip_first_batch.observe(self.vip, plan, plan.split(values), split)
+        except Exception as error:
+            error.add_note(f"raised at training step {self.global_steps}")
+            raise
+        self.vip_batch = plan
+        own = self.vip.metrics() | {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
+        metrics.update({names.PREFIX + name: value for name, value in own.items()})
+        return super()._compute_advantage(batch, metrics)
+
+    def _vip_values(self, keys: list[str], partition: str) -> tuple[list[float | None], FloatArray | None]:
+        """[C] what decides about each rollout, its reward or the reward that `success` names, and [C] the log
+        probability of its tokens under the policy, None without `use_logprobs`."""
+        column, asked = self._vip_success.column, self.vip_settings.use_logprobs
+        field = "rm_scores" if column is None else "extra_fields"
+        fields = [field, *(("old_log_probs", "response_mask") if asked else ())]
+        data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
+        logprobs = row_sums(data["old_log_probs"], data["response_mask"]) if asked else None
+        if column is None:
+            return row_sums(data[field]).tolist(), logprobs
+        infos = [(getattr(extra, "data", extra) or {}).get("reward_extra_info") or {} for extra in data[field]]
+        if not any(column in info for info in infos):
+            raise self._vip_success.not_found(column, list(infos[0]))
+        return [info.get(column) for info in infos], logprobs
+
+    def _save_checkpoint(self) -> None:
+        self.vip.save(self._vip_step_folder() / STATE_FILE)
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps == 0:
+            if self.vip_settings.warm_start is not None:
+                rows = self._vip_training_set()
+                warm_start(self.vip, self.vip_settings.warm_start, self._vip_success, training_set=rows)
+            return
+        trainer = self.config.trainer
+        given = Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else None
+        path = (given or self._vip_step_folder()) / STATE_FILE
+        if path.exists():
+            self.vip.load(path)
+        else:
+            logger.warning("%s not found (a checkpoint of verl?); VIP starts without history", path)
+
+    def _vip_step_folder(self) -> Path:
+        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+
+    def _vip_prompt(self, row: dict[str, Any]) -> Any:
+        return identified(row["raw_prompt"], row, self.vip_settings.id_column, f"{NAMESPACE}.id_column")
+
+    def _vip_training_set(self) -> Iterator[TrainingRow]:
+        """The training prompts as a rollout dump of verl writes them: the decoded chat template."""
+        settings = dict(self.config.data.get("apply_chat_template_kwargs") or {})
+        for position in range(len(self.train_dataset)):
+            row = self.train_dataset[position]
+            ids = self.tokenizer.apply_chat_template(
+                row["raw_prompt"], add_generation_prompt=True, tokenize=True, return_dict=False, **settings
+            )
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            truth = (row.get("reward_model") or {}).get("ground_truth")
+            yield TrainingRow(self._vip_prompt(row), text, ground_truth_text(truth))
+
+
+def _rows(batch: Any, id_column: str | None) -> Iterator[dict[str, Any]]:
+    """The columns of verl's batch that identify its prompts, row by row."""
+    columns = ["raw_prompt", *([] if id_column is None else [id_column.partition(".")[0]])]
+    missing = [name for name in columns if name not in batch.keys()]  # noqa: SIM118 (not a dict)
+    if missing:
+        raise InputError(f"verl's batch has no column {missing[0]!r}; it has {', '.join(map(str, batch.keys()))}")
+    values = [_column(batch, name) for name in columns]
+    return (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
+
+
+def _column(batch: Any, name: str) -> list[Any]:
+    """[Q] values of a column: verl keeps lists in a stack of wrapped values, numbers in a tensor."""
+    return [value.data if isinstance(value, NonTensorData) else value for value in batch.get(name).tolist()]

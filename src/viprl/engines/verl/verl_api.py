@@ -1,0 +1,22 @@
+"""What the trainer uses of verl and of its queue."""
+
+from __future__ import annotations
+
+from viprl.engines.version_contract import VersionContract
+
+CONTRACT = VersionContract(
+    "verl==0.9.1",
+    {
+        "verl.trainer.ppo.v1.trainer_sync": {
+            "PPOTrainerSync.__init__": ("config",),
+            "PPOTrainerSync._next_train_batch": ("num_prompts",),
+            "PPOTrainerSync._compute_advantage": ("batch", "metrics"),
+            "PPOTrainerSync._save_checkpoint": (),
+            "PPOTrainerSync._load_checkpoint": (),
+        },
+        "verl.utils.tensordict_utils": {"assign_non_tensor_stack": ("tensor_dict", "key", "val")},
+        "transfer_queue": {"kv_batch_get": ("keys", "partition_id", "select_fields")},
+        "verl.trainer.ppo.core_algos": {"register_adv_est": ("name_or_enum",)},
+        "verl.trainer.ppo.v1.trainer_base": {"register_trainer": ("name",)},
+    },
+)

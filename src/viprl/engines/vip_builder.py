@@ -1,0 +1,46 @@
+"""Checked settings of an engine, and the VIP that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from viprl.allocation.budget import Budget
+from viprl.allocation.variance_models import get_variance_model
+from viprl.engines.success import SuccessCriterion
+from viprl.errors import InputError
+from viprl.settings import EngineSettings
+from viprl.strategies import check_training_strategy
+from viprl.vip import AVERAGES, VIP
+
+
+def resolve(settings: EngineSettings, *, estimator: str, prompts: int, rollouts: int, where: str) -> EngineSettings:
+    """The settings with the estimator and the bounds that will be used.
+
+    Args:
+        estimator: what 'auto' means for this run.
+        prompts: Q, prompts of a step.
+        rollouts: C, rollouts of a step.
+        where: the options and values of the engine that decide Q and C, for errors.
+
+    Raises InputError for strategies that cannot train, and for bounds that the budget of a step cannot meet.
+    """
+    check_strategies(settings)
+    model = get_variance_model(estimator)
+    least = model.min_rollouts if settings.min_rollouts is None else settings.min_rollouts
+    most = max(-(-AVERAGES * rollouts // prompts), least) if settings.max_rollouts is None else settings.max_rollouts
+    try:
+        Budget.of(prompts, rollouts, least, most, model)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return replace(settings, estimator=estimator, min_rollouts=least, max_rollouts=most)
+
+
+def check_strategies(settings: EngineSettings) -> None:
+    """Raise InputError for a strategy or a shadow that cannot be used in training."""
+    for strategy in (settings.strategy, *settings.shadows()):
+        check_training_strategy(strategy)
+
+
+def build_vip(settings: EngineSettings, success: SuccessCriterion) -> VIP:
+    """The `VIP` that the settings describe; `success` has read the option of that name."""
+    return VIP(**replace(settings, success=success.rule).for_vip())

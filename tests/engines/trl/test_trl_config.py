@@ -1,0 +1,136 @@
+"""The configs and the construction of the TRL trainers."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
+
+from trl import RLOOConfig, TrlParser
+from trl_runs import C, N, build, options
+
+import tiny
+from viprl import VIP
+from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig, VIPRLOOTrainer
+from viprl.engines.trl.trl_api import CONTRACT, SUPPORTED
+from viprl.errors import InputError
+from viprl.settings import EngineSettings
+from viprl.settings import options as options_of
+from viprl.strategies import Strategy, build_strategy
+
+
+@pytest.mark.parametrize("config", [VIPGRPOConfig, VIPRLOOConfig])
+def test_a_config_has_every_option_of_vip_with_its_default_and_help(config):
+    fields = {f.name: f for f in dataclasses.fields(config)}
+    expected = options_of(EngineSettings, without=("seed",))
+    assert {name for name in fields if name.startswith("vip_")} == {f"vip_{f.name}" for f in expected}
+    for option in expected:
+        mine = fields[f"vip_{option.name}"]
+        assert (mine.default, mine.metadata["help"]) == (option.default, option.metadata["help"])
+        assert f"vip_{option.name} (" in config.__doc__
+
+
+def test_yaml_and_command_line(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"output_dir: {tmp_path}\nuse_cpu: true\nbf16: false\nvip_success: 0.5\nvip_shadow: [paper]\n")
+    more = ["--config", str(file), "--num_generations", "4", "--per_device_train_batch_size", "8"]
+    more += ["--vip_min_rollouts", "3", "--vip_cache", "some/folder", "--vip_use_logprobs", "false"]
+    (args,) = TrlParser([VIPGRPOConfig]).parse_args_and_config(more)
+    assert (args.vip_success, args.vip_shadow, args.vip_cache) in [(0.5, ["paper"], "some/folder")]
+    assert (args.vip_min_rollouts, args.vip_use_logprobs, args.vip_features) == (3, False, "auto")
+
+
+def test_the_values_that_are_used_are_visible(tmp_path):
+    args = VIPRLOOConfig(**options(tmp_path), vip_shadow="paper")
+    assert (args.vip_estimator, args.vip_min_rollouts, args.vip_max_rollouts) == ("rloo", 2, 6 * N)
+    assert args.vip_shadow == ["paper"]
+    assert VIPGRPOConfig(**options(tmp_path), vip_strategy="paper").vip_estimator == "dr_grpo"
+    with pytest.warns(UserWarning, match="'grpo'"):
+        assert VIPGRPOConfig(**options(tmp_path), scale_rewards="group").vip_min_rollouts == 3
+
+
+def test_objects_become_names_in_json(tmp_path):
+    own = Strategy(build_strategy("beta").predictor, name="mine")
+    values = VIPRLOOConfig(**options(tmp_path), vip_strategy=own, vip_shadow=[own, "paper"]).to_dict()
+    assert (values["vip_strategy"], values["vip_shadow"]) == ("mine", ["mine", "paper"])
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "named"),
+    [
+        (VIPRLOOConfig, {"auto_find_batch_size": True}, "auto_find_batch_size"),
+        (VIPRLOOConfig, {"vip_min_rollouts": 5}, "vip_min_rollouts=5.*num_generations=4.*generation_batch_size=16"),
+        (VIPRLOOConfig, {"vip_max_rollouts": 3}, "vip_max_rollouts=3"),
+        (VIPRLOOConfig, {"vip_estimator": "dr_grpo"}, "vip_estimator.*'dr_grpo'"),
+        (VIPRLOOConfig, {"vip_strategy": "defualt"}, "'defualt'.*'default'"),
+        (VIPRLOOConfig, {"vip_strategy": "oracle"}, "'oracle'"),
+        (VIPRLOOConfig, {"vip_shadow": ["paper", "oracle"]}, "'oracle'"),
+        (VIPRLOOConfig, {"vip_prompt_weighting": "equal"}, "prompt_weighting.*'equal'"),
+        (VIPGRPOConfig, {"vip_estimator": "dr_grpo", "vip_min_rollouts": 2}, "'dr_grpo'.*at least 3"),
+        (VIPGRPOConfig, {"vip_estimator": "rloo", "scale_rewards": "group"}, "'rloo'.*'group'"),
+        (VIPGRPOConfig, {"scale_rewards": "bogus"}, "'bogus'"),
+    ],
+)
+def test_options_that_cannot_work(config, given, named, tmp_path):
+    with pytest.raises(ValueError, match=named):
+        config(**options(tmp_path), **given)
+
+
+@pytest.mark.parametrize(
+    ("config", "given"), [(VIPGRPOConfig, {"scale_rewards": "batch"}), (VIPRLOOConfig, {"normalize_advantages": True})]
+)
+def test_scaling_that_the_variance_model_ignores_causes_a_warning(config, given, tmp_path):
+    with pytest.warns(UserWarning, match=next(iter(given))):
+        config(**options(tmp_path), **given)
+
+
+def test_arguments_that_cannot_work(tmp_path):
+    with pytest.raises(TypeError, match="VIPRLOOConfig"):
+        VIPRLOOTrainer(tiny.model(), tiny.contains, RLOOConfig(**options(tmp_path)))
+    with pytest.raises(InputError, match="normalize_then_sum"):
+        build("grpo", tmp_path, multi_objective_aggregation="normalize_then_sum")
+    with pytest.raises(InputError, match=r"vip_id_column.*'nothing'"):
+        build("rloo", tmp_path, vip_id_column="nothing")
+    with pytest.raises(InputError, match=r"3 prompts.* 4 "):
+        build("rloo", tmp_path, data=tiny.dataset(3))
+    with pytest.raises(InputError, match="question"):
+        build("rloo", tmp_path, data=tiny.dataset().rename_column("prompt", "question"))
+
+
+def test_args_may_be_left_out_and_the_model_card_credits_vip(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.model().save_pretrained("start")
+    tiny.tokenizer().save_pretrained("start")
+    build("rloo", tmp_path / "run", save_strategy="steps", save_steps=1, max_steps=1).train()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "VIP-RLOO" in card and "2602.01601" in card and "2402.14740" not in card
+
+    @dataclass
+    class OnCPU(VIPRLOOConfig):
+        use_cpu: bool = True
+        bf16: bool = False
+        vip_features: str = "none"
+
+    class Trainer(VIPRLOOTrainer):
+        _config_class = OnCPU
+
+    default = Trainer("start", tiny.contains, train_dataset=tiny.dataset())
+    assert type(default.args) is OnCPU and default.args.output_dir == "start-VIP-RLOO"
+
+
+def test_a_vip_of_the_user(tmp_path):
+    vip = VIP(min_rollouts=2, max_rollouts=9, features=None, success=0.5)
+    trainer = build("rloo", tmp_path, vip=vip, max_steps=1)
+    trainer.train()
+    assert trainer.vip is vip and sum(trainer.vip_batch.counts) == C
+
+
+def test_contract_with_the_installed_trl():
+    CONTRACT.check()
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert SUPPORTED in project["optional-dependencies"]["trl"]

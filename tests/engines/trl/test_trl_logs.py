@@ -1,0 +1,68 @@
+"""What the TRL trainers log, and the log probabilities that they pass to VIP."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
+
+from trl_runs import C, N, build, independent_advantages, on_loss, recording, row_logprobs, watched
+
+from viprl import metrics
+from viprl.metrics import PREFIX
+
+
+def test_metrics_and_shadow(tmp_path):
+    trainer = build("rloo", tmp_path, vip_strategy="uniform", vip_shadow=["default", "random"])
+    batches, _ = watched(trainer)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if PREFIX + metrics.COUNTS_MEAN in row]
+    for row, batch in zip(rows, batches, strict=True):
+        settled = sum(len(group) for group in batch.rewards if len(set(group)) == 1) / C
+        assert row[PREFIX + metrics.ZERO_ADVANTAGE] == pytest.approx(settled)
+        assert row["frac_reward_zero_std"] == pytest.approx(settled)
+        assert row[PREFIX + metrics.COUNTS_MEAN] == N and row[PREFIX + metrics.PREDICTED_RATIO] == 1
+        expected = {metrics.BRIER, metrics.LOG_LOSS, metrics.OVERHEAD, metrics.shadow_ratio("default")}
+        assert {PREFIX + name for name in expected} <= set(row)
+
+
+def test_completions_log_has_counts_and_advantages(tmp_path):
+    import pandas as pd
+
+    trainer = build("grpo", tmp_path, log_completions=True, max_steps=1)
+    batches, _ = watched(trainer)
+    trainer.train()
+    table = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
+    assert table["vip_rollouts"].tolist() == [n for n in batches[0].counts for _ in range(n)]
+    expected = [a * (1 - 1 / N) for a in independent_advantages(batches[0].rewards, True, False)]
+    assert table["advantage"].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("rloo", {}),
+        ("grpo", {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "per_device_train_batch_size": 4}),
+    ],
+)
+def test_vip_gets_the_log_probability_of_each_rollout(kind, more, tmp_path):
+    trainer = build(kind, tmp_path, vip=recording(kind), learning_rate=0.0, max_steps=1, **more)
+    rows = []
+    on_loss(trainer, lambda model, inputs: rows.extend(row_logprobs(model, inputs)))
+    trainer.train()
+    (heard,) = trainer.vip.heard
+    names = {tuple(trainer.processing_class(text)["input_ids"]): text for text in heard}
+    assert len(rows) == (C if kind == "rloo" else C // 2)  # one optimizer step uses half of grpo's generation batch
+    for prompt, value, _ in rows:
+        assert np.abs(np.array(heard[names[prompt]]) - value).min() < 1e-4
+    if kind == "rloo":
+        given = sorted(value for group in heard.values() for value in group)
+        assert given == pytest.approx(sorted(value for _, value, _ in rows), abs=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("grpo", {}), ("rloo", {"vip_use_logprobs": False})])
+def test_no_log_probabilities_if_they_are_not_computed_or_not_wanted(kind, more, tmp_path):
+    trainer = build(kind, tmp_path, vip=recording(kind), max_steps=1, **more)
+    trainer.train()
+    assert trainer.vip.heard == [None]
