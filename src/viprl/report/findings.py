@@ -108,7 +108,7 @@ def _variance(run: Run) -> Finding | None:
         f"allocation ({_evidence(run, ratio, ratios.basis)}).{remark}"
     )
     basis = short_basis(ratio, ratios.basis)
-    return Finding(f"{num(ratio.mean)}×", "gradient variance (uniform: 1)", sentence, verdict, basis=basis)
+    return Finding(f"{num(ratio.mean)}×", f"gradient variance with {name} (uniform:\u00a01)", sentence, verdict, basis=basis)
 
 
 def _waste(run: Run) -> Finding | None:
@@ -122,7 +122,7 @@ def _waste(run: Run) -> Finding | None:
         f"give no gradient ({_evidence(run, share, shares.basis, digits=1)})"
     )
     if name == UNIFORM or UNIFORM not in shares.estimates:
-        return Finding(value, "of the rollouts gave no gradient", f"{sentence}.")
+        return Finding(value, f"of the rollouts with {name} gave no gradient", f"{sentence}.")
     uniform = f"{num(100 * shares.estimates[UNIFORM].mean, 0)}\u00a0%"
     gap = shares.less(name, UNIFORM).scaled(100)
     sentence += (
@@ -130,7 +130,7 @@ def _waste(run: Run) -> Finding | None:
         f"{interval(gap, 1, signed=True)}).{closing(gap)}"
     )
     basis = short_basis(gap, shares.basis, digits=1, signed=True, unit=" points difference")
-    label = f"of the rollouts gave no gradient (uniform: {uniform})"
+    label = f"of the rollouts with {name} gave no gradient (uniform:\u00a0{uniform})"
     return Finding(value, label, sentence, gap.against(0.0), basis=basis)
 
 

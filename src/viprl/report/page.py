@@ -134,8 +134,8 @@ def _headline(heading: str, findings: Sequence[Finding]) -> str:
 
 def _tile(finding: Finding) -> str:
     tone = {finding.better: "good", "within noise": "", "unknown": "", "": ""}.get(finding.verdict, "bad")
-    clear = " (significant)" if finding.verdict in ("lower", "higher") else ""
-    tag = f'<i class="{tone}">{VERDICTS[finding.verdict]}{clear}</i>' if finding.verdict else ""
+    clearly = "clearly " if finding.verdict in ("lower", "higher") else ""
+    tag = f'<i class="{tone}">{clearly}{VERDICTS[finding.verdict]}</i>' if finding.verdict else ""
     basis = f"<small>{escape(finding.basis)}</small>" if finding.basis else ""
     return f'<div class="tile"><b>{escape(finding.value)}</b><span>{escape(finding.label)}</span>{tag}{basis}</div>'
 
