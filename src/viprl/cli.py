@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from viprl.errors import InputError
+
 app = typer.Typer(
     help="Adaptive rollout allocation for reinforcement learning with verifiable rewards.",
     no_args_is_help=True,
@@ -201,7 +203,7 @@ def replay(
     from viprl.report.replay_command import run_replay
 
     if loop not in ("open", "closed"):
-        raise ValueError(f"--loop is {loop!r}; expected open or closed")
+        raise InputError(f"--loop is {loop!r}; expected open or closed")
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     protocol = Protocol(batch_size, rollouts, min_rollouts, max_rollouts, visits, seeds, closed=loop == "closed")
     run_replay(

@@ -95,7 +95,7 @@ def test_strategies_may_be_names_or_objects():
     results = replay(synthetic(), [mine, "uniform"], TINY)
     assert list(results) == ["mine", "uniform"] and mine.predictor.rates == {}  # the object was copied
     assert mean(results, "mine", "1", "log_loss") == pytest.approx(np.log(2))  # 0.5 for new prompts
-    assert mean(results, "mine", "11+") > 0.5
+    assert mean(results, "mine", "11+") > 0.3
     with pytest.raises(InputError, match="'mine'"):
         replay(synthetic(), [mine, Strategy(LastVisit(), name="mine")], TINY)
 

@@ -152,6 +152,6 @@ def test_trl_with_several_rewards_needs_a_choice(tmp_path):
     write_parquet(tmp_path / "completions_00001.parquet", completions(1, [0.0, 1.0], brevity=0.3))
     with pytest.raises(DataError, match="correct, brevity"):
         read_history(tmp_path)
-    with pytest.raises(DataError, match="'length'.*correct, brevity"):
+    with pytest.raises(DataError, match=r"'length'.*correct, brevity"):
         from_trl(tmp_path, reward="length")
     assert visits_of(read_history(tmp_path, reward="correct")) == [("p", [2], [1])]

@@ -108,7 +108,9 @@ def _variance(run: Run) -> Finding | None:
         f"allocation ({_evidence(run, ratio, ratios.basis)}).{remark}"
     )
     basis = short_basis(ratio, ratios.basis)
-    return Finding(f"{num(ratio.mean)}×", f"gradient variance with {name} (uniform:\u00a01)", sentence, verdict, basis=basis)
+    return Finding(
+        f"{num(ratio.mean)}×", f"gradient variance with {name} (uniform:\u00a01)", sentence, verdict, basis=basis
+    )
 
 
 def _waste(run: Run) -> Finding | None:
