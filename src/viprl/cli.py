@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from viprl.errors import InputError
+
 app = typer.Typer(
     help="Adaptive rollout allocation for reinforcement learning with verifiable rewards.",
     no_args_is_help=True,
@@ -162,7 +164,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file. Default: report.html in the first folder.")] = None,
 ) -> None:
     """Draw the report of one run or several: one HTML file that needs nothing else."""
-    from viprl.report.sections import write_report
+    from viprl.report.run_report import write_report
 
     path = write_report(runs, out or runs[0] / "report.html")
     typer.echo(f"report: {path}")
@@ -198,13 +200,13 @@ def replay(
 ) -> None:
     """Replay the logged outcomes of a run: how well would each strategy have predicted and allocated?"""
     from viprl.analysis.replay import Protocol
-    from viprl.report.replay_report import run
+    from viprl.report.replay_command import run_replay
 
     if loop not in ("open", "closed"):
-        raise ValueError(f"--loop is {loop!r}; expected open or closed")
+        raise InputError(f"--loop is {loop!r}; expected open or closed")
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     protocol = Protocol(batch_size, rollouts, min_rollouts, max_rollouts, visits, seeds, closed=loop == "closed")
-    run(
+    run_replay(
         file, names, protocol, features=features, reward=reward, success=success, json_file=json, report=report
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
-"""The names and values of everything that a run logs of the allocation.
+"""The names and values of all metrics that a run logs.
 
-Engines put `PREFIX` before each name. Readers of logs use the constants, never the text.
+Engines put `PREFIX` before the names of the allocation. Those below OTHER METRICS are logged as they are, by trainers.
+Readers of logs use the constants, never the text.
 """
 
 from __future__ import annotations
@@ -34,10 +35,26 @@ ROLLOUTS = "rollouts"
 PADDING_ROWS = "padding_rows"
 """verl: masked rows that verl added to the step."""
 
+# OTHER METRICS
+REWARD = "reward"
+"""TRL: mean reward of the step."""
+EVALUATION_REWARD = "eval_reward"
+"""TRL: mean reward of an evaluation."""
+EQUAL_REWARD_GROUPS = "frac_reward_zero_std"
+"""TRL: share of the groups whose rewards are all equal."""
+HELD_OUT_ACCURACY = "eval/mean_at_8"
+"""Quickstart: mean correctness of 8 answers to each held-out prompt."""
+
 
 def shadow_ratio(strategy: str, *, running: bool = False) -> str:
     """Name of the realised (or running) variance ratio of a shadow strategy."""
     return f"shadow/{strategy}/{'running' if running else 'variance_ratio'}"
+
+
+def shadow_strategy(name: str) -> str | None:
+    """The strategy whose realised ratio is logged under `name`, see `shadow_ratio`; None for other metrics."""
+    parts = name.split("/")
+    return parts[1] if len(parts) == 3 and name == shadow_ratio(parts[1]) else None
 
 
 def batch_metrics(

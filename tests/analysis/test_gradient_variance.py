@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from viprl.analysis.gradient_variance import VarianceLaw, exact_law
+from viprl.errors import InputError
 
 FIELDS = ("A", "B", "squared_gradient")
 
@@ -137,21 +138,21 @@ def test_batch_variance_weighs_prompts_equally() -> None:
 @pytest.mark.parametrize(
     ("rewards", "gram", "words"),
     [
-        (np.ones(3), np.eye(3), "m >= 4"),
-        (np.ones(5), np.eye(4), r"\(5,\) and \(4, 4\)"),
+        (np.ones(3), np.eye(3), r"\(3,\)"),
+        (np.ones(5), np.eye(4), r"\(5,\).*\(4, 4\)"),
         (np.array([1.0, 0, np.nan, 1]), np.eye(4), "finite"),
     ],
 )
 def test_bad_input_is_refused(rewards: np.ndarray, gram: np.ndarray, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InputError, match=words):
         exact_law(rewards, gram)
 
 
 def test_bad_counts_and_estimators_are_refused() -> None:
     law = VarianceLaw(A=np.float64(1), B=np.float64(1), squared_gradient=np.float64(0))
-    with pytest.raises(ValueError, match="at least 2"):
+    with pytest.raises(InputError, match="counts"):
         law.variance([4, 1])
-    with pytest.raises(ValueError, match="dr_grpo"):
+    with pytest.raises(InputError, match="'grpo'"):
         law.variance(4, "grpo")  # type: ignore[arg-type]
 
 
@@ -232,5 +233,5 @@ def test_measure_law_joins_both_and_skips_gradients_of_equal_rewards(tiny_model,
 def test_score_gram_refuses_empty_completions(tiny_model) -> None:  # type: ignore[no-untyped-def]
     from viprl.analysis.gradient_variance import score_gram
 
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(InputError, match="token"):
         score_gram(tiny_model, PROMPT, [[4], []])

@@ -1,9 +1,11 @@
-"""Made-up but realistic run folders for the tests of the report (no run behind them)."""
+"""Synthetic run folders for the tests of the report."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +120,8 @@ def summary(
         "settings": {
             "prompts": Q,
             "budget": C,
-            "low": LOW,
-            "high": HIGH,
+            "min_rollouts": LOW,
+            "max_rollouts": HIGH,
             "steps": 120,
             "seeds": seeds,
             "estimator": "rloo",
@@ -128,7 +130,7 @@ def summary(
     }
 
 
-def trajectories(rng: np.random.Generator, prompts: int = 200) -> list[dict[str, Any]]:
+def histories(rng: np.random.Generator, prompts: int = 200) -> list[dict[str, Any]]:
     rows = []
     for index in range(prompts):
         p = rng.beta(0.3, 0.4)
@@ -145,7 +147,7 @@ def trajectories(rng: np.random.Generator, prompts: int = 200) -> list[dict[str,
 
 
 def write_history(folder: Path, rows: list[dict[str, Any]]) -> None:
-    with gzip.open(folder / "trajectories.jsonl.gz", "wt") as file:
+    with gzip.open(folder / "history.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
@@ -155,7 +157,14 @@ def write_quickstart_run(folder: Path, rng: np.random.Generator, seeds: int = 3)
     rows = [row for s in strategies for seed in range(seeds) for row in training_rows(rng, s, seed)]
     write_lines(folder / "metrics.jsonl", rows)
     (folder / "summary.json").write_text(json.dumps(summary(rng, seeds)))
-    write_history(folder, trajectories(rng))
+    write_history(folder, histories(rng))
+    return folder
+
+
+def folder_with(folder: Path, rows: list[dict[str, Any]], summary: dict[str, Any] | None = None) -> Path:
+    write_lines(folder / "metrics.jsonl", rows)
+    if summary is not None:
+        (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
 
@@ -163,3 +172,42 @@ def write_training_run(folder: Path, rng: np.random.Generator, strategy: str = "
     """A folder as `viprl train` leaves it: metrics only, one seed."""
     write_lines(folder / "metrics.jsonl", training_rows(rng, strategy, 0, steps))
     return folder
+
+
+class Page(HTMLParser):
+    """Headings and attributes of a page; checks that every tag is closed in its place."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+    @property
+    def references(self) -> list[str]:
+        return [value for name, value in self.attributes if name in ("src", "href", "xlink:href")]
+
+
+def text_of(html: str) -> str:
+    """The words of a page: no markup, no style, no figures."""
+    without = re.sub(r"<(style|svg)\b.*?</\1>", " ", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", without))

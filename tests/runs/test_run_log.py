@@ -1,13 +1,14 @@
-"""Run logs: append, cut back to a checkpoint, survive a line cut short, become trajectories."""
+"""Logs of a run: append, cut back to a checkpoint, survive a line that was cut short."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 
-from viprl.runs.history import write_history
-from viprl.runs.run_log import RunLog
+import pytest
+
+from viprl.errors import FileError
+from viprl.runs.prompt_texts import PromptTexts
+from viprl.runs.run_log import RunLog, only_writer
 from viprl.utils.json_lines import log_rows
 
 
@@ -19,7 +20,7 @@ def filled(folder, steps=4):
     return log
 
 
-def test_rows_carry_strategy_seed_step_and_rollouts_spent(tmp_path):
+def test_rows_have_strategy_seed_step_and_rollouts_so_far(tmp_path):
     filled(tmp_path)
     rows = list(log_rows(tmp_path / "metrics.jsonl"))
     assert [row["rollouts"] for row in rows] == [8, 16, 24, 32]
@@ -29,7 +30,7 @@ def test_rows_carry_strategy_seed_step_and_rollouts_spent(tmp_path):
     }  # fmt: skip
 
 
-def test_a_resumed_run_writes_every_step_once(tmp_path):
+def test_a_resumed_run_logs_every_step_once(tmp_path):
     filled(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"strategy": "default", "se')  # killed while writing
@@ -49,14 +50,18 @@ def test_rewind_to_the_start_empties_the_log(tmp_path):
     assert list(log_rows(tmp_path / "metrics.jsonl")) == [] and log.rollouts == 0
 
 
-def test_trajectories(tmp_path):
-    log = filled(tmp_path, steps=2)
-    log.outcomes(3, ["id:a", "sha:1"], [4, 4], [0.0, 0.0], [0.0, 4.0])
-    write_history(tmp_path / "t.jsonl.gz", [tmp_path / "outcomes.jsonl"], {"id:a": "first", "id:b": "second"})
-    with gzip.open(tmp_path / "t.jsonl.gz", "rt") as file:
-        rows = [json.loads(line) for line in file]
-    assert rows == [
-        {"id": "a", "prompt": "first", "rollouts": [3, 3], "successes": [1, 1]},
-        {"id": "b", "prompt": "second", "rollouts": [4, 4], "successes": [5, 5]},
-        {"id": "sha:1", "prompt": "", "rollouts": [4], "successes": [0]},
-    ]
+def test_texts_of_prompts_are_written_once_and_cut_back(tmp_path):
+    texts = PromptTexts(tmp_path)
+    assert texts.read() == {}
+    texts.add(1, ["id:a", "sha:b"], [{"prompt": "first", "id": "a"}, "second"])
+    texts.add(2, ["id:a", "sha:c"], [{"prompt": "changed", "id": "a"}, "third"])
+    resumed = PromptTexts(tmp_path)
+    resumed.rewind(1)
+    assert resumed.read() == {"id:a": "first", "sha:b": "second"}
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    with only_writer(tmp_path / "run"), pytest.raises(FileError, match="run"), only_writer(tmp_path / "run"):
+        pass
+    with only_writer(tmp_path / "run"):
+        pass

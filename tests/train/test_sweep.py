@@ -100,7 +100,7 @@ def test_arms_by_seeds_and_a_comparison(tmp_path, base):
     assert [gap[key] for key in ("mean", "low", "high", "n")] == pytest.approx([0.25, 0.25, 0.25, 3])  # paired by seed
     assert told["arms"]["reward"]["ema"]["mean"] == pytest.approx(0.4) and told["baseline"] == "uniform"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Arms over seeds" in page and "evaluation reward at the end" in page
+    assert "Comparison of the arms" in page and "evaluation reward at the end" in page
     merged = list(log_rows(tmp_path / "out" / "comparison" / "metrics.jsonl"))
     assert {(row["strategy"], row["seed"]) for row in merged} == {(a, s) for a in ("uniform", "ema") for s in (0, 1, 2)}
 

@@ -1,15 +1,15 @@
-"""How much a prompt's policy gradient varies with its number of rollouts, measured from one set of gradients.
+"""The variance of a prompt's policy gradient as a function of its rollouts, measured from the gradients of rollouts.
 
 Per prompt, with reward r, success mean p, score Z (gradient of the rollout's log probability; E Z = 0) and gradient
 g = E[(r - p) Z], the trace of the covariance of the RLOO gradient of n rollouts is exactly
 
     Var(n) = A / n + B / (n (n - 1)),    A = E[(r - p)^2 |Z|^2] - |g|^2,    B = Var(r) E|Z|^2 + |g|^2,
 
-and Dr.GRPO's is ((n - 1) / n)^2 of it. The law assumes that reward and score are dependent, as they always are;
-Propositions 4.2 and 4.3 of arXiv 2602.01601 are its case A = B.
+and that of Dr.GRPO is ((n - 1) / n)^2 times as large. The law allows for dependent rewards and scores; Propositions
+4.2 and 4.3 of arXiv 2602.01601 are the special case A = B.
 
-`exact_law` estimates A, B and |g|^2 without bias from the rewards and the Gram matrix of the scores; `score_gram`
-computes that matrix, with one backward pass per distinct completion; `measure_law` joins the two.
+`exact_law` estimates A, B and |g|^2 without bias from the rewards and the Gram matrix of the scores. `score_gram`
+computes that matrix, with one backward pass per distinct completion. `measure_law` does both.
 """
 
 from __future__ import annotations
@@ -19,43 +19,45 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from viprl.errors import InputError
+from viprl.utils.arrays import FloatArray
 
 if TYPE_CHECKING:
     import torch
 
-Floats = NDArray[np.float64]
-Numbers = Floats | np.float64
+Numbers = FloatArray | np.float64
 
 
 @dataclass(frozen=True)
 class VarianceLaw:
-    """The exact variance law of one prompt (scalars) or of many (arrays [Q]).
+    """The exact variance law A / n + B / (n (n - 1)) of one prompt (scalars) or of many (arrays [Q]).
 
-    Estimates are unbiased, so a single one may well be negative: average before you divide.
+    Estimates are unbiased, so a single one may be negative. Average before you divide.
     """
 
     A: Numbers
-    """E[(r - p)^2 |Z|^2] - |g|^2: what falls like 1/n. Shape [] or [Q]."""
+    """E[(r - p)^2 |Z|^2] - |g|^2, shape [] or [Q]."""
     B: Numbers
-    """Var(r) E|Z|^2 + |g|^2: the price of the estimated baseline. Shape [] or [Q]."""
+    """Var(r) E|Z|^2 + |g|^2, shape [] or [Q]: the cost of estimating the baseline."""
     squared_gradient: Numbers
-    """|g|^2, the squared norm of the prompt's gradient. Shape [] or [Q]."""
+    """|g|^2, the squared norm of the gradient, shape [] or [Q]."""
 
     def variance(self, counts: ArrayLike, estimator: Literal["rloo", "dr_grpo"] = "rloo") -> Numbers:
-        """Trace of the gradient's covariance with `counts` rollouts (at least 2); shapes broadcast."""
+        """Trace of the covariance of the gradient with `counts` rollouts, at least 2; shapes broadcast."""
         n = np.asarray(counts, dtype=np.float64)
         if np.any(~(n >= 2)):
-            raise ValueError(f"counts must be at least 2, got a smallest count of {n.min()}: raise `low` to 2 or more")
+            raise InputError(f"the smallest of the counts is {n.min()}; expected at least 2")
         rloo = self.A / n + self.B / (n * (n - 1))
         if estimator == "rloo":
             return rloo
         if estimator == "dr_grpo":
             return ((n - 1) / n) ** 2 * rloo
-        raise ValueError(f'estimator must be "rloo" or "dr_grpo", got {estimator!r}')
+        raise InputError(f"estimator is {estimator!r}; expected 'rloo' or 'dr_grpo'")
 
     def batch_variance(self, counts: ArrayLike, estimator: Literal["rloo", "dr_grpo"] = "rloo") -> float:
-        """Variance of the batch gradient (1/Q) sum_q g_q when prompt q has counts[q] rollouts, prompts equal."""
+        """Variance of the batch gradient (1/Q) sum_q g_q, which weighs prompts equally, with counts [Q]."""
         per_prompt = np.atleast_1d(self.variance(counts, estimator))
         return float(per_prompt.sum() / per_prompt.size**2)
 
@@ -63,7 +65,7 @@ class VarianceLaw:
     def stack(laws: Sequence[VarianceLaw]) -> VarianceLaw:
         """The laws of Q prompts as one law with fields of shape [Q]."""
         if not laws:
-            raise ValueError("stack needs at least one law, got none")
+            raise InputError("no laws were given; expected at least one")
         return VarianceLaw(
             A=np.array([law.A for law in laws]),
             B=np.array([law.B for law in laws]),
@@ -75,26 +77,25 @@ def exact_law(rewards: ArrayLike, gram: ArrayLike) -> VarianceLaw:
     """Unbiased estimate of a prompt's variance law from m >= 4 independent rollouts.
 
     Args:
-        rewards: one reward per rollout, any scale, shape [m].
-        gram: inner products of the rollouts' scores, gram[i, j] = Z_i . Z_j, shape [m, m].
+        rewards: [m] any scale.
+        gram: [m, m] inner products of the scores, gram[i, j] = Z_i . Z_j.
 
-    Each term is a U-statistic, the average over all tuples of distinct rollouts of
+    Each term is a U-statistic: the average over all tuples of distinct rollouts of
 
         (r_1 - r_2)(r_1 - r_3) |Z_1|^2        for E[(r - p)^2 |Z|^2],
         (r_1 - r_2)^2 / 2 |Z_3|^2             for Var(r) E|Z|^2,
         (r_1 - r_3)(r_2 - r_4) Z_1 . Z_2      for |g|^2,
 
-    so nothing but independence (and E Z = 0, for the last) is assumed. All three are zero when all rewards are
-    equal. The sums over tuples have the closed forms below: with c the centred rewards (sum 0, sum of squares s),
-    summing out every index but those of the scores leaves polynomials in c. Cost O(m^2).
+    which assumes independent rollouts (and E Z = 0 for the last term). All three are 0 if all rewards are equal. The
+    sums over tuples have closed forms in the centred rewards c (sum 0, sum of squares s), which cost O(m^2).
     """
     r = np.asarray(rewards, dtype=np.float64)
     G = np.asarray(gram, dtype=np.float64)
     m = r.size
     if r.ndim != 1 or m < 4 or G.shape != (m, m):
-        raise ValueError(f"expected rewards [m] and gram [m, m] with m >= 4, got {r.shape} and {G.shape}")
+        raise InputError(f"rewards has shape {r.shape} and gram {G.shape}; expected [m] and [m, m] with m >= 4")
     if not (np.isfinite(r).all() and np.isfinite(G).all()):
-        raise ValueError("rewards and gram must be finite: leave out rollouts that could not be scored")
+        raise InputError("rewards or gram has values that are not finite; leave out rollouts that could not be scored")
     c = r - r.mean()
     c2 = c**2
     s = c2.sum()
@@ -114,16 +115,16 @@ def exact_law(rewards: ArrayLike, gram: ArrayLike) -> VarianceLaw:
 
 def score_gram(
     model: Any, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]], temperature: float = 1.0
-) -> Floats:
+) -> FloatArray:
     """Gram matrix [m, m] of the scores of m completions of one prompt.
 
-    A score is the gradient of the completion's log probability (sum over its tokens, eos included) with respect to
-    every trainable parameter of `model`, a causal language model that maps `input_ids` to `.logits`. One backward
-    pass per *distinct* completion; memory is (distinct completions) x (trainable parameters) floats, so use a small
-    model or freeze most of a large one. Dropout must be off (`model.eval()`).
+    A score is the gradient of the log probability of a completion (sum over its tokens, eos included) with respect to
+    all trainable parameters. It costs one backward pass for each distinct completion, and (distinct completions) x
+    (trainable parameters) floats of memory, so use a small model or freeze most of a large one.
 
     Args:
-        model: the policy that drew the completions.
+        model: the policy that drew the completions: a causal language model that maps `input_ids` to `.logits`, without
+            dropout (`model.eval()`).
         prompt_ids: tokens of the prompt, without padding, at least one.
         completions: tokens of each completion, without padding, at least one each.
         temperature: the temperature at which the completions were drawn.
@@ -131,12 +132,12 @@ def score_gram(
     import torch
 
     if len(prompt_ids) == 0 or any(len(completion) == 0 for completion in completions):
-        raise ValueError("the prompt and every completion must have at least one token")
+        raise InputError("the prompt or a completion has no token; expected at least one each")
     distinct: dict[tuple[int, ...], int] = {}
     owner = [distinct.setdefault(tuple(map(int, completion)), len(distinct)) for completion in completions]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError("model has no trainable parameter: the score would be empty")
+        raise InputError("the model has no trainable parameter; set requires_grad on those to measure")
     scores = torch.empty(len(distinct), sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     with torch.enable_grad():
         for completion, row in distinct.items():
@@ -150,7 +151,7 @@ def score_gram(
 def _log_probability(
     model: Any, prompt_ids: Sequence[int], completion: Sequence[int], temperature: float
 ) -> torch.Tensor:
-    """Log probability of the whole completion after the prompt, a scalar that can be differentiated."""
+    """Log probability of the completion after the prompt, a differentiable scalar."""
     import torch
 
     device = next(model.parameters()).device
@@ -167,13 +168,13 @@ def measure_law(
     rewards: ArrayLike,
     temperature: float = 1.0,
 ) -> VarianceLaw:
-    """Variance law of one prompt from its rollouts (96 are a good number) and their rewards, both of length m >= 4.
+    """The variance law of one prompt from m >= 4 of its rollouts (96 is a good number) and their rewards.
 
-    When all rewards are equal every estimate is exactly zero, and no gradient is computed.
+    If all rewards are equal, every estimate is exactly 0 and no gradient is computed. Arguments: see `score_gram`.
     """
     r = np.asarray(rewards, dtype=np.float64)
     if len(completions) != r.size:
-        raise ValueError(f"expected one reward per completion, got {r.size} rewards, {len(completions)} completions")
+        raise InputError(f"got {r.size} rewards for {len(completions)} completions; expected one for each")
     if r.size >= 4 and np.all(r == r.flat[0]):
         return VarianceLaw(A=np.float64(0), B=np.float64(0), squared_gradient=np.float64(0))
     return exact_law(r, score_gram(model, prompt_ids, completions, temperature))

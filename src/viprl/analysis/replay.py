@@ -2,21 +2,21 @@
 
     symbol  meaning                                                                    shape
     k, n    logged successes and rollouts of each prompt at each visit                 [N, T]
-    p       truth: mean of a prompt's logged rates over visits t-4 to t+4               [N, T]
-    Q, C    prompts of a batch; rollouts to spend on them, `Protocol.rollouts` x Q      scalars
-    V       sum_q p_q (1-p_q) f(n_q), the variance that an allocation n leaves          scalar
+    p       true success probability: mean of the logged rates over visits t-4 to t+4  [N, T]
+    Q, C    prompts of a batch; its budget, `Protocol.rollouts` x Q                    scalars
+    V       sum_q p_q (1-p_q) f(n_q), the variance of the gradient with counts n       scalar
 
-Every visit is one seeded permutation of the prompts, cut into batches; a short last batch is dropped. A batch is
-predicted, allocated and observed. *Open loop* observes all that was logged, whatever the counts were. *Closed loop*
-observes only the allocated rollouts, drawn from p, so that a strategy lives with what its own counts taught it.
-Permutations, ties and draws are the same for all strategies.
+For each visit, all prompts are put in a random order and cut into batches; a short last batch is dropped. Each batch is
+predicted, allocated and observed, as in training. In the *open loop* a strategy observes all logged outcomes, whatever
+it allocated. In the *closed loop* it observes only the rollouts it allocated, drawn from p, so that its counts decide
+what it learns. Order, ties and draws are the same for all strategies.
 
     capture = (V_uniform - V) / (V_uniform - V_oracle)
 
-is the share of the possible saving that is attained: 1 with perfect knowledge of p, 0 for no better than uniform,
-negative for harm. Batches in which the oracle would save less than a hundredth have none: there is nothing to attain.
-All three V are of the relaxed allocation, which leaves rounding out of the comparison; strategies
-that do not minimise the variance law have no relaxation and are judged by their integer counts.
+is the share of the possible variance reduction that a strategy achieves: 1 with perfect knowledge of p, 0 if it is no
+better than uniform, negative if it is worse. Batches in which the oracle would reduce the variance by less than 1 %
+have no capture. All three V use continuous counts, so that rounding does not matter; strategies whose rule does not
+minimise the variance are evaluated with their whole counts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from viprl.allocation.budget import Budget, even_counts
 from viprl.allocation.published import continuous_counts
-from viprl.analysis.statistics import Estimate
+from viprl.analysis.statistics import Estimate, finite
 from viprl.errors import InputError
 from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
@@ -41,35 +41,47 @@ from viprl.metrics import ZERO_ADVANTAGE
 from viprl.predictors.base import Batch
 from viprl.prompts import text
 from viprl.runs.history import PromptHistory
-from viprl.strategies import Proposal, Strategy, build_strategy
+from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils.arrays import FloatArray, IntArray
 
 PHASES = (("1", 0, 1), ("2", 1, 2), ("3", 2, 3), ("4-5", 3, 5), ("6-10", 5, 10), ("11+", 10, None))
-"""Label, first visit and end (from 0, end excluded) of the phases that scores are averaged over."""
+"""Label, first visit and end (counted from 0, end excluded) of the phases over which scores are averaged."""
 
 SCORES = {
-    "capture": "share of the possible variance reduction that is attained",
-    "variance_ratio": "variance of the allocation against uniform",
-    "log_loss": "of the predictions against the logged outcomes, clipped to [1e-4, 1 - 1e-4]",
-    "brier": "squared error of the predictions against the single outcomes",
-    "mae": "mean absolute error of the predictions against the logged rates",
-    "spearman": "rank correlation of predictions and logged rates within a batch",
-    ZERO_ADVANTAGE: "share of the rollouts on prompts whose outcomes were all equal",
-    "milliseconds": "predict, allocate and observe, a batch",
+    "capture": "share of the possible variance reduction (uniform: 0, oracle: 1)",
+    "variance_ratio": "gradient variance relative to uniform (lower is better)",
+    "log_loss": "of the predictions, for the logged outcomes; predictions clipped to [1e-4, 1 - 1e-4]",
+    "brier": "mean squared error of the predictions, for single outcomes",
+    "mae": "mean absolute error of the predictions, for logged success rates",
+    "spearman": "rank correlation of predictions and logged success rates within a batch",
+    ZERO_ADVANTAGE: "share of the rollouts of prompts whose outcomes were all equal",
+    "milliseconds": "time to predict, allocate and observe one batch",
 }
 BINS = 10
+"""Bins of the prediction, each a tenth wide, for the calibration."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is replayed. Raises ValueError for numbers that make no sense and budgets that cannot be met."""
+    """How a log is replayed.
+
+    Args:
+        batch_size: Q, prompts of a batch.
+        rollouts: rollouts of a prompt on average; the budget of a batch is C = rollouts x batch_size.
+        min_rollouts, max_rollouts: bounds for each prompt.
+        visits: replay this many visits of the prompts that have as many.
+        seeds: repetitions, with seeds 0 to seeds - 1.
+        closed: observe only the allocated rollouts (closed loop) instead of all logged ones (open loop).
+        estimator: of the advantage, see `viprl.allocation.variance_models`.
+
+    Raises InputError for numbers below 1 and for bounds that cannot meet the budget.
+    """
 
     batch_size: int = 64
     rollouts: int = 8
     min_rollouts: int = 4
     max_rollouts: int = 16
     visits: int = 40
-    """Only prompts with at least that many visits are replayed, and only that many of each."""
     seeds: int = 3
     closed: bool = False
     estimator: str = "rloo"
@@ -77,7 +89,7 @@ class Protocol:
     def __post_init__(self) -> None:
         for name in ("batch_size", "rollouts", "visits", "seeds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
         self.budget()
 
     def budget(self) -> Budget:
@@ -88,36 +100,34 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The prompts of a replay."""
+    """The prompts of a replay and their logged outcomes."""
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
     successes: FloatArray
-    """[N, T]"""
+    """[N, T] k."""
     rollouts: FloatArray
-    """[N, T]"""
+    """[N, T] n."""
     truth: FloatArray
-    """[N, T]"""
+    """[N, T] p."""
 
     @classmethod
-    def of(cls, trajectories: Sequence[PromptHistory], protocol: Protocol) -> Pool:
-        """Prompts with enough visits, cut to as many. Raises ValueError where they do not fill one batch."""
-        t = protocol.visits
-        kept = [trajectory for trajectory in trajectories if len(trajectory.successes) >= t]
-        if len(kept) < protocol.batch_size:
-            visits = sorted((len(trajectory.successes) for trajectory in trajectories), reverse=True)
-            enough = visits[protocol.batch_size - 1] if len(visits) >= protocol.batch_size else 0
-            mend = f"--visits {enough}" if enough else f"--batch-size {max(len(kept), 1)}"
-            raise ValueError(
-                f"{len(kept)} of {len(trajectories)} prompts have at least {t} visits, fewer than one batch of "
-                f"{protocol.batch_size}; {mend} would do"
+    def of(cls, histories: Sequence[PromptHistory], protocol: Protocol) -> Pool:
+        """The first visits of the prompts that have enough. Raises InputError if they do not fill one batch."""
+        t, size = protocol.visits, protocol.batch_size
+        kept = [history for history in histories if len(history.successes) >= t]
+        if len(kept) < size:
+            visits = sorted((len(history.successes) for history in histories), reverse=True)
+            fix = f"visits to {visits[size - 1]}" if len(visits) >= size else f"batch_size to {max(len(kept), 1)}"
+            raise InputError(
+                f"{len(kept)} of {len(histories)} prompts have at least {t} visits, but a batch has {size}; lower {fix}"
             )
         return cls(
-            tuple(trajectory.id for trajectory in kept),
-            tuple(text(trajectory.prompt) for trajectory in kept),
-            np.array([trajectory.successes[:t] for trajectory in kept]),
-            np.array([trajectory.rollouts[:t] for trajectory in kept]),
-            np.array([smoothed(trajectory.successes / trajectory.rollouts)[:t] for trajectory in kept]),
+            tuple(history.id for history in kept),
+            tuple(text(history.prompt) for history in kept),
+            np.array([history.successes[:t] for history in kept]),
+            np.array([history.rollouts[:t] for history in kept]),
+            np.array([smoothed(history.successes / history.rollouts)[:t] for history in kept]),
         )
 
 
@@ -127,12 +137,13 @@ class Step:
 
     visit: int
     counts: IntArray
-    """[Q] the allocation played."""
+    """[Q] the allocation."""
     observed: FloatArray
     """[Q] rollouts that the strategy learned from."""
     scores: Mapping[str, float]
+    """By the names of `SCORES`; NaN if undefined."""
     bins: FloatArray
-    """[3, BINS] prompts, their summed predictions and summed logged rates, by tenth of the prediction."""
+    """[3, BINS] prompts, sum of their predictions and sum of their logged rates, by bin of the prediction."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,9 @@ class Phase:
 
     visits: str
     scores: Mapping[str, Estimate | None]
-    """By the names of `SCORES`, over seeds; None where nothing was defined (Spearman of equal predictions)."""
+    """By the names of `SCORES`, over seeds; None if undefined, as Spearman's of equal predictions."""
     calibration: Sequence[Mapping[str, float]]
-    """`predicted`, `observed` and `count` of each tenth of the predictions, all seeds together."""
+    """Mean `predicted` probability, mean `observed` rate and `count` of each bin of the prediction, over all seeds."""
 
 
 def replay(
@@ -155,26 +166,30 @@ def replay(
     store: Features | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Phase]]:
-    """Every strategy on the same logged outcomes, for seeds 0 to `protocol.seeds` - 1.
+    """Replay the same logged outcomes with each strategy.
+
+    Example:
+        histories = read_history("runs/mine")
+        results = replay(histories, ["default", Strategy(MyPredictor(), name="mine")], Protocol(visits=5))
 
     Args:
         histories: from `viprl.runs.engine_logs.read_history`.
         strategies: names from `viprl.STRATEGIES`, or `viprl.Strategy` objects, which are copied.
         protocol: budget, bounds, visits and seeds.
         features: as for `viprl.VIP`. Strategies whose predictor reads no features get none.
-        store: where features come from. Default: the cache in `viprl.features.cache.default_folder`.
+        store: computes and caches the features. Default: the cache in `viprl.features.cache.default_folder`.
         tick: called after each visit of each strategy and seed.
 
-    Returns: by name, the phases of each strategy that the visits reach.
+    Returns: the phases of each strategy by its name.
 
     Raises InputError (a ValueError) for unknown names and too few prompts, MissingPackageError (an ImportError) if
     features need a package that is not installed.
     """
-    asked = [build_strategy(strategy) for strategy in dict.fromkeys(strategies)]
+    asked = named_strategies(strategies)
     pool = Pool.of(histories, protocol)
     store = Features(default_folder()) if store is None else store
     results = {}
-    for strategy in asked:
+    for strategy in asked.values():
         vectors = store(_features(strategy, features), pool.texts)
         seeds = []
         for seed in range(protocol.seeds):
@@ -200,7 +215,7 @@ def _features(strategy: Strategy, features: FeatureChoice) -> FeatureChoice:
 
 
 def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: Protocol, seed: int) -> Iterator[Step]:
-    """One strategy from its first batch to its last; `vectors` [N, d] are the features of the prompts."""
+    """Replay one strategy with one seed, batch by batch. `vectors` [N, d] are the features of the prompts."""
     order, chance = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     budget, size = protocol.budget(), protocol.batch_size
     for visit in range(pool.truth.shape[1]):
@@ -228,18 +243,18 @@ def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: P
 
 
 def drawn(draws: FloatArray, p: FloatArray, counts: IntArray) -> FloatArray:
-    """[Q] successes of the first `counts` of uniform `draws` [Q, U], each a success below p."""
+    """[Q] successes among the first `counts` of the uniform `draws` [Q, U]; a draw below p is a success."""
     taken = np.arange(draws.shape[1]) < counts[:, None]
     return ((draws < p[:, None]) & taken).sum(axis=1).astype(float)
 
 
 def smoothed(rates: FloatArray, reach: int = 4) -> FloatArray:
-    """[T] mean over the visits t - reach to t + reach that there are."""
+    """[T] mean of the rates over the visits t - reach to t + reach, fewer at the ends."""
     return np.array([rates[max(0, t - reach) : t + reach + 1].mean() for t in range(len(rates))])
 
 
 def variance_scores(strategy: Strategy, proposal: Proposal, truth: FloatArray, budget: Budget) -> dict[str, float]:
-    """Capture and ratio to uniform of the allocation; NaN if uniform can hardly be improved on."""
+    """Capture and variance ratio of an allocation; NaN where they are undefined."""
     model, a = budget.model, truth * (1 - truth)
     weights = strategy.variance_weights(proposal.prediction)
     counts = proposal.allocation.counts if weights is None else continuous_counts(weights, budget)
@@ -253,7 +268,7 @@ def variance_scores(strategy: Strategy, proposal: Proposal, truth: FloatArray, b
 
 
 def predictive_scores(guess: FloatArray, rate: FloatArray) -> dict[str, float]:
-    """How well predictions [Q] meet logged rates [Q]; Spearman is NaN where either is constant."""
+    """Scores of predictions [Q] for logged rates [Q]; Spearman's is NaN if either is constant."""
     safe = np.clip(guess, 1e-4, 1 - 1e-4)
     ranks = rankdata(guess), rankdata(rate)
     varied = all(rank.std() > 0 for rank in ranks)
@@ -266,13 +281,13 @@ def predictive_scores(guess: FloatArray, rate: FloatArray) -> dict[str, float]:
 
 
 def binned(guess: FloatArray, rate: FloatArray) -> FloatArray:
-    """[3, BINS] prompts, summed predictions and summed rates by tenth of the prediction."""
+    """[3, BINS] prompts, sum of predictions and sum of rates, by bin of the prediction."""
     tenth = np.clip((BINS * guess).astype(int), 0, BINS - 1)
     return np.array([np.bincount(tenth, of, BINS) for of in (np.ones_like(guess), guess, rate)])
 
 
 def summarise(seeds: Sequence[Sequence[Step]]) -> list[Phase]:
-    """The phases of one strategy: means over the batches of each seed, then mean and spread over seeds."""
+    """The phases of one strategy: scores are averaged over the batches of each seed, then over seeds."""
     phases = []
     for label, first, end in PHASES:
         inside = [[s for s in steps if s.visit >= first and (end is None or s.visit < end)] for steps in seeds]
@@ -293,9 +308,10 @@ def summarise(seeds: Sequence[Sequence[Step]]) -> list[Phase]:
 
 
 def as_json(results: Mapping[str, Sequence[Phase]]) -> dict[str, Any]:
-    """`{"strategies": {name: {"phases": [{"visits": "1", "capture": .., "capture_sd": .., ...}, ...]}}}`.
+    """The results as `{"strategies": {name: {"phases": [{"visits": "1", "capture": .., "capture_sd": .., ...}]}}}`.
 
-    Each score with its mean and sd over seeds, null where there is none; `calibration` is a list of tenths.
+    NAME is the mean of a score over seeds and NAME_sd the standard deviation, null if undefined. `calibration` is the
+    list of `Phase.calibration`.
     """
     return {"strategies": {name: {"phases": [_plain(phase) for phase in phases]} for name, phases in results.items()}}
 
@@ -308,6 +324,5 @@ def _plain(phase: Phase) -> dict[str, Any]:
 
 
 def _mean(values: ArrayLike) -> float:
-    array: NDArray[np.float64] = np.asarray(values, dtype=float)
-    known = array[np.isfinite(array)]
+    known = finite(values)
     return float(known.mean()) if known.size else math.nan

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-Array = NDArray[np.float64]
+from viprl.utils.arrays import FloatArray
+from viprl.utils.numerics import number
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean of `n` values with their standard deviation and the 95 % interval of the mean.
+    """A mean of `n` values, with their standard deviation and the 95 % interval of the mean.
 
-    `sd`, `low` and `high` are None where the values do not determine them (n < 2).
+    `sd`, `low` and `high` are None if the values do not determine them (n < 2).
     """
 
     mean: float
@@ -36,7 +37,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: ArrayLike) -> Estimate | None:
-        """The estimate from the finite entries of `values`; None where there are none."""
+        """The estimate from the finite entries of `values`; None if there are none."""
         known = finite(values)
         if known.size == 0:
             return None
@@ -45,7 +46,10 @@ class Estimate:
 
     @classmethod
     def read(cls, entry: object) -> Estimate | None:
-        """The estimate in a summary's `{"mean", "sd", "n"}` or `{"mean", "low", "high", "n"}`."""
+        """The estimate in an entry of summary.json, `{"mean", "sd", "n"}` or `{"mean", "low", "high", "n"}`.
+
+        None if it has no mean.
+        """
         if not isinstance(entry, Mapping) or not math.isfinite(mean := number(entry.get("mean"))):
             return None
         low, high, sd, count = (number(entry.get(key)) for key in ("low", "high", "sd", "n"))
@@ -70,7 +74,7 @@ class Estimate:
 
 
 def difference(left: Estimate, right: Estimate) -> Estimate:
-    """left - right with Welch's interval, which takes the two as independent; n is the smaller of the two."""
+    """left - right of independent estimates, with Welch's interval; n is the smaller of the two."""
     mean, n = left.mean - right.mean, min(left.n, right.n)
     if left.sd is None or right.sd is None:
         return Estimate(mean, n)
@@ -83,12 +87,12 @@ def difference(left: Estimate, right: Estimate) -> Estimate:
 
 
 def paired_difference(left: Mapping[int, float], right: Mapping[int, float]) -> Estimate | None:
-    """Mean of left - right over the seeds that both have."""
+    """Mean of left - right over the seeds that both have; None if there are none."""
     return Estimate.of([left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())])
 
 
-def over_blocks(values: Array, blocks: int = 8) -> Estimate | None:
-    """Mean of correlated steps with an interval from the means of consecutive blocks; values [seeds, T].
+def over_blocks(values: FloatArray, blocks: int = 8) -> Estimate | None:
+    """Mean of correlated steps [seeds, T], with an interval from the means of consecutive blocks.
 
     Neighbouring steps share prompts and a policy, so an interval from single steps would be too narrow.
     Batch means: Conway, "Some tactical problems in digital simulation", 1963.
@@ -97,8 +101,8 @@ def over_blocks(values: Array, blocks: int = 8) -> Estimate | None:
     return Estimate.of([float(np.mean(piece)) for piece in pieces])
 
 
-def smooth(values: Array, window: int) -> Array:
-    """Centred moving mean over the finite entries within `window` steps, shape [T]; shorter at the ends."""
+def smooth(values: FloatArray, window: int) -> FloatArray:
+    """[T] centred moving mean over the finite entries within `window` steps; shorter at the ends."""
     known = np.isfinite(values)
     kernel = np.ones(max(1, min(window, values.size)))
     totals = np.convolve(np.where(known, values, 0.0), kernel, mode="same")
@@ -106,14 +110,7 @@ def smooth(values: Array, window: int) -> Array:
     return np.divide(totals, counts, out=np.full(values.shape, np.nan), where=counts > 0.5)
 
 
-def number(value: object) -> float:
-    """`value` as a finite float; NaN for anything else (null, text, infinity, a truth value)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    return float(value) if math.isfinite(value) else math.nan
-
-
-def finite(values: ArrayLike) -> Array:
+def finite(values: ArrayLike) -> FloatArray:
     """The finite entries, in one dimension."""
     array = np.asarray(values, dtype=np.float64).ravel()
     return array[np.isfinite(array)]

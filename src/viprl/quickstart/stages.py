@@ -28,9 +28,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from viprl.quickstart.measure import measure_accuracy, measure_variance, read_result
 from viprl.quickstart.scale import Settings
 from viprl.quickstart.summary import summarise
-from viprl.runs.history import HISTORY_FILE, history_rows
+from viprl.runs.files import HISTORY_FILE
+from viprl.runs.history import history_of_outcomes, save_history
 from viprl.utils.files import write_text
-from viprl.utils.json_lines import log_rows, write_json_lines
+from viprl.utils.json_lines import log_rows
 
 console = Console(soft_wrap=True)
 ARMS = ("default", "uniform")
@@ -86,7 +87,7 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, settings: Settings | None =
         variance, accuracy = _measure(place, settings, seeds, jobs, progress)
     summary = summarise(variance, accuracy, settings, seeds)
     _collect(place, accuracy, summary, seeds)
-    from viprl.report.sections import write_report
+    from viprl.report.run_report import write_report
 
     report = write_report([out], out / "report.html", plots_dir=out / "plots")
     _say(summary, settings, report, seeds, time.monotonic() - began)
@@ -247,7 +248,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _collect(place: Place, accuracy: Sequence[dict[str, Any]], summary: dict[str, Any], seeds: int) -> None:
-    """metrics.jsonl, trajectories.jsonl.gz and summary.json of the whole quickstart."""
+    """metrics.jsonl, history.jsonl.gz and summary.json of the whole quickstart."""
     rows = [row for seed in range(seeds) for arm in ARMS for row in log_rows(place.arm(arm, seed) / "metrics.jsonl")]
     budget = summary["settings"]["budget"]
     for result in accuracy:
@@ -256,7 +257,7 @@ def _collect(place: Place, accuracy: Sequence[dict[str, Any]], summary: dict[str
         rows.append({**row, "rollouts": result["step"] * budget, "eval/mean_at_8": mean})
     write_text(place.root / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     prompts = {f"id:{row['id']}": row["prompt"] for row in log_rows(place.pool)}
-    write_json_lines(place.root / HISTORY_FILE, history_rows([place.arm("default", 0) / "outcomes.jsonl"], prompts))
+    save_history(place.root / HISTORY_FILE, history_of_outcomes([place.arm("default", 0) / "outcomes.jsonl"], prompts))
     write_text(place.root / "summary.json", json.dumps(summary, indent=1))
 
 

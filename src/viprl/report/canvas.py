@@ -1,7 +1,7 @@
-"""What every figure shares: colours and dashes, axes, names beside lines, and the way to SVG and PNG.
+"""The common parts of all figures: colours and dashes, axes, labels of lines, and output as SVG and PNG.
 
-No pyplot, so no global state: every figure is built on its own. Figures are narrow with large type, since a page
-shows two of them side by side on a desk and one on a phone.
+Figures are built without pyplot, so there is no global state. They are narrow with large type, because a page shows two
+of them side by side on a screen and one on a phone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from viprl.errors import MissingPackageError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID = "#1f2328", "#66707b", "#e4e7eb"
 WIDTH, HEIGHT = 4.6, 3.0
 
-# Okabe and Ito's colour-blind safe palette; grey is the reference that all others are measured against.
+# The colour-blind safe palette of Okabe and Ito; grey is uniform, the reference.
 _STRATEGY_COLOURS = {
     "default": "#0072b2",
     "uniform": "#7b848e",
@@ -37,7 +39,7 @@ Dash = str | tuple[int, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Style:
-    """How one series is drawn."""
+    """Label, colour and dash of one series."""
 
     label: str
     colour: str
@@ -45,11 +47,15 @@ class Style:
 
 
 def styles(trained: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]] = ()) -> dict[tuple[str, str], Style]:
-    """A style for each (run, strategy), of those trained and of the others that were measured beside them.
+    """A style for each (run, strategy).
 
-    Colour goes by strategy and dash tells the runs of one strategy apart; where all runs train the same single
-    strategy, colour goes by run. With several runs the run's name is in the label, and alone is enough where
-    each run trained one strategy.
+    The colour depends on the strategy, and the dash differs between the runs of one strategy. If all runs trained the
+    same single strategy, the colour depends on the run instead. With several runs, labels are "RUN · STRATEGY", or RUN
+    if each run trained one strategy.
+
+    Args:
+        trained: the strategies that trained.
+        others: strategies that were measured or in shadow.
     """
     every = list(dict.fromkeys([*trained, *others]))
     runs = list(dict.fromkeys(run for run, _ in every))
@@ -71,14 +77,14 @@ def styles(trained: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]
 
 
 def colour_of(strategy: str) -> str:
-    """The strategy's own colour, the first spare one for a strategy without."""
+    """The colour of a strategy; unknown ones share a colour."""
     return _STRATEGY_COLOURS.get(strategy, _OTHER_COLOURS[0])
 
 
 def inline_svg(figure: Figure, prefix: str) -> str:
-    """The figure as an `<svg>` element for a page: no external names, ids made unique by `prefix`.
+    """The figure as an `<svg>` element for a page, without external references; `prefix` makes ids unique.
 
-    Ink, muted ink and grid become the CSS variables --ink, --muted and --grid, so a page may recolour them.
+    The colours of text and grid become the CSS variables --ink, --muted and --grid, so that a page can change them.
     """
     text = _svg(figure)
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
@@ -92,17 +98,18 @@ def inline_svg(figure: Figure, prefix: str) -> str:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write `name`.svg and `name`.png (on white) into the folder."""
+    """Write `name`.svg and `name`.png, the latter on white, into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.svg").write_text(_svg(figure), encoding="utf-8")
     figure.savefig(folder / f"{name}.png", dpi=180, facecolor="white")
 
 
 def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """An empty figure. Raises MissingPackageError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('The report draws its figures with matplotlib: pip install "viprl[report]"') from None
+        raise MissingPackageError('reports need matplotlib: pip install "viprl[report]"') from None
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
@@ -117,6 +124,7 @@ def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:
 
 
 def finish(figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> Figure:
+    """Add the grid and the labels of the axes."""
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_xlabel(xlabel, color=MUTED, fontsize=9.5, parse_math=False)
     axes.set_ylabel(ylabel, color=MUTED, fontsize=9.5, parse_math=False)
@@ -135,6 +143,7 @@ def write(
     ha: Literal["left", "center", "right"] = "left",
     va: Literal["top", "center", "bottom"] = "center",
 ) -> None:
+    """Write text (never a formula) at (x, y) in data coordinates; with `axes_x`, x is from 0 to 1."""
     transform = axes.get_yaxis_transform() if axes_x else axes.transData
     axes.text(
         x,
@@ -151,9 +160,9 @@ def write(
 
 
 def name_ends(axes: Axes, ends: Sequence[tuple[Style, float]], reference: tuple[float, str] | None = None) -> None:
-    """Write each line's name to the right of the axes at the height of its end, without overlaps.
+    """Write the label of each line to the right of the axes, at the height of its end, without overlaps.
 
-    A line that ends above the axes is named at the top with an arrow and its value.
+    A line that ends above the axes is labelled at the top, with an arrow and its value.
     """
     above = axes.get_ylim()[1]
     names = [(fitting(style.label) + (f" ↑ {y:.1f}" if y > above else ""), style.colour, y) for style, y in ends]
@@ -167,10 +176,10 @@ def name_ends(axes: Axes, ends: Sequence[tuple[Style, float]], reference: tuple[
 
 
 def spread_labels(heights: Sequence[float], gap: float) -> list[float]:
-    """Move heights apart until neighbours are `gap` from each other, keeping their order and their centre.
+    """Move heights apart until neighbours have a distance of `gap`; order and centre stay the same.
 
-    Labels that collide form a block around their mean; blocks that then collide are joined (the pool
-    adjacent violators of isotonic regression).
+    Overlapping labels form a block around their mean, and overlapping blocks are joined (the pool-adjacent-violators
+    algorithm of isotonic regression).
     """
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     blocks: list[list[int]] = []
@@ -195,7 +204,7 @@ def _top(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
 
 
 def fitting(label: str, most: int = 24) -> str:
-    """A long name without its middle, since runs tend to differ at both ends."""
+    """A label of at most `most` characters, shortened in the middle, because names often differ at both ends."""
     return label if len(label) <= most else f"{label[: most // 2 - 1]}…{label[-most // 2 :]}"
 
 

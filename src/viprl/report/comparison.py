@@ -1,4 +1,4 @@
-"""Arms side by side: per arm the mean over seeds with its 95 % interval, and the difference from the baseline."""
+"""Compares the arms of a sweep: mean over seeds with its 95 % interval, and difference from a baseline."""
 
 from __future__ import annotations
 
@@ -12,50 +12,56 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from viprl.analysis.run_reader import METRICS_FILE
-from viprl.analysis.statistics import Estimate, number, paired_difference
-from viprl.report.findings import WASTED, cell, num
+from viprl.analysis.statistics import Estimate, finite, paired_difference
+from viprl.metrics import EVALUATION_REWARD, PREFIX, REWARD, RUNNING_RATIO, ZERO_ADVANTAGE
 from viprl.report.page import Section, table
+from viprl.report.words import cell, num
+from viprl.runs.files import METRICS_FILE
+from viprl.utils.arrays import FloatArray
 from viprl.utils.files import write_text
-from viprl.utils.json_lines import log_rows
+from viprl.utils.json_lines import log_rows, write_json_lines
+from viprl.utils.numerics import number
+
+COMPARISON_FILE = "comparison.json"
+REPORT_FILE = "report.html"
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a run, from the lines of its metrics.jsonl."""
+    """One number of a run, from the logged values of one metric."""
 
     key: str
     title: str
     digits: int
-    of: Callable[[Rows], float]
+    metric: str
+    of: Callable[[FloatArray], float]
+
+    def measure(self, rows: Rows) -> float:
+        """The number of a run with these rows; NaN if the metric was never logged."""
+        values = finite([number(row.get(self.metric)) for row in rows])
+        return self.of(values) if values.size else math.nan
 
 
-def _last(key: str) -> Callable[[Rows], float]:
-    def last(rows: Rows) -> float:
-        values = [value for row in rows if math.isfinite(value := number(row.get(key)))]
-        return values[-1] if values else math.nan
-
-    return last
+def _last(values: FloatArray) -> float:
+    return float(values[-1])
 
 
-def _mean(key: str, share: float = 1.0) -> Callable[[Rows], float]:
-    """Mean over the last `share` of the lines that hold the key."""
+def _mean(values: FloatArray) -> float:
+    return float(np.mean(values))
 
-    def mean(rows: Rows) -> float:
-        values = [value for row in rows if math.isfinite(value := number(row.get(key)))]
-        return float(np.mean(values[-max(1, round(share * len(values))) :])) if values else math.nan
 
-    return mean
+def _mean_of_last_tenth(values: FloatArray) -> float:
+    return float(np.mean(values[-max(1, round(0.1 * values.size)) :]))
 
 
 MEASURES = (
-    Measure("eval_reward", "evaluation reward at the end", 3, _last("eval_reward")),
-    Measure("reward", "training reward, last tenth of the steps", 3, _mean("reward", 0.1)),
-    Measure("zero_advantage_rollouts", "share of rollouts without a gradient", 3, _mean(WASTED)),
-    Measure("variance_ratio", "variance against uniform, by its own rewards", 2, _last("vip/variance_ratio/running")),
-    Measure("rollouts", "rollouts spent", 0, _last("rollouts")),
+    Measure("eval_reward", "evaluation reward at the end", 3, EVALUATION_REWARD, _last),
+    Measure("reward", "training reward, last tenth of the steps", 3, REWARD, _mean_of_last_tenth),
+    Measure("zero_advantage_rollouts", "share of rollouts without a gradient", 3, PREFIX + ZERO_ADVANTAGE, _mean),
+    Measure("variance_ratio", "gradient variance relative to uniform, estimated", 2, PREFIX + RUNNING_RATIO, _last),
+    Measure("rollouts", "rollouts in total", 0, "rollouts", _last),
 )
 
 
@@ -66,32 +72,43 @@ def compare(
     failed: Mapping[str, str],
     console: Console,
 ) -> dict[str, Any]:
-    """Write folder/comparison.json and folder/report.html from (arm, seed, run folder) and print the table."""
+    """Write comparison.json and report.html, and print the table.
+
+    Args:
+        folder: where the two files are written.
+        runs: (arm, seed, run folder) of each finished run.
+        baseline: the arm that the others are compared with.
+        failed: the reason for each run that failed.
+        console: for the table.
+
+    Returns: the content of comparison.json.
+    """
     logs = {(arm, seed): list(log_rows(place / METRICS_FILE)) for arm, seed, place in runs}
     arms = list(dict.fromkeys(arm for arm, _, _ in runs))
     found: dict[str, Any] = {}
     for measure in MEASURES:
-        values = {arm: {seed: measure.of(rows) for (a, seed), rows in logs.items() if a == arm} for arm in arms}
+        values = {arm: {seed: measure.measure(rows) for (a, seed), rows in logs.items() if a == arm} for arm in arms}
         known = {arm: {s: v for s, v in by_seed.items() if math.isfinite(v)} for arm, by_seed in values.items()}
         if any(known.values()):
             found[measure.key] = {
-                arm: _entry(known[arm], known.get(baseline), arm == baseline) for arm in arms if known[arm]
+                arm: _entry(known[arm], None if arm == baseline else known.get(baseline)) for arm in arms if known[arm]
             }
     result = {"baseline": baseline, "arms": found, "failed": dict(failed)}
-    write_text(folder / "comparison.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_text(folder / COMPARISON_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
     head, rows = _cells(found, arms, baseline)
     for row in rows:
         console.print(row[0], style="bold", highlight=False)
         for title, words in zip(head[1:], row[1:], strict=True):
             if words:
                 console.print(f"  {title}: {words}", highlight=False, markup=False)
-    _report(folder, logs, Section("Arms over seeds", _lead(baseline, failed), (), table(head, rows)), console)
+    section = Section("Comparison of the arms", _lead(baseline, failed), (), table(head, rows))
+    _report(folder, logs, section, console)
     return result
 
 
-def _entry(values: Mapping[int, float], base: Mapping[int, float] | None, itself: bool) -> dict[str, Any]:
+def _entry(values: Mapping[int, float], base: Mapping[int, float] | None) -> dict[str, Any]:
     mean = Estimate.of(list(values.values()))
-    gap = None if itself or not base else paired_difference(values, base)
+    gap = paired_difference(values, base) if base else None
     return {
         **(asdict(mean) if mean else {}),
         "by_seed": {str(seed): value for seed, value in values.items()},
@@ -100,29 +117,25 @@ def _entry(values: Mapping[int, float], base: Mapping[int, float] | None, itself
 
 
 def _cells(found: Mapping[str, Any], arms: Sequence[str], baseline: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table."""
     shown = [measure for measure in MEASURES if measure.key in found]
-    head = ["arm", *(measure.title for measure in shown)]
     rows = []
     for arm in arms:
-        row = [arm]
-        for measure in shown:
-            entry = found[measure.key].get(arm)
-            row.append(_words(entry, measure, baseline) if entry else "")
-        rows.append(row)
-    return head, rows
+        entries = [(found[measure.key].get(arm), measure) for measure in shown]
+        rows.append([arm, *(_words(entry, measure, baseline) if entry else "" for entry, measure in entries)])
+    return ["arm", *(measure.title for measure in shown)], rows
 
 
 def _words(entry: Mapping[str, Any], measure: Measure, baseline: str) -> str:
     words = cell(_estimate(entry), measure.digits, "seeds").replace("\u00a0", " ")
-    gap = entry["against_baseline"]
-    if gap is None or measure.key == "rollouts":
+    if entry["against_baseline"] is None or measure.key == "rollouts":
         return words
-    text = f"{num(gap['mean'], measure.digits, signed=True)}"
-    if gap["low"] is not None:
-        text += f" ({num(gap['low'], measure.digits, signed=True)} to {num(gap['high'], measure.digits, signed=True)})"
-        noise = _estimate(gap).against(0.0)
-        text += ", within noise" if noise == "within noise" else ""
-    return f"{words}; against {baseline} {text}"
+    gap = _estimate(entry["against_baseline"])
+    text = num(gap.mean, measure.digits, signed=True)
+    if gap.low is not None and gap.high is not None:
+        text += f" ({num(gap.low, measure.digits, signed=True)} to {num(gap.high, measure.digits, signed=True)})"
+        text += ", within noise" if gap.against(0.0) == "within noise" else ""
+    return f"{words}; difference from {baseline} {text}"
 
 
 def _estimate(entry: Mapping[str, Any]) -> Estimate:
@@ -131,23 +144,23 @@ def _estimate(entry: Mapping[str, Any]) -> Estimate:
 
 def _lead(baseline: str, failed: Mapping[str, str]) -> list[str]:
     lead = [
-        "Mean ± sd over seeds with the 95 % interval of the mean (Student's t). Differences are paired by seed: the "
-        f"same seed sees the same prompts in the same order. Compared with {baseline}. The training reward moves with "
-        "the allocation itself and is no measure of learning; compare evaluations."
+        f"Mean ± standard deviation over seeds, with the 95 % interval of the mean (Student’s t), and the difference "
+        f"from {baseline}. Differences are paired by seed: the same seed has the same prompts in the same order. The "
+        "training reward depends on the allocation itself and does not measure learning; compare the evaluations."
     ]
-    return lead + [f"Failed and not in the table: {name} ({reason})." for name, reason in failed.items()]
+    return lead + [f"Failed, not in the table: {name} ({reason})." for name, reason in failed.items()]
 
 
 def _report(folder: Path, logs: Mapping[tuple[str, int], Rows], section: Section, console: Console) -> None:
-    """One run folder that holds all seeds of all arms, and its report."""
+    """Write one run folder with all arms and seeds, and its report."""
     try:
-        from viprl.report.sections import write_report
+        from viprl.report.run_report import write_report
     except ImportError as error:
-        console.print(f"comparison: {folder / 'comparison.json'} (no report.html: {error})", markup=False)
+        console.print(f"comparison: {folder / COMPARISON_FILE} (no {REPORT_FILE}: {error})", markup=False)
         return
     merged = folder / "comparison"
     merged.mkdir(exist_ok=True)
-    lines = [row | {"strategy": arm, "seed": seed} for (arm, seed), rows in logs.items() for row in map(dict, rows)]
-    write_text(merged / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in lines))
-    path = write_report([merged], folder / "report.html", sections=[section])
-    console.print(f"comparison: {folder / 'comparison.json'}, report: {path}", highlight=False, markup=False)
+    rows = [{**row, "strategy": arm, "seed": seed} for (arm, seed), log in logs.items() for row in log]
+    write_json_lines(merged / METRICS_FILE, rows)
+    path = write_report([merged], folder / REPORT_FILE, extra=[section])
+    console.print(f"comparison: {folder / COMPARISON_FILE}, report: {path}", highlight=False, markup=False)

@@ -1,7 +1,7 @@
-"""The report's figures: each a small function from numbers to a matplotlib Figure.
+"""The figures of the report: functions from numbers to matplotlib figures.
 
-Figures of a ratio to uniform keep the range where strategies differ: what has more than twice uniform's variance is an
-arrow at the edge with its number, so that one bad strategy does not flatten the others.
+In figures of a ratio to uniform, a value above twice that of uniform is drawn as an arrow at the edge, with its number.
+So one bad strategy does not compress the others.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from viprl.analysis.statistics import Array, Estimate
+from viprl.analysis.statistics import Estimate
 from viprl.report.canvas import GRID, HEIGHT, INK, MUTED, Style, canvas, finish, fitting, name_ends, write
+from viprl.utils.arrays import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 1500
 FEWEST_OF_A_MEAN = 5
-"""Points without which a mean over a tenth of the probabilities is not drawn."""
+"""A mean over a tenth of the probabilities is drawn only if it has at least this many points."""
 
-_DASHED = (0, (4, 3))
+DASHED = (0, (4, 3))
 
 Reference = tuple[float, str]
-"""The value of a ratio that means "no difference", and its name."""
+"""The value that means "no difference", and its label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,23 +36,23 @@ class Line:
     """One line of a figure; all arrays have the shape of `x`."""
 
     style: Style
-    x: Array
-    y: Array
-    low: Array | None = None
-    high: Array | None = None
-    raw: Array | None = None
-    """Unsmoothed values, drawn faintly behind the line."""
+    x: FloatArray
+    y: FloatArray
+    low: FloatArray | None = None
+    high: FloatArray | None = None
+    raw: FloatArray | None = None
+    """Values before smoothing, drawn faintly behind the line."""
 
 
 def interval_dots(
     rows: Sequence[tuple[Style, Estimate]], xlabel: str, reference: Reference | None = None, percent: bool = False
 ) -> Figure:
-    """A dot with its 95 % interval for each row, the numbers at the right, and a reference line."""
+    """A dot with its 95 % interval for each row, the numbers at the right, and the reference as a line."""
     figure, axes = canvas(height=max(HEIGHT if len(rows) > 3 else 0.0, 0.95 + 0.36 * len(rows)))
     scaled = [(style, estimate.scaled(100.0) if percent else estimate) for style, estimate in rows]
     if reference is not None:
         axes.set_xlim(ratio_range([estimate for _, estimate in scaled], reference[0]))
-        axes.axvline(reference[0], color=MUTED, linewidth=0.9, linestyle=_DASHED, zorder=1)
+        axes.axvline(reference[0], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
         write(axes, reference[0], -0.62, reference[1], colour=MUTED, ha="center", va="bottom")
     edge = axes.get_xlim()[1] if reference is not None else np.inf
     for y, (style, estimate) in enumerate(scaled):
@@ -77,9 +78,9 @@ def interval_dots(
 def estimates_by_step(
     series: Sequence[tuple[Style, Sequence[tuple[float, Estimate]]]], ylabel: str, reference: Reference
 ) -> Figure:
-    """Ratios with their intervals at a few steps, joined by a line, named at the line's end."""
+    """Ratios with their intervals at a few steps, connected by lines with a label at the end."""
     figure, axes = canvas()
-    axes.axhline(reference[0], color=MUTED, linewidth=0.9, linestyle=_DASHED, zorder=1)
+    axes.axhline(reference[0], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
     axes.set_ylim(ratio_range([estimate for _, points in series for _, estimate in points], reference[0]))
     edge = axes.get_ylim()[1]
     steps = sorted({step for _, points in series for step, _ in points})
@@ -101,9 +102,9 @@ def estimates_by_step(
 
 
 def ratio_range(estimates: Iterable[Estimate], reference: float = 1.0) -> tuple[float, float]:
-    """The axis of ratios: every mean up to twice the reference, and of the intervals what fits beside them.
+    """Limits of an axis of ratios. They include all means up to twice the reference and most of the intervals.
 
-    Means beyond twice the reference count only where there are no others. Never below 0, as no ratio of variances is.
+    Larger means count only if there are no others. The lower limit is at least 0, as no ratio of variances is negative.
     """
     drawn = list(estimates)
     near = [estimate for estimate in drawn if estimate.mean <= 2 * reference] or drawn
@@ -118,15 +119,15 @@ def ratio_range(estimates: Iterable[Estimate], reference: float = 1.0) -> tuple[
 def curves(
     lines: Sequence[Line], xlabel: str, ylabel: str, reference: Reference | None = None, percent: bool = False
 ) -> Figure:
-    """Lines with bands and faint raw values, each named at its end.
+    """Lines with bands and faint raw values, each with a label at its end.
 
-    The vertical range follows lines and bands: single raw values may lie outside, so that one wild step does
-    not flatten everything else; with a reference, so may lines whose median is more than twice as large. Half the
-    reference is always in it, lest small differences look large.
+    The vertical range includes lines and bands, but not every raw value, so that one outlier does not compress the
+    rest. With a reference it includes half the reference, so that small differences do not look large, and no lines
+    whose median is above twice the reference.
     """
     figure, axes = canvas()
     if reference is not None:
-        axes.axhline(reference[0], color=MUTED, linewidth=0.9, linestyle=_DASHED, zorder=1)
+        axes.axhline(reference[0], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
     near = _near(lines, reference)
     for line in lines:
         colour = line.style.colour
@@ -154,10 +155,10 @@ def curves(
     return finish(figure, axes, xlabel, ylabel)
 
 
-def calibration(predicted: Array, true: Array, seen: NDArray[np.bool_], colour: str) -> Figure:
-    """Predicted against true success probability: prompts as points, and the mean of each tenth."""
+def calibration(predicted: FloatArray, true: FloatArray, seen: NDArray[np.bool_], colour: str) -> Figure:
+    """True against predicted success probability: a point for each prompt, and the mean of each tenth."""
     figure, axes = canvas(height=3.7)
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=_DASHED, zorder=1)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
     keep = _thin(predicted.size)
     for at, fill, alpha in ((~seen, "none", 0.45), (seen, colour, 0.3)):
         shown = keep & at
@@ -180,8 +181,10 @@ def calibration(predicted: Array, true: Array, seen: NDArray[np.bool_], colour: 
     return finish(figure, axes, "predicted success probability", "true success probability")
 
 
-def counts_by_probability(probability: Array, counts: Array, even: float | None, colour: str, xlabel: str) -> Figure:
-    """Rollouts of each prompt against its success probability, with the mean of each tenth as a line."""
+def counts_by_probability(
+    probability: FloatArray, counts: FloatArray, even: float | None, colour: str, xlabel: str
+) -> Figure:
+    """Rollouts of each prompt against its success probability; a line connects the means of the tenths."""
     figure, axes = canvas(height=3.7)
     keep = _thin(probability.size)
     axes.scatter(probability[keep], counts[keep], s=11, color=colour, alpha=0.28, linewidths=0)
@@ -189,7 +192,7 @@ def counts_by_probability(probability: Array, counts: Array, even: float | None,
     x, y = [centre for centre, _ in means], [estimate.mean for _, estimate in means]
     axes.plot(x, y, color=INK, linewidth=1.5, marker="o", markersize=4)
     if even is not None:
-        axes.axhline(even, color=MUTED, linewidth=0.9, linestyle=_DASHED)
+        axes.axhline(even, color=MUTED, linewidth=0.9, linestyle=DASHED)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(bottom=0)
     mean = [(Style("mean", INK), y[-1])] if y else []
@@ -197,8 +200,8 @@ def counts_by_probability(probability: Array, counts: Array, even: float | None,
     return finish(figure, axes, xlabel, "rollouts of the prompt")
 
 
-def tenths(x: Array, y: Array) -> list[tuple[float, Estimate]]:
-    """Mean x and the estimate of y within each tenth of [0, 1] that holds enough points for a mean to say something."""
+def tenths(x: FloatArray, y: FloatArray) -> list[tuple[float, Estimate]]:
+    """Mean x and the estimate of y for each tenth of [0, 1] that has enough points."""
     bins = np.clip((10 * x).astype(int), 0, 9)
     inside = [bins == b for b in range(10)]
     pairs = [(float(np.mean(x[at])), Estimate.of(y[at])) for at in inside if at.sum() >= FEWEST_OF_A_MEAN]
@@ -206,7 +209,7 @@ def tenths(x: Array, y: Array) -> list[tuple[float, Estimate]]:
 
 
 def _near(lines: Sequence[Line], reference: Reference | None) -> list[Line]:
-    """The lines that the range is made for: without a reference all, else those not far above it."""
+    """The lines that determine the range: all without a reference, otherwise those not far above it."""
     if reference is None:
         return list(lines)
     return [line for line in lines if np.nanmedian(line.y) <= 2 * reference[0]] or list(lines)
@@ -222,12 +225,12 @@ def _range_of_lines(axes: Axes, lines: Sequence[Line], reference: Reference | No
         axes.set_ylim(low - margin, high + margin)
 
 
-def _last(values: Array) -> float:
+def _last(values: FloatArray) -> float:
     return float(values[np.isfinite(values)][-1])
 
 
 def _thin(size: int) -> NDArray[np.bool_]:
-    """Which of `size` points to draw: all, or an even choice of as many as a page can carry."""
+    """Which of `size` points to draw: all, or every so many if there are too many for a page."""
     keep = np.zeros(size, dtype=bool)
     keep[np.unique(np.linspace(0, size - 1, min(size, _MOST_POINTS)).astype(int))] = True
     return keep

@@ -1,6 +1,6 @@
-"""What a run's numbers say, in sentences: every statement carries its 95 % interval and what the interval rests on.
+"""What the numbers of a run say, as sentences. Each gives its 95 % interval and the number of values behind it.
 
-An interval that includes "no difference" makes the statement say so.
+If an interval includes "no difference", the sentence says so.
 """
 
 from __future__ import annotations
@@ -11,61 +11,65 @@ from typing import Any
 
 import numpy as np
 
-from viprl.analysis.run_reader import Curve, Run
-from viprl.analysis.statistics import Array, Estimate, difference, over_blocks, paired_difference
+from viprl.analysis.curves import Curve, curve, estimates, means_by_seed
+from viprl.analysis.statistics import Estimate, difference, over_blocks, paired_difference
+from viprl.metrics import HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
+from viprl.report.words import PLURALS, VERDICTS, closing, count, interval, num, short_basis
+from viprl.runs.reader import Run
+from viprl.utils.arrays import FloatArray
 
-PREDICTED, REALISED = "vip/variance_ratio/predicted", "vip/variance_ratio/realised"
-WASTED, EVAL = "vip/zero_advantage_rollouts", "eval/mean_at_8"
-VERDICTS = {"lower": "lower", "higher": "higher", "within noise": "within noise", "unknown": "noise unknown"}
-_PLURALS = {"batches": ("batch", "batches"), "blocks": ("block of steps", "blocks of steps"), "seeds": ("seed",)}
+REALISED, WASTED = PREFIX + REALISED_RATIO, PREFIX + ZERO_ADVANTAGE
+UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement: a number for the eye, its meaning, the whole sentence and the verdict on its noise."""
+    """One result: a number, its label and the full sentence."""
 
     value: str
     label: str
     sentence: str
     verdict: str = ""
-    """What `Estimate.against` says of the number and "no difference"; empty where there is nothing to compare."""
+    """The result of `Estimate.against` for "no difference"; empty if there is nothing to compare with."""
     better: str = "lower"
-    rest: str = ""
-    """The interval and what it rests on, in few words."""
+    """The verdict that is good."""
+    basis: str = ""
+    """The interval and the number of values, in short."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One quantity of every strategy: estimates, and what one value of them is ("seeds", "batches" or "blocks")."""
+    """One quantity of every strategy."""
 
     estimates: Mapping[str, Estimate]
     basis: str
+    """What one value is: "seeds", "batches" or "blocks" of training steps."""
     by_seed: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
     @property
     def subject(self) -> str | None:
-        """The strategy that the headline is about: the default, else the first that is more than a yardstick."""
+        """The strategy that the headline is about: the default if there, else the first that is not a reference."""
         return _subject(self.estimates)
 
     def less(self, name: str, other: str) -> Estimate:
-        """`name` minus `other`, paired by seed where the estimates rest on seeds."""
+        """`name` minus `other`, paired by seed if the estimates are over seeds."""
         if self.basis == "seeds" and (gap := paired_difference(self.by_seed[name], self.by_seed[other])) is not None:
             return gap
         return difference(self.estimates[name], self.estimates[other])
 
 
 def variance_ratios(run: Run) -> Measured:
-    """Gradient variance over uniform's: as measured, else as the training log realised it."""
+    """Gradient variance relative to uniform: as measured, otherwise as estimated in the training log."""
     return _measured(run, "variance_ratio", REALISED)
 
 
 def wasted_rollouts(run: Run) -> Measured:
-    """Share of rollouts without a gradient: as measured, else as logged."""
+    """Share of rollouts without a gradient: as measured, otherwise as logged."""
     return _measured(run, "zero_advantage_rollouts", WASTED)
 
 
 def final_accuracy(run: Run) -> dict[str, Estimate]:
-    """Each strategy's last held-out accuracy over seeds: the summary's, else the log's."""
+    """The last held-out accuracy of each strategy over seeds: from the summary, otherwise from the log."""
     learning = mapping(run.summary.get("learning"))
     given = {name: Estimate.read(mapping(entry).get("final_eval")) for name, entry in learning.items()}
     logged = {name: Estimate.of(list(_ends(run, name).values())) for name in run.strategies}
@@ -74,41 +78,39 @@ def final_accuracy(run: Run) -> dict[str, Estimate]:
 
 
 def findings(run: Run) -> list[Finding]:
-    """The run's headlines: variance, rollouts without a gradient, learning; each only where its data is."""
+    """The headlines of a run: gradient variance, rollouts without a gradient, learning. Missing data: no headline."""
     found = (_variance(run), _waste(run), learning(run))
     return [finding for finding in found if finding is not None]
 
 
 def _variance(run: Run) -> Finding | None:
-    ratios = variance_ratios(run)
-    opening, has = "Judged by its own training rewards, a noisy measure,", "has"
-    if ratios.basis != "blocks":
-        opening = "At the same budget"
-    elif ratios.subject in (None, "uniform") and (shadows := _shadow_ratios(run)):
-        ratios, opening, has = (
-            Measured(shadows, "blocks"),
-            "Judged by the outcomes of this uniform run,",
-            "would have had",
-        )
-    if (name := ratios.subject) is None or name == "uniform":
+    ratios, opening, verb = variance_ratios(run), "At the same budget", "is"
+    if ratios.basis == "blocks":
+        opening, verb = "Estimated from the training rewards, which is noisy", "was"
+        if ratios.subject in (None, UNIFORM) and (shadows := _shadow_ratios(run)):
+            ratios, verb = Measured(shadows, "blocks"), "would have been"
+            opening = "Estimated from the outcomes of this uniform run"
+    if (name := ratios.subject) is None or name == UNIFORM:
         return None
     ratio = ratios.estimates[name]
     verdict = ratio.against(1.0)
-    closing = {
-        "within noise": " The interval includes 1: within noise of uniform.",
-        "higher": " That is worse than uniform.",
-        "unknown": " One value has no spread, so its noise is unknown.",
+    remark = {
+        "within noise": " The interval includes 1, so the difference from uniform is within noise.",
+        "higher": " This is worse than uniform.",
+        "unknown": " There is only one value, so the noise is unknown.",
     }.get(verdict, "")
     if ratios.basis == "batches" and verdict != "unknown":
-        closing += (
-            " Batches of one seed share a policy, so they are not independent and the true interval is likely wider."
+        remark += (
+            " The batches of one seed share a policy and are not independent, so the true interval is probably wider."
         )
     sentence = (
-        f"{opening} the {name} allocation {has} {num(ratio.mean)} times the gradient variance of uniform "
-        f"({_basis(run, ratio, ratios.basis)}).{closing}"
+        f"{opening}, the gradient variance with the {name} allocation {verb} {num(ratio.mean)} times that with uniform "
+        f"allocation ({_evidence(run, ratio, ratios.basis)}).{remark}"
     )
-    rest = _rest(ratio, ratios.basis)
-    return Finding(f"{num(ratio.mean)}×", "gradient variance (uniform: 1)", sentence, verdict, rest=rest)
+    basis = short_basis(ratio, ratios.basis)
+    return Finding(
+        f"{num(ratio.mean)}×", f"gradient variance with {name} (uniform:\u00a01)", sentence, verdict, basis=basis
+    )
 
 
 def _waste(run: Run) -> Finding | None:
@@ -118,149 +120,139 @@ def _waste(run: Run) -> Finding | None:
     share = shares.estimates[name].scaled(100)
     value = f"{num(share.mean, 0)}\u00a0%"
     sentence = (
-        f"{value} of the {name} allocation’s rollouts went to groups whose rewards were all equal and give "
-        f"no gradient ({_basis(run, share, shares.basis, digits=1)})"
+        f"With the {name} allocation, {value} of the rollouts were in groups whose rewards are all equal, which "
+        f"give no gradient ({_evidence(run, share, shares.basis, digits=1)})"
     )
-    if name == "uniform" or "uniform" not in shares.estimates:
-        return Finding(value, "of rollouts gave no gradient", f"{sentence}.")
-    uniform = f"{num(100 * shares.estimates['uniform'].mean, 0)}\u00a0%"
-    gap = shares.less(name, "uniform").scaled(100)
+    if name == UNIFORM or UNIFORM not in shares.estimates:
+        return Finding(value, f"of the rollouts with {name} gave no gradient", f"{sentence}.")
+    uniform = f"{num(100 * shares.estimates[UNIFORM].mean, 0)}\u00a0%"
+    gap = shares.less(name, UNIFORM).scaled(100)
     sentence += (
-        f"; with uniform it was {uniform} (difference {num(gap.mean, 1, signed=True)} percentage points"
-        f"{interval(gap, 1, signed=True)}).{_closing(gap)}"
+        f"; with uniform allocation, {uniform} (difference {num(gap.mean, 1, signed=True)} percentage points"
+        f"{interval(gap, 1, signed=True)}).{closing(gap)}"
     )
-    rest = _rest(gap, shares.basis, digits=1, signed=True, unit=" points against uniform")
-    return Finding(value, f"of rollouts gave no gradient (uniform: {uniform})", sentence, gap.against(0.0), rest=rest)
+    basis = short_basis(gap, shares.basis, digits=1, signed=True, unit=" points difference")
+    label = f"of the rollouts with {name} gave no gradient (uniform:\u00a0{uniform})"
+    return Finding(value, label, sentence, gap.against(0.0), basis=basis)
 
 
 def learning(run: Run) -> Finding | None:
-    """Held-out accuracy at the end and, where both trained, its difference from uniform's."""
+    """Held-out accuracy at the end and, if uniform trained as well, the difference from it."""
     final, gap, basis = final_accuracy(run), None, ""
     if (name := _subject(final)) is None:
         return None
-    if name != "uniform" and "uniform" in final:
+    if name != UNIFORM and UNIFORM in final:
         entry = mapping(mapping(run.summary.get("learning")).get("paired_difference"))
         gap, basis = Estimate.read(entry), str(entry.get("basis") or "")
         if gap is None:
-            gap, basis = paired_difference(_ends(run, name), _ends(run, "uniform")), ""
-    value, opening = num(final[name].mean, 3), "Held-out accuracy (mean of 8 answers) ended at"
+            gap, basis = paired_difference(_ends(run, name), _ends(run, UNIFORM)), ""
+    value, opening = num(final[name].mean, 3), "Held-out accuracy (mean of 8 answers) at the end:"
     if gap is None:
         sentence = f"{opening} {value} with {name} ({count(final[name].n, 'seed')}{interval(final[name], 3)})."
         return Finding(value, "held-out accuracy at the end", sentence)
     sentence = (
-        f"{opening} {value} with {name} and at {num(final['uniform'].mean, 3)} with uniform: "
-        f"a paired difference of {_gap_words(gap, basis)}"
+        f"{opening} {value} with {name}, {num(final[UNIFORM].mean, 3)} with uniform, a paired difference of "
+        f"{_difference(gap, basis)}"
     )
-    label = f"held-out accuracy against uniform ({value} at the end)"
-    rest = _rest(gap, basis or "seeds", digits=3, signed=True)
+    label = f"difference in held-out accuracy from uniform ({value} at the end)"
+    rest = short_basis(gap, basis or "seeds", digits=3, signed=True)
     return Finding(num(gap.mean, 3, signed=True), label, sentence, gap.against(0.0), "higher", rest)
 
 
 def others(run: Run, names: Sequence[str]) -> str:
-    """The measured variance ratios of those among `names` that the headline is not about, in one sentence."""
+    """One sentence with the measured variance ratios of those `names` that are not in the headline."""
     ratios = variance_ratios(run)
     if ratios.basis == "blocks":
         return ""
     parts = [
         f"{name} {num(ratio.mean)} ({VERDICTS[ratio.against(1.0)]}{interval(ratio)})"
         for name in names
-        if (ratio := ratios.estimates.get(name)) and name not in (ratios.subject, "uniform")
+        if (ratio := ratios.estimates.get(name)) and name not in (ratios.subject, UNIFORM)
     ]
-    return f"in the same measurement, against uniform: {', '.join(parts)}." if parts else ""
+    return f"variance ratios of the other strategies: {', '.join(parts)}." if parts else ""
 
 
 def between_series(ends: Sequence[tuple[str, str, Mapping[int, float]]]) -> list[str]:
-    """The final held-out accuracy of every (label, strategy, {seed: value}) against the uniform one or the first."""
+    """Differences in final held-out accuracy from the uniform series, or from the first if there is none.
+
+    Args:
+        ends: (label, strategy, {seed: accuracy}) of each series.
+    """
     if len(ends) < 2:
         return []
-    base = next((end for end in ends if end[1] == "uniform"), ends[0])
-    gaps = [(label, paired_difference(last, base[2])) for label, strategy, last in ends if label != base[0]]
-    opening = "Held-out accuracy at the end,"
-    return [f"{opening} {name} against {base[0]}: {_gap_words(gap)}" for name, gap in gaps if gap is not None]
+    base = next((end for end in ends if end[1] == UNIFORM), ends[0])
+    gaps = [(label, paired_difference(last, base[2])) for label, _, last in ends if label != base[0]]
+    opening = "Difference in held-out accuracy at the end,"
+    return [f"{opening} {name} minus {base[0]}: {_difference(gap)}" for name, gap in gaps if gap is not None]
 
 
-def trust(predicted: Curve, realised: Curve) -> str:
-    """Whether the predictor's own expectation of the variance ratio is kept."""
+def prediction_error(predicted: Curve, realised: Curve) -> str:
+    """Whether the predicted variance ratio agrees with the realised one."""
     both = np.intersect1d(predicted.steps, realised.steps)
     gap = over_blocks((_at(realised, both) - _at(predicted, both))[None])
     if gap is None:
-        return "predicted and realised ratios were never logged together."
+        return "predicted and realised ratio were never logged at the same step."
     verdict = {
-        "higher": "the predictor is too optimistic.",
-        "lower": "the predictor is too cautious.",
-        "within noise": "the prediction is right on average, within noise.",
-    }.get(gap.against(0.0), "the noise of this is unknown.")
-    return f"realised minus predicted ratio {num(gap.mean, 2, signed=True)}{interval(gap, 2, signed=True)}: {verdict}"
+        "higher": "the predictions are too optimistic.",
+        "lower": "the predictions are too pessimistic.",
+        "within noise": "the predictions are right on average, within noise.",
+    }.get(gap.against(0.0), "the noise of this difference is unknown.")
+    words = f"{num(gap.mean, 2, signed=True)}{interval(gap, 2, signed=True)}"
+    return f"realised minus predicted variance ratio {words}: {verdict}"
 
 
-# --- what a statement rests on ----------------------------------------------------------------------------------------
+# --- evidence ---------------------------------------------------------------------------------------------------------
 
 
-def _measured(run: Run, key: str, logged: str) -> Measured:
-    """The summary's measurement by seed where it has several, else by batch; else blocks of the training log.
+def _measured(run: Run, key: str, metric: str) -> Measured:
+    """The measurement in the summary, over seeds if there are several, otherwise over batches; without one, the log.
 
-    Batches of one seed share a policy and a predictor, so with several seeds only the seeds count as repetitions.
+    The batches of one seed share a policy and a predictor. So if there are several seeds, only seeds are repetitions.
     """
-    by_seed = run.means_by_seed(key)
+    by_seed = means_by_seed(run, key)
     if max((len(means) for means in by_seed.values()), default=0) > 1:
         means = {name: Estimate.of(list(values.values())) for name, values in by_seed.items()}
         return Measured({name: mean for name, mean in means.items() if mean is not None}, "seeds", by_seed)
-    if estimates := run.estimates(key):
-        return Measured(estimates, "batches")
-    return Measured(_over_blocks({name: run.curve(name, logged) for name in run.strategies}), "blocks")
+    if measured := estimates(run, key):
+        return Measured(measured, "batches")
+    return Measured(_over_blocks({name: curve(run, name, metric) for name in run.strategies}), "blocks")
 
 
 def _shadow_ratios(run: Run) -> dict[str, Estimate]:
-    """What the strategies in the shadow of a uniform run would have done."""
-    names = run.shadows("uniform")
-    return _over_blocks({name: run.curve("uniform", f"vip/shadow/{name}/variance_ratio") for name in names})
+    """Variance ratios of the shadow strategies of a uniform run."""
+    return _over_blocks({name: curve(run, UNIFORM, PREFIX + shadow_ratio(name)) for name in run.shadows(UNIFORM)})
 
 
 def _over_blocks(curves: Mapping[str, Curve | None]) -> dict[str, Estimate]:
-    blocks = {name: over_blocks(curve.values) for name, curve in curves.items() if curve is not None}
+    blocks = {name: over_blocks(found.values) for name, found in curves.items() if found is not None}
     return {name: estimate for name, estimate in blocks.items() if estimate is not None}
 
 
 def _ends(run: Run, strategy: str) -> dict[int, float]:
-    curve = run.curve(strategy, EVAL)
-    return {} if curve is None else curve.last()
+    accuracy = curve(run, strategy, HELD_OUT_ACCURACY)
+    return {} if accuracy is None else accuracy.last()
 
 
-def _subject(estimates: Mapping[str, Estimate]) -> str | None:
-    names = sorted(estimates, key=lambda name: (name != "default", name == "uniform", name in ("oracle", "random")))
+def _subject(found: Mapping[str, Estimate]) -> str | None:
+    names = sorted(found, key=lambda name: (name != "default", name == UNIFORM, name in ("oracle", "random")))
     return names[0] if names else None
 
 
-def _at(curve: Curve, steps: Array) -> Array:
-    return curve.mean[np.searchsorted(curve.steps, steps)]
+def _at(of: Curve, steps: FloatArray) -> FloatArray:
+    return of.mean[np.searchsorted(of.steps, steps)]
 
 
-def mapping(value: object) -> Mapping[str, Any]:
-    """`value` where it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _gap_words(gap: Estimate, basis: str = "") -> str:
+def _difference(gap: Estimate, basis: str = "") -> str:
     within = basis not in ("", "seeds")
     n = f"{gap.n} {basis}" if within else count(gap.n, "seed")
-    caution = " The interval is that of one pair of trainings; how seeds differ is unknown." if within else ""
-    return f"{num(gap.mean, 3, signed=True)} (n = {n}{interval(gap, 3, signed=True)}).{_closing(gap)}{caution}"
+    caution = " The interval is for one pair of trainings; the difference between seeds is unknown." if within else ""
+    return f"{num(gap.mean, 3, signed=True)} (n = {n}{interval(gap, 3, signed=True)}).{closing(gap)}{caution}"
 
 
-def _closing(gap: Estimate) -> str:
-    return {
-        "within noise": " The interval includes 0, so the difference is within noise.",
-        "unknown": " Without repetitions the noise of this difference is unknown.",
-    }.get(gap.against(0.0), "")
-
-
-def _basis(run: Run, estimate: Estimate, basis: str, digits: int = 2) -> str:
-    """What an estimate rests on: sd, n, interval."""
+def _evidence(run: Run, estimate: Estimate, basis: str, digits: int = 2) -> str:
+    """Standard deviation, number of values and interval of an estimate."""
     sd = "" if estimate.sd is None else f"sd {num(estimate.sd, digits)}, "
-    n = f"n = {count(estimate.n, *_PLURALS[basis])}"
+    n = f"n = {count(estimate.n, *PLURALS[basis])}"
     if basis == "batches":
         seeds = mapping(run.summary.get("settings")).get("seeds")
         seeds = len(seeds) if isinstance(seeds, list) else seeds or len({row.get("seed") for row in run.rows})
@@ -268,41 +260,6 @@ def _basis(run: Run, estimate: Estimate, basis: str, digits: int = 2) -> str:
     return sd + n + interval(estimate, digits)
 
 
-def _rest(estimate: Estimate, basis: str, digits: int = 2, signed: bool = False, unit: str = "") -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    n = count(estimate.n, *_PLURALS.get(basis, (basis, basis)))
-    dependent = ", not independent" if basis == "batches" else ""
-    return (
-        f"95\u00a0%: {num(estimate.low, digits, signed)} to {num(estimate.high, digits, signed)}{unit}; {n}{dependent}"
-    )
-
-
-def cell(estimate: Estimate | None, digits: int, basis: str) -> str:
-    """An estimate in a table's cell: mean ± sd (interval), n = ..."""
-    if estimate is None:
-        return ""
-    n = f"n = {count(estimate.n, *_PLURALS[basis])}"
-    spread = "" if estimate.sd is None else f" ± {num(estimate.sd, digits)}"
-    known = estimate.low is not None and estimate.high is not None
-    ends = f" ({num(estimate.low, digits)} to {num(estimate.high, digits)})" if known else ""
-    return f"{num(estimate.mean, digits)}{spread}{ends}, " + n.replace(" ", "\u00a0")
-
-
-def interval(estimate: Estimate, digits: int = 2, signed: bool = False) -> str:
-    """The 95 % interval as the tail of a bracket, empty where it is unknown."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"; 95 % interval {num(estimate.low, digits, signed)} to {num(estimate.high, digits, signed)}"
-
-
-def num(value: float | None, digits: int = 2, signed: bool = False) -> str:
-    """A number with a true minus sign."""
-    if value is None:
-        return "unknown"
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
-
-
-def count(n: object, one: str, many: str = "") -> str:
-    """ "1 seed", "3 seeds", "2 batches"."""
-    return f"{n} {one if n == 1 else many or one + 's'}"
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value` if it is a mapping, otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""The page: sections, tiles and tables as one HTML document that needs nothing else."""
+"""Sections, tiles and tables as one HTML document that needs no other file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from viprl.report.canvas import inline_svg
-from viprl.report.findings import VERDICTS, Finding
+from viprl.report.findings import Finding
+from viprl.report.words import VERDICTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its file name, its title and what the eye should know to read it."""
+    """A figure with its file name, its title and an explanation."""
 
     name: str
     title: str
@@ -34,17 +35,13 @@ class Section:
     html: str = ""
 
 
-_GLOSSARY = (
-    (
-        "Variance ratio",
-        "gradient variance of an allocation over that of uniform at the same budget. Below 1 is better.",
-    ),
-    ("Without a gradient", "rollouts in groups whose rewards are all equal: every advantage is zero. Less is better."),
-    (
-        "95 % interval",
-        "holds the true mean in 95 of 100 repetitions if its n values are independent. "
-        "Where it includes “no difference”, nothing has been shown.",
-    ),
+Glossary = Sequence[tuple[str, str]]
+"""(term, explanation)."""
+
+INTERVAL = (
+    "95 % interval",
+    "contains the true mean in 95 of 100 repetitions if the n values are independent. If it includes “no difference”, "
+    "the difference is within noise.",
 )
 
 _STYLE = """
@@ -91,22 +88,34 @@ th{font-weight:600;color:var(--muted);font-size:13.5px}
 
 
 def page(
-    title: str, subtitle: str, headlines: Sequence[tuple[str, Sequence[Finding]]], sections: Sequence[Section]
+    title: str,
+    subtitle: str,
+    headlines: Sequence[tuple[str, Sequence[Finding]]],
+    sections: Sequence[Section],
+    glossary: Glossary,
 ) -> str:
-    """The document: each (heading, findings) as tiles with their sentences, then the sections. Escapes all text."""
+    """The document. All text is escaped.
+
+    Args:
+        title: heading of the page.
+        subtitle: one line below it.
+        headlines: (heading, findings) of each run, drawn as tiles with their sentences.
+        sections: the rest of the page.
+        glossary: terms, explained before the sections.
+    """
     heads = "".join(_headline(heading, findings) for heading, findings in headlines)
     body = "".join(_section(index, section) for index, section in enumerate(sections))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)} · viprl report</title><style>{_STYLE}</style></head><body><main>"
-        f'<h1>What the allocation bought</h1><p class="muted">{escape(subtitle)}</p>'
-        f"{heads}{_glossary()}{body}</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>"
+        f'<h1>{escape(title)}</h1><p class="muted">{escape(subtitle)}</p>'
+        f"{heads}{_terms(glossary)}{body}</main></body></html>\n"
     )
 
 
 def table(head: Iterable[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
-    """A table as HTML; all text is escaped."""
+    """A table as HTML. All text is escaped."""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
@@ -117,7 +126,7 @@ def table(head: Iterable[str], rows: Iterable[Sequence[str]], caption: str = "")
 def _headline(heading: str, findings: Sequence[Finding]) -> str:
     title = f"<h2>{escape(heading)}</h2>" if heading else ""
     if not findings:
-        return f"{title}<p>No variance, advantage or evaluation was logged: see the curves below.</p>"
+        return f"{title}<p>The run logged no gradient variance, advantages or evaluations. See the curves below.</p>"
     tiles = "".join(_tile(finding) for finding in findings)
     sentences = "".join(f"<p>{escape(finding.sentence)}</p>" for finding in findings)
     return f'<div class="run">{title}<div class="tiles">{tiles}</div>{sentences}</div>'
@@ -125,14 +134,14 @@ def _headline(heading: str, findings: Sequence[Finding]) -> str:
 
 def _tile(finding: Finding) -> str:
     tone = {finding.better: "good", "within noise": "", "unknown": "", "": ""}.get(finding.verdict, "bad")
-    beyond = ", beyond noise" if finding.verdict in ("lower", "higher") else ""
-    tag = f'<i class="{tone}">{VERDICTS[finding.verdict]}{beyond}</i>' if finding.verdict else ""
-    rest = f"<small>{escape(finding.rest)}</small>" if finding.rest else ""
-    return f'<div class="tile"><b>{escape(finding.value)}</b><span>{escape(finding.label)}</span>{tag}{rest}</div>'
+    clearly = "clearly " if finding.verdict in ("lower", "higher") else ""
+    tag = f'<i class="{tone}">{clearly}{VERDICTS[finding.verdict]}</i>' if finding.verdict else ""
+    basis = f"<small>{escape(finding.basis)}</small>" if finding.basis else ""
+    return f'<div class="tile"><b>{escape(finding.value)}</b><span>{escape(finding.label)}</span>{tag}{basis}</div>'
 
 
-def _glossary() -> str:
-    return "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in _GLOSSARY) + "</dl>"
+def _terms(glossary: Glossary) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in glossary) + "</dl>"
 
 
 def _section(index: int, section: Section) -> str:

@@ -1,18 +1,23 @@
-"""Logged outcomes of a training run, prompt by prompt: what `viprl replay` reads.
+"""The history of prompts over a training run: the input of `viprl replay` and of a warm start.
 
-The format is JSON lines (.jsonl, .jsonl.gz) or parquet, one prompt a row:
+A history file has one row for each prompt. It is JSON lines (.jsonl, .jsonl.gz) or parquet:
 
-    id         text or whole number, one of a kind; without it the prompt's content is its identity
-    prompt     text or chat messages
-    rollouts   scorable rollouts of each visit: one whole number, or a list with one for each visit
-    successes  list of whole numbers: how many of them succeeded at each visit, in training order
+    id            optional: text or whole number, unique. Default: derived from prompt and ground truth
+    prompt        text or chat messages
+    ground_truth  optional: the reference answer as text
+    rollouts      scorable rollouts of each visit: one whole number for all visits, or a list with one for each
+    successes     list of whole numbers, in training order: how many rollouts of each visit succeeded
 
-The quickstart and `viprl train` write it. `from_verl` and `from_trl` make the same from other trainers' logs, and
-`read_history` calls them for a folder that holds such logs.
+Example of a row:
+    {"id": "7", "prompt": "What is 2 + 2?", "rollouts": 8, "successes": [3, 5, 8]}
+
+The quickstart and `viprl train` write such a file. `viprl.runs.engine_logs` reads the logs of verl and TRL in the same
+form.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +26,20 @@ from typing import Any
 
 import numpy as np
 
-from viprl.errors import MissingPackageError
+from viprl.errors import DataError, MissingPackageError
 from viprl.prompts import Prompt, identity
+from viprl.runs.files import HISTORY_FILE, OLD_HISTORY_FILE
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_lines import log_rows, read_json_lines, write_json_lines
-
-HISTORY_FILE = "history.jsonl.gz"
-OLD_HISTORY_FILE = "trajectories.jsonl.gz"
-"""The name in runs of earlier versions, still read."""
 
 
 @dataclass(frozen=True, eq=False)
 class PromptHistory:
-    """One prompt over training."""
+    """The outcomes of one prompt over a training run."""
 
     id: str
     prompt: Prompt
+    """Text or chat messages; empty if the log has none."""
     rollouts: FloatArray
     """[T] scorable rollouts of each visit, at least 1."""
     successes: FloatArray
@@ -45,99 +48,108 @@ class PromptHistory:
     """The reference answer, if the log has one. Equal texts with different answers are different prompts."""
 
 
+def history_id(prompt: Prompt, ground_truth: str | None = None) -> str:
+    """The id of a prompt that has none of its own: derived from its content and its ground truth, if there is one."""
+    key = identity(prompt).removeprefix("id:")
+    return key if ground_truth is None else f"{key}:{hashlib.sha256(ground_truth.encode()).hexdigest()[:16]}"
+
+
+def history_file(folder: Path) -> Path | None:
+    """The history file of a run folder, also under the name of earlier versions; None if there is none."""
+    return next((folder / name for name in (HISTORY_FILE, OLD_HISTORY_FILE) if (folder / name).is_file()), None)
+
+
 def read_history_file(path: Path) -> list[PromptHistory]:
-    """Histories from a file in the format above. Raises ValueError that names file and row (counted from 1)."""
+    """Read a history file.
+
+    Raises DataError for a row that cannot be used (named by file and row, counted from 1), repeated ids and empty
+    files; FileNotFoundError; MissingPackageError for parquet without pyarrow.
+    """
     rows = parquet_rows(path) if path.suffix == ".parquet" else read_json_lines(path)
     found: dict[str, tuple[int, PromptHistory]] = {}
     for number, row in rows:
-        trajectory = _trajectory(row, f"{path}, row {number}")
-        if trajectory.id in found:
-            raise ValueError(
-                f"{path}, row {number} repeats the id {trajectory.id!r} of row {found[trajectory.id][0]}; "
+        history = history_of_row(row, f"{path}, row {number}")
+        if history.id in found:
+            raise DataError(
+                f"{path}, row {number} repeats the id {history.id!r} of row {found[history.id][0]}; "
                 "put all visits of a prompt into one row"
             )
-        found[trajectory.id] = number, trajectory
+        found[history.id] = number, history
     if not found:
-        raise ValueError(f"{path} holds no rows")
-    return [trajectory for _, trajectory in found.values()]
+        raise DataError(f"{path} has no rows; expected one row for each prompt")
+    return [history for _, history in found.values()]
 
 
-def visits(
-    trajectories: Sequence[PromptHistory], size: int = 512
-) -> Iterator[tuple[list[PromptHistory], FloatArray, FloatArray]]:
-    """The outcomes in training order, first all first visits, in batches: trajectories, successes and rollouts [Q]."""
-    for visit in range(max(len(trajectory.rollouts) for trajectory in trajectories)):
-        there = [trajectory for trajectory in trajectories if len(trajectory.rollouts) > visit]
-        for start in range(0, len(there), size):
-            batch = there[start : start + size]
-            yield batch, np.array([t.successes[visit] for t in batch]), np.array([t.rollouts[visit] for t in batch])
-
-
-def save_history(path: str | Path, histories: Iterable[PromptHistory]) -> None:
-    """Write a history file, compressed if the name ends in .gz."""
-    write_json_lines(
-        path,
-        (
-            {
-                "id": h.id,
-                "prompt": h.prompt,
-                "rollouts": [int(n) for n in h.rollouts],
-                "successes": [int(k) for k in h.successes],
-            }
-            for h in histories
-        ),
-    )
-
-
-def history_rows(outcomes: Sequence[str | Path], prompts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a history file from outcome logs (`viprl.runs.run_log`); visits without a scorable rollout are left out.
-
-    `prompts` maps identities to texts or chats.
-    """
-    visits: dict[str, tuple[list[int], list[int]]] = {}
-    for source in outcomes:
-        for row in log_rows(source):
-            for key, successes, scorable in zip(row["ids"], row["successes"], row["scorable"], strict=True):
-                if scorable > 0:
-                    rollouts, right = visits.setdefault(key, ([], []))
-                    rollouts.append(scorable)
-                    right.append(successes)
-    return [
-        {"id": key.removeprefix("id:"), "prompt": prompts.get(key, ""), "rollouts": rollouts, "successes": right}
-        for key, (rollouts, right) in visits.items()
-    ]
-
-
-def _trajectory(row: Mapping[str, Any], where: str) -> PromptHistory:
+def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
+    """The history in a row of a history file. Raises DataError, which begins with `where`."""
     for field in ("prompt", "rollouts", "successes"):
         if row.get(field) is None:
-            raise ValueError(f"{where} has the fields {', '.join(row)}; it needs `prompt`, `rollouts` and `successes`")
+            raise DataError(f"{where} has no {field!r}; expected prompt, rollouts and successes, got {', '.join(row)}")
+    truth = ground_truth_text(row.get("ground_truth"))
     try:
-        key = identity({"prompt": row["prompt"], "id": row.get("id")})
+        given = identity({"prompt": row["prompt"], "id": row.get("id")})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise DataError(f"{where}: {error}") from error
+    key = history_id(row["prompt"], truth) if row.get("id") is None else given.removeprefix("id:")
     if not isinstance(row["successes"], list) or not row["successes"]:
-        raise ValueError(f"{where}: successes is {row['successes']!r}; expected a list with a number for each visit")
-    successes = _whole(row["successes"], 0, f"{where}: successes")
-    each = isinstance(row["rollouts"], list)
-    rollouts = _whole(row["rollouts"] if each else [row["rollouts"]], 1, f"{where}: rollouts")
-    if each and len(rollouts) != len(successes):
-        raise ValueError(f"{where}: {len(rollouts)} rollouts for {len(successes)} successes; expected one each a visit")
+        raise DataError(f"{where}: successes is {row['successes']!r}; expected a list with one number for each visit")
+    successes = _whole_numbers(row["successes"], 0, f"{where}: successes")
+    per_visit = isinstance(row["rollouts"], list)
+    rollouts = _whole_numbers(row["rollouts"] if per_visit else [row["rollouts"]], 1, f"{where}: rollouts")
+    if per_visit and len(rollouts) != len(successes):
+        raise DataError(
+            f"{where}: rollouts has {len(rollouts)} numbers and successes has {len(successes)}; expected one of each "
+            "for each visit"
+        )
     rollouts = np.broadcast_to(rollouts, successes.shape)
     if (successes > rollouts).any():
         visit = int(np.argmax(successes > rollouts))
-        raise ValueError(
-            f"{where}: {successes[visit]:g} successes of {rollouts[visit]:g} rollouts at visit {visit + 1}"
+        raise DataError(
+            f"{where}: {successes[visit]:g} successes of {rollouts[visit]:g} rollouts at visit {visit + 1}; successes "
+            "cannot exceed rollouts"
         )
-    return PromptHistory(key.removeprefix("id:"), row["prompt"], rollouts, successes)
+    return PromptHistory(key, row["prompt"], rollouts, successes, truth)
 
 
-def _whole(values: Sequence[Any], least: int, what: str) -> FloatArray:
-    for visit, value in enumerate(values, start=1):
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-        if not whole or value < least:
-            raise ValueError(f"{what} holds {value!r} (number {visit}); expected whole numbers of at least {least}")
-    return np.array(values, dtype=float)
+def save_history(path: str | Path, histories: Iterable[PromptHistory]) -> None:
+    """Write a history file as JSON lines, compressed if the name ends in .gz."""
+    write_json_lines(path, map(_row, histories))
+
+
+def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Prompt]) -> list[PromptHistory]:
+    """The history in the outcome logs of one or more runs (`viprl.runs.run_log`).
+
+    Visits without a scorable rollout are left out.
+
+    Args:
+        outcomes: the log files, in training order.
+        prompts: text or chat by identity; a prompt that is missing gets an empty text.
+    """
+    visited: dict[str, list[tuple[int, int]]] = {}
+    for log in outcomes:
+        for row in log_rows(log):
+            for key, successes, scorable in zip(row["ids"], row["successes"], row["scorable"], strict=True):
+                if scorable > 0:
+                    visited.setdefault(key, []).append((scorable, successes))
+    tables = {key: np.array(pairs, dtype=float) for key, pairs in visited.items()}
+    return [
+        PromptHistory(key.removeprefix("id:"), prompts.get(key, ""), table[:, 0], table[:, 1])
+        for key, table in tables.items()
+    ]
+
+
+def visits(
+    histories: Sequence[PromptHistory], size: int = 512
+) -> Iterator[tuple[list[PromptHistory], FloatArray, FloatArray]]:
+    """The visits in training order: the first visits of all prompts, then the second ones, and so on.
+
+    Yields: batches of at most `size` histories, with the successes [Q] and the rollouts [Q] of that visit.
+    """
+    for visit in range(max(len(history.rollouts) for history in histories)):
+        visited = [history for history in histories if len(history.rollouts) > visit]
+        for start in range(0, len(visited), size):
+            batch = visited[start : start + size]
+            yield batch, np.array([h.successes[visit] for h in batch]), np.array([h.rollouts[visit] for h in batch])
 
 
 def ground_truth_text(value: Any) -> str | None:
@@ -148,8 +160,23 @@ def ground_truth_text(value: Any) -> str | None:
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row, object) of each row of a parquet file, counted from 1. Raises MissingPackageError without pyarrow."""
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingPackageError(f'reading {path.name} needs pyarrow: pip install "viprl[trl]"') from error
     return enumerate(parquet.read_table(path).to_pylist(), start=1)
+
+
+def _row(history: PromptHistory) -> dict[str, Any]:
+    truth = {} if history.ground_truth is None else {"ground_truth": history.ground_truth}
+    counts = {"rollouts": history.rollouts.astype(int).tolist(), "successes": history.successes.astype(int).tolist()}
+    return {"id": history.id, "prompt": history.prompt, **truth, **counts}
+
+
+def _whole_numbers(values: Sequence[Any], least: int, what: str) -> FloatArray:
+    for visit, value in enumerate(values, start=1):
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+        if not whole or value < least:
+            raise DataError(f"{what} has {value!r} at position {visit}; expected whole numbers of at least {least}")
+    return np.array(values, dtype=float)

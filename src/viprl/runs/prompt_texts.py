@@ -1,6 +1,7 @@
-"""prompts.jsonl of a run folder: what each prompt says, noted when it is first visited; outcomes.jsonl has identities.
+"""The texts of the prompts of a run, in a file of its folder.
 
-So nothing ever passes over the data, which may be endless, and a resumed run knows the prompts that it visited before.
+`outcomes.jsonl` has only the identities of prompts. This file has their texts, written when a prompt is first visited.
+So the data set, which may be endless, is never read for it, and a resumed run knows the prompts it visited before.
 """
 
 from __future__ import annotations
@@ -10,26 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from viprl.prompts import Prompt
+from viprl.runs.files import PROMPTS_FILE
 from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
-
-PROMPTS_FILE = "prompts.jsonl"
 
 
 class PromptTexts:
-    """Appends to the file; in memory there are identities alone."""
+    """Writes and reads the texts of prompts by identity. Only the identities are kept in memory.
+
+    Args:
+        folder: the run folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PROMPTS_FILE
         self.known: set[str] = set()
 
     def rewind(self, step: int) -> None:
-        """Keep the prompts that were first visited in steps 1 to `step`."""
+        """Keep only the prompts that were first visited in steps 1 to `step`."""
         rows = [row for row in self._rows() if row["step"] <= step]
         write_json_lines(self.path, rows)
         self.known = {row["id"] for row in rows}
 
     def add(self, step: int, keys: Sequence[str], prompts: Sequence[Prompt]) -> None:
-        """Note those of [Q] prompts that are new; `keys` are their identities."""
+        """Append those of [Q] prompts that are new.
+
+        Args:
+            step: the training step.
+            keys: [Q] identities.
+            prompts: [Q] prompts.
+        """
         for key, prompt in zip(keys, prompts, strict=True):
             if key not in self.known:
                 content = prompt.get("prompt", "") if isinstance(prompt, Mapping) else prompt

@@ -1,27 +1,31 @@
-"""What a training run leaves behind: metrics and outcomes as JSON lines, safe to append to, to cut and to resume.
+"""Writes the logs of a training run, so that the run can be killed and resumed at any time.
 
-metrics.jsonl    one object a step: strategy, seed, step, rollouts (spent so far) and what the engine logged
-outcomes.jsonl   one object a generation batch: step, and for each prompt its id, successes and scorable rollouts
+metrics.jsonl    one row for each step: strategy, seed, step, rollouts (total so far) and what the trainer logged
+outcomes.jsonl   one row for each generation batch: step, and for each prompt its id, successes and scorable rollouts
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from viprl.errors import FileError
+from viprl.runs.files import LOCK_FILE, METRICS_FILE, OUTCOMES_FILE
 from viprl.utils.files import locked
 from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
 
-METRICS_FILE, OUTCOMES_FILE = "metrics.jsonl", "outcomes.jsonl"
-
 
 class RunLog:
-    """Appends to the two files.
+    """Appends to metrics.jsonl and outcomes.jsonl of a run folder.
 
-    A resumed run calls `rewind` first, so that every step is logged once, and no line stays that a kill cut short.
+    A resumed run calls `rewind` first: then every step is logged once, and a line that was cut short is removed.
+
+    Args:
+        folder: the run folder; created if it does not exist.
+        strategy: name of the strategy that trains.
+        seed: seed of the run.
     """
 
     def __init__(self, folder: str | Path, *, strategy: str, seed: int) -> None:
@@ -30,7 +34,7 @@ class RunLog:
         self.strategy, self.seed, self.rollouts = strategy, seed, 0
 
     def rewind(self, step: int) -> None:
-        """Keep the rows of steps 1 to `step`."""
+        """Keep only the rows of steps 1 to `step`."""
         for name in (METRICS_FILE, OUTCOMES_FILE):
             path = self.folder / name
             kept = [row for row in log_rows(path) if row["step"] <= step] if path.exists() else []
@@ -39,7 +43,7 @@ class RunLog:
                 self.rollouts = sum(sum(row["counts"]) for row in kept)
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one row; values that are not a finite number, a text or a truth value become null."""
+        """Append one row. Values other than finite numbers, text and booleans become null."""
         row = {"strategy": self.strategy, "seed": self.seed, "step": step, "rollouts": self.rollouts}
         known = {key: value if isinstance(value, str | int | float | bool) else None for key, value in values.items()}
         append_json_line(self.folder / METRICS_FILE, row | known)
@@ -52,7 +56,15 @@ class RunLog:
         successes: Iterable[float],
         scorable: Iterable[float],
     ) -> None:
-        """Append one generation batch; all [Q]."""
+        """Append one generation batch.
+
+        Args:
+            step: the training step.
+            ids: [Q] identities of the prompts.
+            counts: [Q] rollouts.
+            successes: [Q] successful rollouts.
+            scorable: [Q] rollouts whose reward could be read.
+        """
         self.rollouts += int(sum(counts))
         whole = {"counts": counts, "successes": successes, "scorable": scorable}
         numbers = {name: [int(value) for value in values] for name, values in whole.items()}
@@ -61,15 +73,11 @@ class RunLog:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold a run folder, so that two processes never write the same run. Raises FileError if another one holds it."""
+    """Lock a run folder, so that two processes never write the same run. Raises FileError if it is locked."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        lock = locked(file)
+    with (folder / LOCK_FILE).open("w") as file, ExitStack() as stack:
         try:
-            lock.__enter__()
+            stack.enter_context(locked(file))
         except OSError as error:
             raise FileError(f"another process is writing {folder}; wait for it, or choose another folder") from error
-        try:
-            yield
-        finally:
-            lock.__exit__(None, None, None)
+        yield

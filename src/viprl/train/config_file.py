@@ -8,9 +8,7 @@ from typing import Any
 
 import yaml
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the key and the mend."""
+from viprl.errors import ConfigError
 
 
 def read_config(path: str | Path, command: str = "train") -> dict[str, Any]:

@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class SweepRun:
 
     def finished(self) -> bool:
         """Whether this very configuration has been trained to its end."""
-        return finished(self.folder, self.config)
+        return finished(self.folder, asdict(self.config))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def _named(what: str) -> Iterator[None]:
 def _check_same_run(run: SweepRun) -> None:
     """Raise `ConfigError` where the folder holds a run with other settings, the strategy among them: `viprl train`
     would go on with the other one's weights."""
-    resume_point(run.folder, run.config)
-    if "vip_strategy" in changes(run.folder, run.config):
+    resume_point(run.folder, asdict(run.config))
+    if "vip_strategy" in changes(run.folder, asdict(run.config)):
         raise ConfigError(
             f"{run.folder} holds a run with another vip_strategy; give the arm another name, or delete that folder"
         )

@@ -14,16 +14,16 @@ import yaml
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
-from viprl.runs.history import HISTORY_FILE, history_rows
+from viprl.runs.files import FINISHED_FILE, HISTORY_FILE, OUTCOMES_FILE, SETTINGS_FILE
+from viprl.runs.history import history_of_outcomes, save_history
 from viprl.runs.prompt_texts import PromptTexts
-from viprl.runs.resume import FINISHED_FILE, SETTINGS_FILE, at_end, copy_model, finished, resume_point, state_of
+from viprl.runs.resume import at_end, copy_model, finished, resume_point, state_of
 from viprl.runs.run_log import RunLog, only_writer
 from viprl.train.config import ConfigError, RunConfig
 from viprl.train.prepare import Prepared, prepare, trusted
 from viprl.train.reader import Reader
 from viprl.train.summary import summary
 from viprl.utils.files import write_text
-from viprl.utils.json_lines import write_json_lines
 from viprl.utils.state_file import StateError
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 def train(config: RunConfig) -> Path:
     """Run or resume the training that `config` describes; returns the run folder."""
     folder = Path(config.output_dir)
-    resume_point(folder, config)  # another run's folder is refused before the data is read
-    if finished(folder, config):
+    resume_point(folder, asdict(config))  # another run's folder is refused before the data is read
+    if finished(folder, asdict(config)):
         logger.warning("%s is finished; raise max_steps to go on", folder)
         return folder
     run = prepare(config)
@@ -41,8 +41,8 @@ def train(config: RunConfig) -> Path:
         logger.warning("%s", note)
     main = os.environ.get("RANK", "0") == "0"
     with only_writer(folder) if main else nullcontext():
-        checkpoint = resume_point(folder, config)
-        if checkpoint is None or not at_end(folder, config, checkpoint, run.args):
+        checkpoint = resume_point(folder, asdict(config))
+        if checkpoint is None or not _at_end(folder, config, checkpoint, run.args):
             return _train(config, run, folder, checkpoint)
         if main:  # killed while it wrote its end; the trainer, resumed at its last step, would make another one
             state = state_of(checkpoint)
@@ -82,16 +82,22 @@ def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | No
     return folder
 
 
+def _at_end(folder: Path, config: RunConfig, checkpoint: Path, args: Any) -> bool:
+    """Whether the training is complete at the checkpoint; `args` is the trainer's config."""
+    steps, epochs = args.max_steps, args.num_train_epochs
+    return at_end(folder, asdict(config), checkpoint, max_steps=steps, num_train_epochs=epochs)
+
+
 def _close(folder: Path, step: int) -> None:
     """What a run writes last."""
-    _save_trajectories(folder)
+    _save_history(folder)
     write_text(folder / FINISHED_FILE, json.dumps({"step": step}) + "\n")
 
 
-def _save_trajectories(folder: Path) -> None:
+def _save_history(folder: Path) -> None:
     """The outcomes so far by prompt, for `viprl replay`."""
-    if (folder / "outcomes.jsonl").exists():
-        write_json_lines(folder / HISTORY_FILE, history_rows([folder / "outcomes.jsonl"], PromptTexts(folder).read()))
+    if (folder / OUTCOMES_FILE).exists():
+        save_history(folder / HISTORY_FILE, history_of_outcomes([folder / OUTCOMES_FILE], PromptTexts(folder).read()))
 
 
 def dry_run(config: RunConfig, *, processes: int | None = None, reader: Reader | None = None) -> list[tuple[str, str]]:
@@ -100,7 +106,7 @@ def dry_run(config: RunConfig, *, processes: int | None = None, reader: Reader |
     `processes` and `reader` as `prepare` takes them.
     """
     folder = Path(config.output_dir)
-    resume_point(folder, config)  # another run's folder is refused before the data is read
+    resume_point(folder, asdict(config))  # another run's folder is refused before the data is read
     run = prepare(config, dry_run=True, processes=processes, reader=reader)
     return [*summary(config, run), ("folder", f"{folder}{check_folder(config, run.args)}")]
 
@@ -109,12 +115,12 @@ def check_folder(config: RunConfig, args: Any) -> str:
     """What the run finds in its folder, in words; `args` is the trainer's config. Raises `ConfigError` for a run with
     other settings."""
     folder = Path(config.output_dir)
-    checkpoint = resume_point(folder, config)
-    if finished(folder, config):
+    checkpoint = resume_point(folder, asdict(config))
+    if finished(folder, asdict(config)):
         return ", finished: nothing is left to train (raise max_steps to go on)"
     if checkpoint is None:
         return ""
-    done = at_end(folder, config, checkpoint, args)
+    done = _at_end(folder, config, checkpoint, args)
     return f", trained to its end at {checkpoint.name}" if done else f", resumed from {checkpoint.name}"
 
 
@@ -137,7 +143,7 @@ class LogToFolder(TrainerCallback):
         self.texts.rewind(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        _save_trajectories(self.log.folder)
+        _save_history(self.log.folder)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         values = dict(logs or {})

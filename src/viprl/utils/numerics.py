@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -94,3 +95,10 @@ def logit(p: FloatArray) -> FloatArray:
     from scipy import special
 
     return special.logit(p)
+
+
+def number(value: object) -> float:
+    """`value` as a finite float; NaN for everything else: None, text, booleans, infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if math.isfinite(value) else math.nan

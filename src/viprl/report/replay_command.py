@@ -1,0 +1,109 @@
+"""`viprl replay`: from a log to tables in the terminal, a JSON file and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from viprl.analysis.replay import SCORES, Phase, Protocol, as_json, replay
+from viprl.features.encoders import FeatureChoice
+from viprl.outcomes import Success
+from viprl.report.canvas import canvas
+from viprl.report.replay_page import Results, described, labels, mean_words, write_replay_page
+from viprl.runs.engine_logs import read_history
+from viprl.runs.history import PromptHistory
+from viprl.strategies import Strategy
+from viprl.utils.files import write_text
+
+PRINTED = ("capture", "log_loss")
+"""The scores that are printed."""
+
+
+def run_replay(
+    file: Path,
+    strategies: Sequence[str | Strategy],
+    protocol: Protocol,
+    *,
+    features: FeatureChoice = "auto",
+    reward: str | None = None,
+    success: Success = None,
+    json_file: Path | None = None,
+    report: Path | None = None,
+    console: Console | None = None,
+) -> dict[str, list[Phase]]:
+    """Replay a log and print the tables.
+
+    Args:
+        file: what `viprl.runs.engine_logs.read_history` reads, with `reward` and `success`.
+        strategies, protocol, features: as for `viprl.analysis.replay.replay`.
+        json_file: all numbers are written to this file.
+        report: the page and its figures are written into this folder.
+        console: for the tables. Default: standard output.
+
+    Raises what `read_history` and `replay` raise, MissingPackageError for a report without matplotlib.
+    """
+    if report is not None:
+        canvas()  # fail before the replay if matplotlib is missing
+    histories = read_history(file, reward=reward, success=success)
+    results = _with_progress(histories, strategies, protocol, features)
+    console = Console() if console is None else console
+    enough = sum(len(history.successes) >= protocol.visits for history in histories)
+    console.print(f"{enough} of {len(histories)} prompts, {described(protocol)}", highlight=False, soft_wrap=True)
+    for score in PRINTED:
+        console.print(score_table(results, score))
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(json_file, json.dumps(as_json(results), indent=1, allow_nan=False) + "\n")
+        console.print(f"numbers: {json_file}", highlight=False)
+    if report is not None:
+        settings = {"file": str(file), "prompts": enough, "features": str(features)} | asdict(protocol)
+        console.print(f"report: {write_replay_page(results, report, protocol, settings)}", highlight=False)
+    return results
+
+
+def score_table(results: Results, score: str) -> Table:
+    """One row for each strategy, one column for each phase, and the largest standard deviation over seeds."""
+    found = Table(
+        title=f"[bold]{score.replace('_', ' ')}[/bold]: {SCORES[score]}",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title_justify="left",
+        title_style="",
+    )
+    found.add_column("visit", no_wrap=True)
+    for label in [*labels(results), "sd ≤"]:
+        found.add_column(label, justify="right")
+    for name, phases in results.items():
+        estimates = [phase.scores[score] for phase in phases]
+        spread = [e.sd for e in estimates if e is not None and e.sd is not None]
+        found.add_row(name, *map(mean_words, estimates), f"{max(spread):.3f}" if spread else "–")
+    return found
+
+
+def _with_progress(
+    histories: Sequence[PromptHistory],
+    strategies: Sequence[str | Strategy],
+    protocol: Protocol,
+    features: FeatureChoice,
+) -> dict[str, list[Phase]]:
+    """`replay` with a progress bar. It starts with the first visit, because the encoder may show its own bar before."""
+    errors = Console(stderr=True)
+    columns = (TextColumn("Replaying"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+    task = progress.add_task("", total=len(dict.fromkeys(strategies)) * protocol.seeds * protocol.visits)
+
+    def tick() -> None:
+        progress.start()
+        progress.advance(task)
+
+    try:
+        return replay(histories, strategies, protocol, features=features, tick=tick)
+    finally:
+        progress.stop()

@@ -1,0 +1,124 @@
+"""The report of one run or several, as one HTML file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from viprl.errors import InputError
+from viprl.report import canvas, sections
+from viprl.report.findings import findings, mapping
+from viprl.report.page import INTERVAL, Section, page, table
+from viprl.report.view import View
+from viprl.runs.reader import Run, load_runs
+from viprl.utils.files import write_text
+from viprl.utils.numerics import number
+
+REPORT_FILE = "report.html"
+
+_SECTIONS = (
+    sections.variance,
+    sections.waste,
+    sections.accuracy,
+    sections.predictions,
+    sections.counts,
+    sections.trust,
+    sections.numbers,
+)
+_GLOSSARY = (
+    (
+        "Variance ratio",
+        "gradient variance with an allocation, divided by that with uniform allocation at the same budget. Lower is "
+        "better.",
+    ),
+    ("Without a gradient", "rollouts in groups whose rewards are all equal: every advantage is zero. Lower is better."),
+    INTERVAL,
+)
+_SETTING_NAMES = {
+    "prompts": "prompts of a step",
+    "budget": "rollouts of a step (budget)",
+    "min_rollouts": "fewest rollouts of a prompt",
+    "max_rollouts": "most rollouts of a prompt",
+    "pool": "training prompts",
+    "held_out": "held-out prompts",
+    "learning_rate": "learning rate",
+    "warmup_steps": "warm-up steps",
+    "pretraining_steps": "steps of supervised training before",
+    "pretraining_seed": "seed of the supervised training",
+    "checkpoint_every": "steps between checkpoints",
+    "measure_every": "steps between measurements of the variance",
+    "batches": "batches of a measurement",
+    "rollouts": "rollouts of a prompt in a measurement",
+    "truth": "rollouts of a prompt for its true success probability",
+    "answers": "answers to a held-out prompt",
+    "max_tokens": "most tokens of an answer",
+}
+
+
+def write_report(
+    run_dirs: Sequence[Path | str],
+    out: Path | str,
+    plots_dir: Path | str | None = None,
+    extra: Sequence[Section] = (),
+) -> Path:
+    """Write the report of run folders as one HTML file, which needs no other file and no network.
+
+    Args:
+        run_dirs: the run folders; several are shown side by side.
+        out: the HTML file, or a folder for report.html.
+        plots_dir: every figure is also written into this folder, as SVG and PNG.
+        extra: sections before those of the runs.
+
+    Returns: the path of the page.
+
+    Raises InputError without a run folder, MissingPackageError without matplotlib, and what
+    `viprl.runs.reader.load_run` raises.
+    """
+    if not run_dirs:
+        raise InputError("no run folder was given; give at least one, as in `viprl report runs/mine`")
+    runs = load_runs(run_dirs)
+    view = View.of(runs)
+    made = [*extra, *(make(view) for make in _SECTIONS), _settings(view), sections.notes(view)]
+    shown = [section for section in made if section is not None]
+    headlines = [(run.name if len(runs) > 1 else "", findings(run)) for run in runs]
+    title = f"Rollout allocation: {', '.join(run.name for run in runs)}"
+    target = Path(out) / REPORT_FILE if Path(out).is_dir() else Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, page(title, _subtitle(view), headlines, shown, _GLOSSARY))
+    if plots_dir is not None:
+        for drawing in (drawing for section in shown for drawing in section.drawings):
+            canvas.save(drawing.figure, Path(plots_dir), drawing.name)
+    return target
+
+
+def _subtitle(view: View) -> str:
+    runs = "1 run" if len(view.runs) == 1 else f"{len(view.runs)} runs"
+    settings = mapping(view.runs[0].summary.get("settings")) if len(view.runs) == 1 else {}
+    words = (
+        ("estimator", "{}"),
+        ("prompts", "{} prompts per step"),
+        ("budget", "{} rollouts per step"),
+        ("steps", "{} steps"),
+    )
+    return " · ".join(["viprl report", runs, *(form.format(settings[key]) for key, form in words if key in settings)])
+
+
+def _settings(view: View) -> Section | None:
+    columns = [_settings_of(run) for run in view.runs]
+    keys = list(dict.fromkeys(key for column in columns for key in column))
+    rows = [(_SETTING_NAMES.get(key, key), *(column.get(key, "") for column in columns)) for key in keys]
+    head = ("setting", *(run.name for run in view.runs))
+    return Section("Settings", (), (), table(head, rows)) if rows else None
+
+
+def _settings_of(run: Run) -> dict[str, str]:
+    given = {str(k): v for k, v in mapping(run.summary.get("settings")).items() if v is not None}
+    steps, rollouts = ([n for row in run.rows if np.isfinite(n := number(row.get(k)))] for k in ("step", "rollouts"))
+    logged: dict[str, object] = {"strategies trained": ", ".join(run.strategies)} if run.rows else {}
+    logged |= {"seeds": len({row.get("seed") for row in run.rows})} if run.rows else {}
+    logged |= {"last step": int(max(steps))} if steps else {}
+    logged |= {"rollouts of one strategy and seed": f"{max(rollouts):,.0f}"} if rollouts else {}
+    return {key: v if isinstance(v, str) else json.dumps(v) for key, v in (logged | given).items()}
