@@ -224,9 +224,6 @@ def _dataset(table: pa.Table, layout: Layout, rows: Sequence[_Row], kept: np.nda
     replaced = {"prompt", "solution", layout.prompt.partition(".")[0], layout.solution.partition(".")[0]}
     others = table.select([name for name in table.column_names if name not in replaced]).take(pa.array(kept))
     chosen = [rows[at] for at in copy_of[kept]]
-    chats = {isinstance(row.prompt, list) for row in chosen}
-    if len(chats) > 1:
-        raise DataError("some prompts are chats and some are texts; set chat: true")
     columns = {name: others.column(name) for name in others.column_names}
     columns["prompt"] = pa.array([row.prompt for row in chosen])
     columns["solution"] = pa.array([row.solution for row in chosen])
