@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from viprl.rewards.grading.process import Verifier
-from viprl.rewards.grading.score import score
+from viprl.rewards.grading.answers import score
+from viprl.rewards.grading.verifier import Verifier
 
 PROMPTS, GROUP = 512, 8
 TEXT = "We look at both sides and simplify, which leaves fewer terms than before. " * 55

@@ -1,4 +1,4 @@
-"""From rewards to outcomes, 1 for success, 0 for failure, NaN for unscorable, and the statistics of their groups."""
+"""Rewards to outcomes (1 success, 0 failure, NaN unscorable), and statistics of groups of outcomes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from viprl.utils.arrays import FloatArray
 logger = logging.getLogger(__name__)
 
 Success = str | float | Callable[[float], bool | None] | None
-"""None: rewards are 0/1 or -1/+1. A number: success is reward >= number. A callable: True, False, or None for
-unscorable. Engines also understand names, see `viprl.engines.success`."""
+"""What counts as success. None: the rewards are 0/1 or -1/+1. A number: reward >= number. A callable: reward -> True,
+False, or None for unscorable. Engines also accept names of rewards, see `viprl.engines.success`."""
 
-_PLAIN = frozenset({0.0, 1.0, -1.0})
+_BINARY = frozenset({0.0, 1.0, -1.0})
 
 
 class RewardReader:
-    """Turns rewards into outcomes. A reward that cannot be read is unscorable: counted and logged, never an error.
+    """Turns rewards into outcomes.
+
+    A reward that cannot be read is unscorable. It is counted and logged, but never raises an error, because one bad
+    reward must not end a long run.
 
     Args:
         success: None, a threshold or a callable, see `Success`.
 
-    Raises InputError for anything else.
+    Raises InputError for any other `success`.
     """
 
     def __init__(self, success: Success = None) -> None:
@@ -36,12 +39,12 @@ class RewardReader:
             raise InputError(f"success is {success!r}; expected None, a threshold or a callable reward -> bool")
         self.success = success
         self.unreadable = 0
-        """Rewards so far that were neither None nor NaN and could not be read."""
+        """Rewards so far that could not be read. None and NaN do not count: they are unscorable on purpose."""
 
     def __call__(self, rewards: Sequence[float | None]) -> FloatArray:
-        """[n] outcomes of one group."""
-        if self.success is None and all(type(r) is float for r in rewards) and _PLAIN.issuperset(rewards):
-            return np.array([r == 1 for r in rewards], dtype=float)  # the common case, four times as fast
+        """[n] outcomes of the n rewards of one group: 1, 0 or NaN."""
+        if self.success is None and all(type(r) is float for r in rewards) and _BINARY.issuperset(rewards):
+            return np.array([r == 1 for r in rewards], dtype=float)  # the usual case, four times faster
         return np.array([self._outcome(r) for r in rewards], dtype=float)
 
     def _outcome(self, reward: float | None) -> float:
@@ -58,23 +61,23 @@ class RewardReader:
                 if verdict in (True, False):
                     return float(bool(verdict))
                 return self._unreadable(reward, f"success returned {verdict!r}; expected True, False or None")
-        except Exception as error:  # one bad reward or a bug in a user's callable must not end a long run
+        except Exception as error:  # also an error in the user's callable must not end a long run
             return self._unreadable(reward, f"{type(error).__name__}: {error}")
         if self.success is not None:
             return float(value >= float(self.success))
-        if value in (0.0, 1.0, -1.0):
+        if value in _BINARY:
             return float(value == 1.0)
-        return self._unreadable(reward, "it is not 0, 1 or -1; set success to a threshold or a callable")
+        return self._unreadable(reward, "expected 0, 1 or -1; set success to a threshold or a callable")
 
     def _unreadable(self, reward: object, why: str) -> float:
         self.unreadable += 1
-        if self.unreadable & (self.unreadable - 1) == 0:  # the 1st, 2nd, 4th, 8th ... so that a log stays readable
-            logger.warning("reward %r is counted as unscorable (%d so far): %s", reward, self.unreadable, why)
+        if self.unreadable & (self.unreadable - 1) == 0:  # the 1st, 2nd, 4th, 8th ..., to keep the log short
+            logger.warning("unreadable reward %r counts as unscorable (%d so far): %s", reward, self.unreadable, why)
         return math.nan
 
 
 def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """[Q] successes and [Q] scorable rollouts of each group."""
+    """Successes [Q] and scorable rollouts [Q] of Q groups of outcomes."""
     owner = np.repeat(np.arange(len(outcomes)), [len(group) for group in outcomes])
     values = np.concatenate([np.empty(0), *outcomes])
     known = ~np.isnan(values)
@@ -83,6 +86,11 @@ def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
 
 
 def sample_variance(successes: FloatArray, rollouts: FloatArray) -> FloatArray:
-    """[Q] k(n-k)/(n(n-1)), an unbiased estimate of p(1-p) for n >= 2; NaN for smaller groups."""
+    """[Q] unbiased estimate of the reward variance p(1-p) of each group: k(n-k)/(n(n-1)); NaN for n < 2.
+
+    Args:
+        successes: [Q] k.
+        rollouts: [Q] n, scorable rollouts.
+    """
     k, n = successes, rollouts
     return np.where(n >= 2, k * (n - k) / np.maximum(n * (n - 1), 1), np.nan)

@@ -1,12 +1,11 @@
-"""What a prompt is, which prompts are the same one, and which of their text is worth embedding.
+"""What a prompt is: its identity, and the text of it that is embedded.
 
 A prompt is one of
 
-* a string,
-* a chat: a list of messages ``{"role": ..., "content": ...}``; the content is a string or a list of typed
-  parts such as ``{"type": "text", "text": ...}`` (what data loaders turn lists into, tuples and 1-D object
-  arrays, is welcome too),
-* a mapping with one of these under ``"prompt"`` and, if you like, an ``"id"`` (a string or an integer).
+* a string;
+* a chat: a list of messages ``{"role": ..., "content": ...}``, whose content is a string or a list of typed parts such
+  as ``{"type": "text", "text": ...}``; tuples and 1-D object arrays, as data loaders make them, count as lists;
+* a mapping with one of these under ``"prompt"`` and optionally an ``"id"`` (a string or an integer).
 """
 
 from __future__ import annotations
@@ -19,25 +18,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Prompt: TypeAlias = Any  # a str, a list of messages or a mapping with "prompt": checked when it is used
+from viprl.errors import InputError
 
-_EXPECTED = (
-    "a prompt is a string, a list of messages {'role', 'content'}, or a mapping with one of these under 'prompt'"
-)
+Prompt: TypeAlias = Any  # a str, a list of messages or a mapping with "prompt"; checked when it is used
 
-
+_EXPECTED = "expected a string, a list of messages {'role', 'content'}, or a mapping with one of these under 'prompt'"
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def identity(prompt: Prompt) -> str:
-    """The name under which a prompt's history is kept: ``"id:<id>"``, or ``"sha:<hex>"`` of its content.
+    """The key of a prompt's history: ``"id:<id>"`` if it has an id, otherwise ``"sha:<hex>"`` of its content.
 
-    With an id, the id alone decides (``7`` and ``"7"`` are the same). Without one, the content does: the
-    order of keys, keys whose value is None, and whether a text stands as a string or as a text part make no
-    difference; a string and a chat that says the same differ. Parts that are not text (an image's address)
-    count as well, or two questions about different pictures would share their history.
+    With an id, only the id counts; ``7`` and ``"7"`` are the same. Otherwise the content counts, including parts that
+    are not text: two questions about different images are different prompts. The order of keys, keys with the value
+    None, and whether a text is a string or a text part make no difference. A string and a chat with the same text
+    differ.
 
-    Raises TypeError or ValueError when this is no prompt.
+    Raises TypeError or InputError (a ValueError) if this is not a prompt.
     """
     content, given = _split(prompt)
     if given is not None:
@@ -47,11 +44,11 @@ def identity(prompt: Prompt) -> str:
 
 
 def text(prompt: Prompt) -> str:
-    """The text to embed: a string as it is; of a chat the user's turns, one below the other.
+    """The text to embed: a string as it is; of a chat the user's messages, one below the other.
 
-    The other turns are left out because a system prompt shared by a data set makes all its prompts look
-    alike; a chat without a user turn gives all of its turns. Raises TypeError or ValueError when this is no
-    prompt.
+    Other messages are left out, because a system prompt that all prompts of a data set share would make them look
+    alike. A chat without a message of the user gives all its messages. Raises TypeError or InputError (a ValueError) if
+    this is not a prompt.
     """
     content, _ = _split(prompt)
     if isinstance(content, str):
@@ -66,7 +63,7 @@ def _split(prompt: Prompt) -> tuple[str | list[Mapping[str, Any]], str | None]:
     if isinstance(prompt, Mapping):
         if "prompt" not in prompt:
             hint = " (put a single message into a list)" if {"role", "content"} <= prompt.keys() else ""
-            raise ValueError(f"got a mapping with the keys {sorted(map(str, prompt))}{hint}; {_EXPECTED}")
+            raise InputError(f"got a mapping with the keys {sorted(map(str, prompt))}{hint}; {_EXPECTED}")
         prompt, given = prompt["prompt"], _checked_id(prompt.get("id"))
     if isinstance(prompt, str):
         return prompt, given
@@ -74,7 +71,7 @@ def _split(prompt: Prompt) -> tuple[str | list[Mapping[str, Any]], str | None]:
     if messages is None:
         raise TypeError(f"got a prompt of type {type(prompt).__name__}; {_EXPECTED}")
     if not messages:
-        raise ValueError(f"got a list without messages; {_EXPECTED}")
+        raise InputError(f"got a list without messages; {_EXPECTED}")
     for position, message in enumerate(messages):
         _check_message(message, position)
     return messages, given
@@ -84,9 +81,9 @@ def _checked_id(given: Any) -> str | None:
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, str | Integral):
-        raise TypeError(f"got a prompt id of type {type(given).__name__}; an id is a string or an integer")
+        raise TypeError(f"got a prompt id of type {type(given).__name__}; expected a string or an integer")
     if given == "":
-        raise ValueError("got an empty prompt id; give a unique one or leave 'id' out")
+        raise InputError("got an empty prompt id; give a unique id, or leave 'id' out")
     return str(given)
 
 
@@ -95,9 +92,9 @@ def _check_message(message: Any, position: int) -> None:
     if not isinstance(message, Mapping):
         raise TypeError(f"{where} is of type {type(message).__name__}; expected {{'role', 'content'}}")
     if not isinstance(message.get("role"), str):
-        raise ValueError(f"{where} has the keys {sorted(map(str, message))}; it needs a 'role' (a string)")
+        raise InputError(f"{where} has the keys {sorted(map(str, message))}; expected a 'role' (a string)")
     content = message.get("content")
-    # A turn of the assistant that only calls a tool has no content.
+    # A message of the assistant that only calls a tool has no content.
     if isinstance(content, str) or (content is None and message.get("tool_calls") is not None):
         return
     parts = _as_list(content)
@@ -137,7 +134,7 @@ def _canonical(content: str | list[Mapping[str, Any]]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values only. Tables fill the keys that a row lacks with None, so None counts as absent."""
+    """JSON values only. None counts as absent, because tables hold None for the keys that a row lacks."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, np.generic):
@@ -147,14 +144,19 @@ def _plain(value: Any) -> Any:
     items = _as_list(value)
     if items is None:
         raise TypeError(
-            f"the prompt holds a {type(value).__name__}, whose content cannot be told apart; "
-            "give the prompt as {'prompt': ..., 'id': ...}"
+            f"the prompt contains a {type(value).__name__}, which has no canonical content; "
+            "give the prompt an id: {'prompt': ..., 'id': ...}"
         )
     return [_plain(item) for item in items]
 
 
 class PromptBatch:
-    """A batch of prompts as predictors need it: distinct keys and texts, and the row of each prompt among them."""
+    """A batch of prompts for predictors: distinct keys and texts, and the row of each prompt among them.
+
+    Args:
+        prompts: Q prompts; the same prompt may occur several times.
+        text: the text of a prompt, see `viprl.prompts.text`.
+    """
 
     def __init__(self, prompts: Sequence[Prompt], text: Callable[[Prompt], str]) -> None:
         if isinstance(prompts, str):
@@ -167,11 +169,11 @@ class PromptBatch:
         self.rows: np.ndarray = np.array([row[key] for key in self.keys], dtype=np.int64)
 
     def summed(self, values: np.ndarray) -> np.ndarray:
-        """[distinct] sums over the positions of the same prompt."""
+        """[D] sums of `values` [Q] over the positions of each distinct prompt."""
         return np.bincount(self.rows, values, minlength=len(self.distinct)).astype(float)
 
     def merged(self, groups: Sequence[Any]) -> list[np.ndarray]:
-        """Groups of the same prompt put together; None becomes NaN."""
+        """[D] the Q groups of values, joined for each distinct prompt; None becomes NaN."""
         together: list[list[Any]] = [[] for _ in self.distinct]
         for row, group in zip(self.rows, groups, strict=True):
             together[row].extend(group)

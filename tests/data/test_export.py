@@ -1,4 +1,4 @@
-"""Files for verl from rows of prompt and solution."""
+"""Parquet files for verl."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from viprl.cli import app
 from viprl.data.export import to_verl_rows, write_parquet
-from viprl.runs.engine_logs import from_verl
+from viprl.errors import DataError
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -29,15 +29,13 @@ def test_rows_have_what_verl_reads(tmp_path):
     assert read[1]["prompt"] == chat and read[1]["extra_info"] == {"index": 1}
 
 
-@pytest.mark.parametrize("record", [{"prompt": "x"}, {"prompt": None, "solution": "1"}])
-def test_a_record_without_prompt_or_solution_is_named(record):
-    with pytest.raises(ValueError, match="record 1 has prompt"):
-        to_verl_rows([{"prompt": "p", "solution": "s"}, record])
-
-
-def test_no_records():
-    with pytest.raises(ValueError, match="no records"):
-        to_verl_rows([])
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [([], "no rows"), ([{"prompt": "x"}], "row 2 .*solution"), ([{"prompt": None, "solution": "1"}], "row 2 .*prompt")],
+)
+def test_rows_without_a_prompt_or_a_solution(rows, keys):
+    with pytest.raises(DataError, match=keys):
+        to_verl_rows([{"prompt": "p", "solution": "s"}, *rows] if rows else [])
 
 
 def test_the_command_writes_the_file(tmp_path):
@@ -49,14 +47,3 @@ def test_the_command_writes_the_file(tmp_path):
     rows = parquet.read_table(out).to_pylist()
     assert [row["reward_model"]["ground_truth"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["data_source"] == "mine" and "Answer:" in rows[0]["prompt"][-1]["content"]
-
-
-def test_padding_rows_of_a_dump_are_no_prompt(tmp_path):
-    """verl dumps the rows with which it padded a batch: empty input, score 0, a uid of its own."""
-    lines = [
-        {"input": "p", "output": "", "score": 1.0, "uid": f"4f902dcb-37c1-42fb-ac7f-0cd7a2a7651c_{i}_0"} for i in (0, 1)
-    ]
-    lines += [{"input": "", "output": "", "score": 0.0, "uid": f"pad{'0a' * 16}_{i}_0"} for i in (0, 1)]
-    (tmp_path / "1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (read,) = from_verl(tmp_path)
-    assert read.prompt == "p" and read.rollouts.tolist() == [2] and read.successes.tolist() == [2]

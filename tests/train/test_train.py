@@ -23,7 +23,7 @@ import tiny
 from viprl.cli import app
 from viprl.data.loading import DataSource, load
 from viprl.engines.trl import VIPRLOOConfig, VIPRLOOTrainer
-from viprl.rewards.functions import exact_match
+from viprl.rewards import exact_match
 from viprl.runs.engine_logs import read_history
 from viprl.runs.resume import last_checkpoint
 from viprl.train.config import ConfigError, load_config, parse_config

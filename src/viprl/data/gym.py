@@ -1,9 +1,9 @@
-"""reasoning-gym as an endless source: row i depends on the seed and i alone, so any row can be made again at any time.
+"""reasoning-gym as an endless data set. Row i depends on the seed and on i alone, so a resumed run sees the same rows.
 
 reasoning-gym:chain_sum                       one task at its default difficulty
 reasoning-gym:chain_sum?level=3               a level of the task's curriculum
 reasoning-gym:chain_sum+gcd?levels=0-3        several tasks and levels in turn
-reasoning-gym:chain_sum?min_terms=2&seed=7    options of the task itself
+reasoning-gym:chain_sum?min_terms=2&seed=7    options of the task
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from typing import Any
 import yaml
 
 from viprl.data.question import Format
+from viprl.errors import InputError, MissingPackageError
+from viprl.rewards.built_in import completion_text
 from viprl.rewards.grading.extract import boxed
 
 PREFIX = "reasoning-gym"
 ROWS = 2**20
-"""Rows of one seed. reasoning-gym seeds a row by seed + i below 2**32, so seeds are spaced by this: none overlap."""
+"""Rows of one seed. reasoning-gym seeds row i with seed + i < 2**32, so our seeds are multiples of this: no overlap."""
 SEEDS = 2**12 - 1
+"""Number of seeds."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Which rows: row i is of task i mod T, at level (i div T) mod L."""
+    """The rows of an endless data set: row i is of task i mod T, at level (i div T) mod L."""
 
     names: tuple[str, ...]
     levels: tuple[int, ...] = ()
@@ -37,31 +40,35 @@ class Task:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        words = [f"level{'s' if len(self.levels) > 1 else ''}={_span(self.levels)}"] if self.levels else []
+        words = [f"level{'s' if len(self.levels) > 1 else ''}={_range_text(self.levels)}"] if self.levels else []
         words += [f"seed={self.seed}"] if self.seed else []
         words += [f"{key}={value}" for key, value in self.options]
         return f"{PREFIX}:{'+'.join(self.names)}{'?' if words else ''}{'&'.join(words)}"
 
     def row(self, i: int) -> dict[str, Any]:
-        """`question`, `answer`, `metadata`, `task` and `level` of row i."""
+        """Row i: `question`, `answer`, `metadata`, `task` and `level` (-1 for the default difficulty)."""
         name = self.names[i % len(self.names)]
         level = self.levels[i // len(self.names) % len(self.levels)] if self.levels else None
-        entry = _source(name, level, self.seed, self.options)[i]
+        entry = _generator(name, level, self.seed, self.options)[i]
         return {**entry, "task": name, "level": -1 if level is None else level}
 
 
-def is_gym(source: Any) -> bool:
-    return isinstance(source, str) and source.partition(":")[0] == PREFIX
+def is_gym(name: Any) -> bool:
+    """Whether a data set is named `reasoning-gym:...`."""
+    return isinstance(name, str) and name.partition(":")[0] == PREFIX
 
 
-def canonical(source: Any) -> Any:
-    """A YAML mapping `{reasoning-gym: chain_sum, levels: [0, 3], ...}` as the text that says the same."""
-    if not isinstance(source, Mapping):
-        return source
-    if PREFIX not in source:
-        raise ValueError(f"dataset is a mapping with the keys {', '.join(map(str, source))}; expected `{PREFIX}: TASK`")
-    rest = {str(key): value for key, value in source.items() if key != PREFIX}
-    names = source[PREFIX]
+def canonical(dataset: Any) -> Any:
+    """The name `reasoning-gym:...` of a YAML mapping `{reasoning-gym: chain_sum, levels: [0, 3], ...}`.
+
+    Anything else than a mapping is returned unchanged. Raises InputError for a mapping without the key reasoning-gym.
+    """
+    if not isinstance(dataset, Mapping):
+        return dataset
+    if PREFIX not in dataset:
+        raise InputError(f"dataset has the keys {', '.join(map(str, dataset))}; expected `{PREFIX}: TASK`")
+    rest = {str(key): value for key, value in dataset.items() if key != PREFIX}
+    names = dataset[PREFIX]
     words = []
     for key, value in rest.items():
         levels = key == "levels" and isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
@@ -70,32 +77,34 @@ def canonical(source: Any) -> Any:
     return f"{PREFIX}:{joined}{'?' if words else ''}{'&'.join(words)}"
 
 
-def parse(source: str) -> Task:
-    """The task that a text names. Raises ValueError for unknown tasks, levels and options, ImportError without
-    reasoning-gym."""
-    head, _, query = source.removeprefix(PREFIX).removeprefix(":").partition("?")
-    names = tuple(name for name in head.split("+") if name)
-    if not names:
-        raise ValueError(f"{source!r} names no task; expected {PREFIX}:TASK such as {PREFIX}:chain_sum")
+def parse(name: str) -> Task:
+    """The tasks of a name `reasoning-gym:...`.
+
+    Raises InputError for unknown tasks, levels and options, MissingPackageError without reasoning-gym.
+    """
+    head, _, query = name.removeprefix(PREFIX).removeprefix(":").partition("?")
+    tasks = tuple(task for task in head.split("+") if task)
+    if not tasks:
+        raise InputError(f"{name!r} has no task; expected {PREFIX}:TASK, such as {PREFIX}:chain_sum")
     options: dict[str, Any] = {}
     for word in filter(None, query.split("&")):
         key, equals, value = word.partition("=")
         if not equals:
-            raise ValueError(f"{source!r}: {word!r} has no value; expected key=value")
+            raise InputError(f"{name!r}: {word!r} has no value; expected key=value")
         options[key] = value
-    levels = _levels(source, options)
+    levels = _levels(name, options)
     seed = options.pop("seed", "0")
     if not re.fullmatch(r"\d+", seed) or int(seed) >= SEEDS:
-        raise ValueError(f"{source!r}: seed is {seed!r}; expected 0 to {SEEDS - 1}")
-    task = Task(names, levels, int(seed), tuple((k, yaml.safe_load(v)) for k, v in options.items()))
-    for name in names:
+        raise InputError(f"{name!r}: seed is {seed!r}; expected 0 to {SEEDS - 1}")
+    parsed = Task(tasks, levels, int(seed), tuple((k, yaml.safe_load(v)) for k, v in options.items()))
+    for task in tasks:
         for level in levels or (None,):
-            _source(name, level, task.seed, task.options)
-    return task
+            _generator(task, level, parsed.seed, parsed.options)
+    return parsed
 
 
 def endless(task: Task, form: Format) -> Any:
-    """A `datasets.Dataset` of 2**20 rows, each made when it is read."""
+    """A `datasets.Dataset` of 2**20 rows that are generated when they are read."""
     from datasets import Dataset
 
     return Dataset.from_dict({"prompt": range(ROWS)}).with_transform(_Maker(task, form))
@@ -123,47 +132,51 @@ def solved(
     metadata: Sequence[Mapping[str, Any]],
     **_: Any,
 ) -> list[float | None]:
-    """Reward: 1 where the task's own check gives full marks to the answer, else 0. The answer is what stands in the
-    last <answer> tags, in the last \\boxed{} without such tags, else the whole completion."""
+    r"""Reward: 1 if the task's own check gives the answer the full score, otherwise 0.
+
+    The answer is the content of the last <answer> tags; without such tags that of the last \boxed{}; without a box the
+    whole completion.
+    """
     return [
-        _full_marks(name, _answer(given), {"answer": right, "metadata": meta})
+        _full_score(name, final_answer(given), {"answer": right, "metadata": meta})
         for given, right, name, meta in zip(completions, solution, task, metadata, strict=True)
     ]
 
 
-def _full_marks(task: str, answer: str, entry: Mapping[str, Any]) -> float:
+def _full_score(task: str, answer: str, entry: Mapping[str, Any]) -> float:
     try:
-        return float(_source(task, None, 0, ()).score_answer(answer, entry) >= 1.0)
-    except Exception:  # the checks of some tasks fail on an answer that they cannot read: a wrong answer, no fault
+        return float(_generator(task, None, 0, ()).score_answer(answer, entry) >= 1.0)
+    except Exception:  # the checks of some tasks raise on answers that they cannot parse; such an answer is wrong
         return 0.0
 
 
-def _answer(completion: Any) -> str:
-    text = completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
+def final_answer(completion: Any) -> str:
+    """The final answer of a completion, see `solved`."""
+    text = completion_text(completion)
     if tagged := re.findall(r"<answer>(.*?)</answer>", text, flags=re.DOTALL):
         return tagged[-1].strip()
     return boxed(text) or text.strip()
 
 
 @lru_cache(maxsize=256)
-def _source(name: str, level: int | None, seed: int, options: tuple[tuple[str, Any], ...]) -> Any:
-    """reasoning-gym's data set of one task and level, whose entry i is made on demand."""
+def _generator(name: str, level: int | None, seed: int, options: tuple[tuple[str, Any], ...]) -> Any:
+    """reasoning-gym's data set of one task and level; entry i is generated on demand."""
     try:
         from reasoning_gym.factory import CURRICULA, DATASETS, create_curriculum, create_dataset
     except ImportError as error:
-        raise ImportError(f'reasoning-gym tasks need: pip install "viprl[gym]" ({error})') from error
+        raise MissingPackageError(f'reasoning-gym is not installed: pip install "viprl[gym]" ({error})') from error
     if name not in DATASETS or name == "composite":
         near = difflib.get_close_matches(name, DATASETS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(DATASETS))}"
-        raise ValueError(f"reasoning-gym has no task {name!r}; {hint}")
+        hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(sorted(DATASETS))}"
+        raise InputError(f"reasoning-gym has no task {name!r}; {hint}")
     settings = dict(options)
     if level is not None:
         if name not in CURRICULA:
-            raise ValueError(f"reasoning-gym's {name} has no curriculum, so no levels; set its own options instead")
+            raise InputError(f"reasoning-gym's {name} has no levels; set its own options instead")
         curriculum = create_curriculum(name)
         highest = max((len(curriculum.get_attribute(a).levels) for a in curriculum.attributes), default=1) - 1
         if level > highest:
-            raise ValueError(f"reasoning-gym's {name} has the levels 0 to {highest}; got {level}")
+            raise InputError(f"reasoning-gym's {name} has the levels 0 to {highest}; got {level}")
         curriculum.set_global_level(level)
         settings = vars(curriculum.generate_configuration()) | settings
     settings |= {"seed": seed * ROWS, "size": ROWS}
@@ -171,21 +184,21 @@ def _source(name: str, level: int | None, seed: int, options: tuple[tuple[str, A
         return create_dataset(name, **settings)
     except (AssertionError, TypeError, ValueError) as error:
         where = f"at level {level} " if level is not None else ""
-        raise ValueError(f"reasoning-gym's {name} {where}with {dict(options)} cannot be made: {error}") from error
+        raise InputError(f"reasoning-gym cannot generate {name} {where}with {dict(options)}: {error}") from error
 
 
-def _levels(source: str, options: dict[str, Any]) -> tuple[int, ...]:
+def _levels(name: str, options: dict[str, Any]) -> tuple[int, ...]:
     given = [options.pop(key) for key in ("level", "levels") if key in options]
     if not given:
         return ()
     if len(given) > 1:
-        raise ValueError(f"{source!r} has both level and levels; leave one of them out")
+        raise InputError(f"{name!r} has both level and levels; remove one of them")
     text = given[0]
     low, dash, high = text.partition("-")
     if not low.isdecimal() or (dash and (not high.isdecimal() or int(high) < int(low))):
-        raise ValueError(f"{source!r}: the level is {text!r}; expected a number such as 2, or a span such as 0-3")
+        raise InputError(f"{name!r}: the level is {text!r}; expected a number such as 2, or a range such as 0-3")
     return tuple(range(int(low), int(high if dash else low) + 1))
 
 
-def _span(levels: Sequence[int]) -> str:
+def _range_text(levels: Sequence[int]) -> str:
     return str(levels[0]) if len(levels) == 1 else f"{levels[0]}-{levels[-1]}"

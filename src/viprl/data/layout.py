@@ -1,4 +1,4 @@
-"""Which column holds the prompt and which the answer: as told, or as the known layouts have it."""
+"""The columns of the prompt and of the answer: as configured, or by the known layouts; and copies of rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from viprl.errors import DataError
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns by role; a dot goes into a struct (`reward_model.ground_truth`)."""
+    """The columns of a table. A dot selects a field of a struct: `reward_model.ground_truth`."""
 
     prompt: str
     solution: str
@@ -29,44 +31,53 @@ KNOWN = (
 
 
 def find_layout(table: pa.Table, source: str, prompt: str | None, solution: str | None) -> Layout:
-    """The layout of the table. Raises ValueError where a column is missing or the choice is open."""
-    for told, role in ((prompt, "prompt"), (solution, "solution")):
-        if told and not has_column(table, told):
-            near = difflib.get_close_matches(told, table.column_names, n=1)
+    """The columns of prompt and answer.
+
+    Args:
+        table: the rows.
+        source: name of the data set, for errors.
+        prompt, solution: the columns as configured; None: by the known layouts.
+
+    Raises DataError if a column is missing or if several layouts fit.
+    """
+    for column, role in ((prompt, "prompt"), (solution, "solution")):
+        if column and not has_column(table, column):
+            near = difflib.get_close_matches(column, table.column_names, n=1)
             hint = f" (did you mean `{near[0]}`?)" if near else ""
-            raise ValueError(_missing(table, source, f"`{told}`{hint}", role))
+            raise _missing(table, source, f"`{column}`{hint}", role)
     if prompt and solution:
         return Layout(prompt, solution)
     named = {(prompt or known.prompt, solution or known.solution): known.name for known in KNOWN}
     fits = [pair for pair in named if all(has_column(table, column) for column in pair)]
     if len(fits) > 1:
         choices = " or ".join(sorted(f"{p} and {s}" for p, s in fits))
-        raise ValueError(f"{source}: prompt and answer could be {choices}; set prompt_column and solution_column")
+        raise DataError(
+            f"{source}: prompt and answer are ambiguous ({choices}); set `prompt_column` and `solution_column`"
+        )
     if not fits:
         role = "solution" if any(has_column(table, column) for column, _ in named) else "prompt"
-        what = "answer" if role == "solution" else "prompt"
-        raise ValueError(_missing(table, source, f"column that is known to hold the {what}", role))
+        raise _missing(table, source, "known layout", role)
     return Layout(*fits[0]) if prompt or solution else Layout(*fits[0], named[fits[0]])
 
 
-def _missing(table: pa.Table, source: str, what: str, role: str) -> str:
-    return (
+def _missing(table: pa.Table, source: str, what: str, role: str) -> DataError:
+    return DataError(
         f"{source} has the columns {', '.join(table.column_names) or '-'}, but no {what}; set `{role}_column` to the "
-        f"one that holds the {'prompt' if role == 'prompt' else 'answer'}"
+        f"column of the {'prompt' if role == 'prompt' else 'answer'}"
     )
 
 
 def has_column(table: pa.Table, path: str) -> bool:
-    """Whether the table has the column, a struct's field included."""
+    """Whether the table has the column or the field of a struct."""
     try:
         column_at(table, path)
-    except (KeyError, pa.ArrowException):  # the latter where the column is no struct, or has no such field
+    except (KeyError, pa.ArrowException):  # ArrowException: not a struct, or no such field
         return False
     return True
 
 
 def column_at(table: pa.Table, path: str) -> pa.ChunkedArray:
-    """The column called `path`, or a struct's field. Raises KeyError where there is none."""
+    """The column `path`, or the field of a struct. Raises KeyError if there is none."""
     if path in table.column_names:
         return table.column(path)
     name, _, rest = path.partition(".")
@@ -76,8 +87,10 @@ def column_at(table: pa.Table, path: str) -> pa.ChunkedArray:
 
 
 def equal_values(column: pa.ChunkedArray) -> np.ndarray:
-    """[n] int64, the same number for the same value; nulls are one value. Vectorised for texts, numbers and chats of
-    one message, which is what the large files hold."""
+    """[n] int64, equal for equal values; null equals null.
+
+    Vectorised for texts, numbers and chats of one message, which large files hold.
+    """
     kind = column.type
     if _one_message_each(column):
         flat = [chunk.flatten() for chunk in column.chunks]
@@ -99,7 +112,10 @@ def _one_message_each(column: pa.ChunkedArray) -> bool:
 
 
 def first_copies(columns: list[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows equal in all columns are copies: ([u] first row of each, ascending, [n] which of the u each row is)."""
+    """The distinct rows of n rows; rows that are equal in all columns are copies.
+
+    Returns: [u] index of the first copy of each distinct row, ascending; [n] index of each row among the u.
+    """
     codes = _joined([equal_values(column) for column in columns])
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
@@ -109,7 +125,7 @@ def first_copies(columns: list[pa.ChunkedArray]) -> tuple[np.ndarray, np.ndarray
 
 
 def _joined(codes: list[np.ndarray]) -> np.ndarray:
-    """[n] one number for each combination of the given numbers."""
+    """[n] one number for each combination of numbers."""
     joined = codes[0]
     for more in codes[1:]:
         _, compact = np.unique(joined, return_inverse=True)

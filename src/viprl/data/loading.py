@@ -1,4 +1,4 @@
-"""`load`: from a name, a file, a folder, the hub or reasoning-gym to checked rows of `prompt` and `solution`."""
+"""`load`: checked rows of `prompt` and `solution` from a named set, a file, a folder, the hub or reasoning-gym."""
 
 from __future__ import annotations
 
@@ -15,61 +15,70 @@ from viprl.data.layout import Layout, column_at, find_layout, first_copies
 from viprl.data.named import DAPO_WRAPPER, NAMED
 from viprl.data.question import Format, read_answer, read_question
 from viprl.data.tables import read_table
+from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, identity
 
-SHOWN = 8  # bad rows that a message spells out
-LEAVE_OUT = "leave them out (skip_bad_rows: true in a configuration, --skip-bad-rows as an option)"
+SHOWN = 8  # bad rows that a message describes
+LEAVE_OUT = "leave them out (skip_bad_rows: true in a configuration, --skip-bad-rows on the command line)"
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """What to read and how. None: as the named set or the file has it."""
+    """Where a data set is and how its rows are read. None: the default of the named set or of the file.
 
-    source: str
+    Raises InputError for values that cannot be used.
+    """
+
+    name: str
     """A name of `viprl.data.NAMED`, `reasoning-gym:TASK?...`, a file, a folder or a hub name."""
     split: str | None = None
+    """Split of a folder or of a data set on the hub. Default: "train"."""
     subset: str | None = None
+    """Configuration name of a data set on the hub."""
     prompt_column: str | None = None
+    """Column of the prompt; a dot selects a field of a struct."""
     solution_column: str | None = None
+    """Column of the answer; a dot selects a field of a struct."""
     answer_after: str | None = None
-    """The answer is what follows this mark, such as "####"."""
+    """The answer is the text after this mark, such as "####"."""
     instruction: str | None = None
+    """See `viprl.data.question.Format`, as for `system` and `chat`."""
     system: str | None = None
     chat: bool | None = None
     duplicates: str | None = None
-    """"keep", or "drop": only the first row of each prompt."""
+    """"keep", or "drop" to keep only the first row of each prompt."""
     skip_bad_rows: bool = False
-    """Leave bad rows out and report them; otherwise they are an error."""
+    """Leave bad rows out and report them. Otherwise they are an error."""
 
     def __post_init__(self) -> None:
         if self.duplicates not in (None, "keep", "drop"):
-            raise ValueError(f"duplicates is {self.duplicates!r}; expected keep or drop")
+            raise InputError(f"duplicates is {self.duplicates!r}; expected keep or drop")
         Format(self.instruction, self.system, self.chat)
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """A prompt that stands in the data with several answers."""
+    """A prompt that has several answers in the data."""
 
     prompt: Prompt
     answers: dict[str, int]
-    """Rows with each answer."""
+    """Answer -> number of rows."""
     row: int
-    """The first row of the prompt, counted from 0."""
+    """Index of the first row of the prompt."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in the rows. Rows are counted from 0."""
+    """What was found in the rows. Messages number rows from 1; these are indices, from 0."""
 
     rows: int
     prompts: int
     """Distinct prompts in good rows."""
     repeated: int
-    """Prompts that stand in more than one row."""
+    """Prompts in more than one row."""
     conflicts: tuple[Conflict, ...]
     bad: dict[int, str]
-    """Reason by row."""
+    """Index of each bad row -> what is wrong with it."""
 
     @property
     def duplicates(self) -> int:
@@ -82,52 +91,57 @@ class Loaded:
     """A data set that is ready to train on."""
 
     dataset: Any
-    """`datasets.Dataset` with `prompt`, `solution` and the columns that the source had besides."""
-    spec: DataSource
-    """What was asked for, with the named set's own choices filled in."""
+    """`datasets.Dataset` with `prompt`, `solution` and the other columns of the source."""
+    source: DataSource
+    """The source, with the defaults of the named set."""
     layout: Layout
     findings: Findings | None
-    """None for an endless source, which has no rows to look through."""
+    """None for an endless data set."""
     rows: np.ndarray | None
-    """[n] the row of the source, counted from 0, that each row of `dataset` comes from; None for an endless source."""
+    """[n] index in the source of each row of `dataset`; None for an endless data set."""
     notes: tuple[str, ...] = ()
-    """What the reader should know: rows left out, answers in conflict."""
+    """Rows that were left out, duplicates and conflicting answers, in words."""
 
 
-def load(spec: DataSource) -> Loaded:
-    """Read, check and format. Raises ValueError for sources that cannot be read, missing columns, and bad rows, which
-    are named by number."""
-    if gym.is_gym(spec.source):
-        return _load_gym(spec)
-    spec, wrapper = _resolved(spec)
-    known = NAMED.get(spec.source)
-    table = read_table(known.hub if known else spec.source, spec.split or "train", spec.subset)
+def load(source: DataSource) -> Loaded:
+    """Read, check and format a data set.
+
+    Raises FileError if the source is not found, DataError for content that cannot be read, missing columns and bad
+    rows (with their numbers, counted from 1), InputError for an unknown task of reasoning-gym.
+    """
+    if gym.is_gym(source.name):
+        return _load_gym(source)
+    source, wrapper = _resolved(source)
+    known = NAMED.get(source.name)
+    table = read_table(known.hub if known else source.name, source.split or "train", source.subset)
     if len(table) == 0:
-        raise ValueError(f"{spec.source} holds no rows")
-    layout = find_layout(table, spec.source, spec.prompt_column, spec.solution_column)
+        raise DataError(f"{source.name} has no rows")
+    layout = find_layout(table, source.name, source.prompt_column, source.solution_column)
     prompts, solutions = column_at(table, layout.prompt), column_at(table, layout.solution)
-    if spec.answer_after is None and layout.name == "GSM8K" and "####" in str(solutions[0].as_py()):
-        spec = replace(spec, answer_after="####")
-    if not wrapper[0] and layout.name.startswith("DAPO") and spec.instruction is not None:
+    if source.answer_after is None and layout.name == "GSM8K" and "####" in str(solutions[0].as_py()):
+        source = replace(source, answer_after="####")
+    if not wrapper[0] and layout.name.startswith("DAPO") and source.instruction is not None:
         wrapper = DAPO_WRAPPER
 
     first, copy_of = first_copies([prompts, solutions])
     taken = pa.array(first)
-    rows = _read_rows(prompts.take(taken).to_pylist(), solutions.take(taken).to_pylist(), wrapper, spec)
+    rows = _read_rows(prompts.take(taken).to_pylist(), solutions.take(taken).to_pylist(), wrapper, source)
     findings = _find(rows, first, copy_of)
-    kept = _kept(rows, first, copy_of, spec.duplicates == "drop")
-    _refuse_bad(findings, spec, len(kept))
-    return Loaded(_dataset(table, layout, rows, kept, copy_of), spec, layout, findings, kept, _notes(findings, spec))
+    kept = _kept(rows, first, copy_of, source.duplicates == "drop")
+    _refuse_bad(findings, source, len(kept))
+    return Loaded(
+        _dataset(table, layout, rows, kept, copy_of), source, layout, findings, kept, _notes(findings, source)
+    )
 
 
-def _resolved(spec: DataSource) -> tuple[DataSource, tuple[str, str]]:
-    """The spec with the choices of its named set, and the wrapper of the set's questions."""
-    known = NAMED.get(spec.source)
+def _resolved(source: DataSource) -> tuple[DataSource, tuple[str, str]]:
+    """The source with the defaults of its named set, and the wrapper of the questions."""
+    known = NAMED.get(source.name)
     if known is None:
-        return spec, ("", "")
+        return source, ("", "")
     names = ("split", "subset", "prompt_column", "solution_column", "answer_after", "instruction", "chat", "duplicates")
-    chosen = {name: getattr(known, name) for name in names if getattr(spec, name) is None}
-    return replace(spec, **chosen), known.wrapper
+    chosen = {name: getattr(known, name) for name in names if getattr(source, name) is None}
+    return replace(source, **chosen), known.wrapper
 
 
 @dataclass(frozen=True)
@@ -138,16 +152,16 @@ class _Row:
     bad: str = ""
 
 
-def _read_rows(prompts: list[Any], solutions: list[Any], wrapper: tuple[str, str], spec: DataSource) -> list[_Row]:
-    """Every distinct row, formatted or with what is wrong with it."""
-    form = Format(spec.instruction, spec.system, spec.chat)
+def _read_rows(prompts: list[Any], solutions: list[Any], wrapper: tuple[str, str], source: DataSource) -> list[_Row]:
+    """Every distinct row, formatted, or with the reason why it is bad."""
+    form = Format(source.instruction, source.system, source.chat)
     pairs = list(zip(prompts, solutions, strict=True))
     rows = []
     for value, answer in track(pairs, "reading rows", transient=True, disable=len(pairs) < 100_000):
         try:
             question = read_question(value, wrapper)
-            rows.append(_Row(form(question), read_answer(answer, spec.answer_after), identity(question)))
-        except ValueError as error:
+            rows.append(_Row(form(question), read_answer(answer, source.answer_after), identity(question)))
+        except DataError as error:
             rows.append(_Row(None, "", "", str(error)))
     return rows
 
@@ -172,7 +186,7 @@ def _find(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray) -> Findi
 
 
 def _kept(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray, drop: bool) -> np.ndarray:
-    """[k] the rows that stay, ascending."""
+    """[k] indices of the rows that are kept, ascending."""
     if not drop:
         good = np.array([not row.bad for row in rows])
         return np.flatnonzero(good[copy_of])
@@ -183,61 +197,58 @@ def _kept(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray, drop: bo
     return np.array(sorted(seen.values()), dtype=np.int64)
 
 
-def _refuse_bad(findings: Findings, spec: DataSource, kept: int) -> None:
-    if findings.bad and (kept == 0 or not spec.skip_bad_rows):
+def _refuse_bad(findings: Findings, source: DataSource, kept: int) -> None:
+    if findings.bad and (kept == 0 or not source.skip_bad_rows):
         if len(findings.bad) == findings.rows and len(set(findings.bad.values())) == 1:
-            raise ValueError(f"{spec.source}: all {findings.rows} rows are bad: {next(iter(findings.bad.values()))}")
-        mend = f"Mend the rows, or {LEAVE_OUT}" if kept else "Mend the rows"
-        raise ValueError(f"{spec.source}: {bad_rows(findings.bad)}. {mend}")
+            raise DataError(f"{source.name}: all {findings.rows} rows are bad: {next(iter(findings.bad.values()))}")
+        fix = f"Fix the rows, or {LEAVE_OUT}" if kept else "Fix the rows"
+        raise DataError(f"{source.name}: {bad_rows(findings.bad)}. {fix}")
 
 
 def bad_rows(bad: dict[int, str], what: str = "bad") -> str:
-    """ "row 3: why; row 9: why; and 5 more (12, 13, ...)"."""
-    numbers = list(bad)
-    words = [f"row {n}: {bad[n]}" for n in numbers[:SHOWN]]
-    if len(numbers) > SHOWN:
-        rest = ", ".join(map(str, numbers[SHOWN : SHOWN + 20])) + (", ..." if len(numbers) > SHOWN + 20 else "")
-        words.append(f"and {len(numbers) - SHOWN} more ({rest})")
-    plural = "row is" if len(numbers) == 1 else "rows are"
-    return f"{len(numbers)} {plural} {what} (counted from 0): {'; '.join(words)}"
+    """The bad rows in words: "2 rows are bad: row 4: why; row 10: why".
+
+    Args:
+        bad: index of each row -> reason. The text counts rows from 1.
+        what: what the rows are.
+    """
+    words = [f"row {at + 1}: {why}" for at, why in list(bad.items())[:SHOWN]]
+    if rest := [str(at + 1) for at in bad][SHOWN:]:
+        words.append(f"and {len(rest)} more ({', '.join(rest[:20])}{', ...' if len(rest) > 20 else ''})")
+    return f"{len(bad)} {'row is' if len(bad) == 1 else 'rows are'} {what}: {'; '.join(words)}"
 
 
 def _dataset(table: pa.Table, layout: Layout, rows: Sequence[_Row], kept: np.ndarray, copy_of: np.ndarray) -> Any:
     from datasets import Dataset
 
-    spent = {"prompt", "solution", layout.prompt.partition(".")[0], layout.solution.partition(".")[0]}
-    others = table.select([name for name in table.column_names if name not in spent]).take(pa.array(kept))
+    replaced = {"prompt", "solution", layout.prompt.partition(".")[0], layout.solution.partition(".")[0]}
+    others = table.select([name for name in table.column_names if name not in replaced]).take(pa.array(kept))
     chosen = [rows[at] for at in copy_of[kept]]
-    chats = {isinstance(row.prompt, list) for row in chosen}
-    if len(chats) > 1:
-        raise ValueError("some prompts are chats and some are texts; set chat: true")
     columns = {name: others.column(name) for name in others.column_names}
     columns["prompt"] = pa.array([row.prompt for row in chosen])
     columns["solution"] = pa.array([row.solution for row in chosen])
     return Dataset(pa.table(columns))
 
 
-def _notes(findings: Findings, spec: DataSource) -> tuple[str, ...]:
+def _notes(findings: Findings, source: DataSource) -> tuple[str, ...]:
     notes = []
     if findings.bad:
         notes.append(f"left out: {bad_rows(findings.bad)}")
     if findings.duplicates:
-        what = "left out" if spec.duplicates == "drop" else "kept (duplicates: drop leaves them out)"
-        notes.append(f"{findings.duplicates:,} rows repeat the prompt of another: {what}")
+        what = "left out" if source.duplicates == "drop" else "kept (set duplicates: drop to leave them out)"
+        notes.append(f"{findings.duplicates:,} rows repeat the prompt of another row: {what}")
     if findings.conflicts:
-        names = ", ".join(f"{c.row} ({' / '.join(c.answers)})" for c in findings.conflicts[:SHOWN])
-        more = f" and {len(findings.conflicts) - SHOWN} more" if len(findings.conflicts) > SHOWN else ""
-        which = "; the first row's answer stays" if spec.duplicates == "drop" else ""
-        one = len(findings.conflicts) == 1
-        notes.append(
-            f"{len(findings.conflicts)} prompt{'' if one else 's'} with several answers, first row {names}{more}{which}"
-        )
+        number = len(findings.conflicts)
+        some = ", ".join(f"row {c.row + 1} ({' / '.join(c.answers)})" for c in findings.conflicts[:SHOWN])
+        more = f" and {number - SHOWN} more" if number > SHOWN else ""
+        which = "; the answer of the first row is kept" if source.duplicates == "drop" else ""
+        notes.append(f"{number} prompt{'s' if number > 1 else ''} with several answers: {some}{more}{which}")
     return tuple(notes)
 
 
-def _load_gym(spec: DataSource) -> Loaded:
-    task = gym.parse(spec.source)
-    form = Format(spec.instruction or "answer_tags", spec.system, spec.chat)
+def _load_gym(source: DataSource) -> Loaded:
+    task = gym.parse(source.name)
+    form = Format(source.instruction or "answer_tags", source.system, source.chat)
     return Loaded(
-        gym.endless(task, form), replace(spec, source=str(task)), Layout("question", "answer", "gym"), None, None
+        gym.endless(task, form), replace(source, name=str(task)), Layout("question", "answer", "gym"), None, None
     )

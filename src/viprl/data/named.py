@@ -1,4 +1,4 @@
-"""The data sets that can be named instead of located, with what is known of their columns."""
+"""Data sets with a short name, and what is known of their columns."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NamedSet:
-    """Where a set lies and how its rows are to be read."""
+    """Where a data set is and how its rows are read."""
 
     hub: str
-    """Repository on the model hub."""
+    """Repository on the Hugging Face hub."""
     split: str
     rows: int
-    """Rows of the split, for the reader; nothing is checked against it."""
+    """Rows of the split; for display only."""
     prompt_column: str
     solution_column: str
     summary: str
     subset: str | None = None
     answer_after: str | None = None
-    """The answer is what follows this mark."""
+    """The answer is the text after this mark."""
     wrapper: tuple[str, str] = ("", "")
-    """Texts before and after the question that belong to the file and not to the question."""
+    """Text before and after each question that is removed."""
     duplicates: str = "keep"
     instruction: str = "boxed"
     chat: bool = True
 
 
-# DAPO's file wraps every question in its own instruction; taken off, another can be put in its place.
+# DAPO's file wraps every question in an instruction. It is removed, so that another one can be used.
 DAPO_WRAPPER = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
     "$Answer (without quotes) where $Answer is the answer to the problem.\n\n",
@@ -38,7 +38,7 @@ DAPO_WRAPPER = (
 NAMED: dict[str, NamedSet] = {
     "dapo-math-17k": NamedSet(
         "BytedTsinghua-SIA/DAPO-Math-17k", "train", 1_791_700, "prompt", "reward_model.ground_truth",
-        "competition problems with integer answers; the hub's file holds every row 100 times",
+        "competition problems with integer answers; the file on the hub has every row 100 times",
         wrapper=DAPO_WRAPPER, duplicates="drop",
     ),
     "aime24": NamedSet("HuggingFaceH4/aime_2024", "train", 30, "problem", "answer", "AIME I and II of 2024"),
@@ -52,6 +52,6 @@ NAMED: dict[str, NamedSet] = {
 
 
 def closest(name: str) -> str:
-    """ "; did you mean ...?" for a name that is none of ours, "" where nothing is near."""
+    """ "; did you mean ...?" for an unknown name; "" if no known name is similar."""
     near = difflib.get_close_matches(name.lower(), NAMED, n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""

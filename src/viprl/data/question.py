@@ -1,4 +1,4 @@
-"""From the text of a row to the prompt that the model sees: instruction, system message, chat or plain text."""
+"""From the cells of a row to a prompt and an answer: instruction, system message, chat or plain text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from viprl.data.named import DAPO_WRAPPER
+from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, identity
 
 INSTRUCTIONS = {
@@ -17,35 +18,39 @@ INSTRUCTIONS = {
     "answer_line": "{question}".join(DAPO_WRAPPER),
     "answer_tags": "{question}\n\nGive your final answer between <answer> and </answer>.",
 }
-"""Answer instructions by name; any other text with `{question}` is a template, without it stands below the question."""
+"""Answer instructions by name. Any other text is a template if it contains `{question}`; otherwise it is put below the
+question."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a question becomes a prompt."""
+    """How a question becomes a prompt.
+
+    Raises InputError for a system message with `chat=False`, and for a misspelt name of an instruction.
+    """
 
     instruction: str | None = None
-    """Name of `INSTRUCTIONS`, template or text; None leaves the question as it is."""
+    """A name of `INSTRUCTIONS`, a template or a text; None leaves the question as it is."""
     system: str | None = None
-    """System message, which makes every prompt a chat."""
+    """System message; makes every prompt a chat."""
     chat: bool | None = None
-    """True: a chat, so that the model's chat template is used. False: plain text. None: as the data has it."""
+    """True: a chat, so that the model's chat template is used. False: plain text. None: as in the data."""
 
     def __post_init__(self) -> None:
         if self.system is not None and self.chat is False:
-            raise ValueError("system is a message of a chat, but chat is false; leave one of the two out")
+            raise InputError("system is a message of a chat, but chat is false; remove one of the two")
         word = self.instruction or ""
         near = difflib.get_close_matches(word, INSTRUCTIONS, n=1, cutoff=0.7)
         if near and word not in INSTRUCTIONS and not word.count(" "):
-            raise ValueError(
+            raise InputError(
                 f"instruction is {word!r}; did you mean {near[0]}? The names are {', '.join(INSTRUCTIONS)}; a text of "
-                "your own is more than a word that looks like one of them"
+                "your own needs more than one word"
             )
 
     def __call__(self, question: Prompt) -> Prompt:
-        """The prompt of a question (a text, or a chat whose last message of the user is the question).
+        """The prompt of a question, which is a text, or a chat whose last message of the user is the question.
 
-        Raises ValueError for a chat that cannot be written as plain text.
+        Raises DataError for a chat that cannot take the instruction or cannot be written as plain text.
         """
         chat = None if isinstance(question, str) else [dict(message) for message in question]
         if chat is None and not (self.chat or self.system):
@@ -54,11 +59,11 @@ class Format:
         asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
         if self.instruction is not None:
             if asked is None or not isinstance(messages[asked]["content"], str):
-                raise ValueError("the chat has no text of a user that an instruction could be added to")
+                raise DataError("the chat has no text of a user to which the instruction can be added")
             messages[asked]["content"] = self._instructed(messages[asked]["content"])
         if self.chat is False:
             if len(messages) != 1 or not isinstance(messages[0]["content"], str):
-                raise ValueError(f"chat is false, but the prompt is a chat of {len(messages)} messages")
+                raise DataError(f"chat is false, but the prompt is a chat of {len(messages)} messages")
             return messages[0]["content"]
         if self.system is not None:
             messages = [{"role": "system", "content": self.system}, *(m for m in messages if m["role"] != "system")]
@@ -74,46 +79,49 @@ class Format:
 
 
 def read_question(value: Any, wrapper: tuple[str, str]) -> Prompt:
-    """The question of a row without its wrapper, checked. Raises ValueError saying what it is instead."""
+    """The question of a row, checked and without its wrapper. Raises DataError if it is empty or not a prompt."""
     if value is None:
-        raise ValueError("the prompt is empty")
+        raise DataError("the prompt is empty")
     if not isinstance(value, str):
-        # tables fill the keys that a message lacks with None
+        # tables hold None for the keys that a message lacks
         value = [{k: v for k, v in m.items() if v is not None} if isinstance(m, Mapping) else m for m in value]
     try:
         identity(value)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(str(error)) from error
     if isinstance(value, str):
         if not value.strip():
-            raise ValueError("the prompt is empty")
+            raise DataError("the prompt is empty")
         return _unwrapped(value, wrapper)
     if len(value) == 1 and isinstance(value[0].get("content"), str):
         if not value[0]["content"].strip():
-            raise ValueError("the prompt is empty")
+            raise DataError("the prompt is empty")
         return [{**value[0], "content": _unwrapped(value[0]["content"], wrapper)}]
     return value
 
 
 def read_answer(value: Any, mark: str | None) -> str:
-    """The answer of a row, what follows the last `mark` where there is one. Raises ValueError where there is none."""
+    """The answer of a row as text: what follows the last `mark`, or all of it without a mark.
+
+    Raises DataError if the answer is empty or has no `mark`.
+    """
     if value is None or (isinstance(value, float) and value != value):
-        raise ValueError("the answer is empty")
-    text = written(value)
+        raise DataError("the answer is empty")
+    text = answer_text(value)
     if mark:
         if mark not in text:
-            raise ValueError(f"the answer has no {mark!r}, after which it should stand")
+            raise DataError(f"the answer does not contain {mark!r} (answer_after)")
         text = text.rpartition(mark)[2].strip()
         if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):  # GSM8K writes 1,000
             text = text.replace(",", "")
     text = text.strip()
     if not text:
-        raise ValueError("the answer is empty")
+        raise DataError("the answer is empty")
     return text
 
 
-def written(value: Any) -> str:
-    """An answer as text. A whole number is written as one: a single fraction in a column makes all of it floats."""
+def answer_text(value: Any) -> str:
+    """An answer as text. A whole number is written as 5, not 5.0: one fraction in a column makes all of it floats."""
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     return str(int(value) if whole else value)
 

@@ -1,4 +1,4 @@
-"""`viprl data show`: what was understood of a data set, for a reader."""
+"""`viprl data show`: a summary of a data set in the terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from viprl.data.named import NAMED
 from viprl.data.tables import SUFFIXES
 from viprl.prompts import text
 
-SAMPLE = 1_000  # rows of an endless source that are measured
+SAMPLE = 1_000  # rows of an endless data set that are measured
 QUANTILES = (0.05, 0.5, 0.95, 1.0)
 
 
 def show_names(console: Console) -> None:
-    """The named sets, two lines each."""
+    """Print the named sets, two lines each."""
     for name, known in NAMED.items():
         answer = known.solution_column + (f" after {known.answer_after}" if known.answer_after else "")
         where = f"{known.hub}{f', {known.subset}' if known.subset else ''}, split {known.split}, {known.rows:,} rows"
@@ -33,13 +33,21 @@ def show_names(console: Console) -> None:
     )
 
 
-def show_data(spec: DataSource, console: Console, model: str | None = None, completion: int = 0) -> None:
-    """Print columns, rows, duplicates, bad rows, lengths and two examples; with a model in its tokens and template.
+def show_data(source: DataSource, console: Console, model: str | None = None, completion: int = 0) -> None:
+    """Print columns, rows, duplicates, bad rows, lengths and two examples of a data set.
 
-    Bad rows are always told and passed over here; `spec.skip_bad_rows` is what training would do with them.
+    Bad rows are listed here and never an error; `source.skip_bad_rows` decides what training would do with them.
+
+    Args:
+        source: the data set.
+        console: where to print.
+        model: folder or hub name: lengths in its tokens, examples through its chat template.
+        completion: tokens that a completion may take of the model's context.
+
+    Raises what `viprl.data.load` raises; InputError if the model's tokenizer or configuration cannot be loaded.
     """
-    loaded = load(replace(spec, skip_bad_rows=True))
-    n = min(len(loaded.dataset), SAMPLE) if is_gym(spec.source) else len(loaded.dataset)
+    loaded = load(replace(source, skip_bad_rows=True))
+    n = min(len(loaded.dataset), SAMPLE) if is_gym(source.name) else len(loaded.dataset)
     rows = loaded.dataset[:n]
     prompts, solutions = rows["prompt"], rows["solution"]
     for name, words in _facts(loaded):
@@ -57,48 +65,48 @@ def show_data(spec: DataSource, console: Console, model: str | None = None, comp
             room = f" with completions of {completion:,}" if completion else ""
             _line(console, "context", f"{context:,} tokens; {over:,} prompts exceed it{room}")
     if loaded.findings is not None:
-        _line(console, "to train on", _usable(loaded, spec.skip_bad_rows, over))
+        _line(console, "to train on", _usable(loaded, source.skip_bad_rows, over))
     for at in range(min(2, n)):
         shown = rendered(prompts[at], tokenizer) if tokenizer else _plain(prompts[at])
-        console.rule(f"row {at} as the model sees it" if tokenizer else f"row {at}", align="left", style="dim")
+        console.rule(f"row {at + 1}{' as the model sees it' if tokenizer else ''}", align="left", style="dim")
         console.print(escape(shown), soft_wrap=True, highlight=False)
         console.print(f"[bold]answer[/bold] {escape(str(solutions[at]))}", soft_wrap=True, highlight=False)
 
 
 def _facts(loaded: Loaded) -> list[tuple[str, str]]:
-    spec, found, layout = loaded.spec, loaded.findings, loaded.layout
-    source = spec.source
-    if source in NAMED:
-        source += f" ({NAMED[source].hub}, {spec.subset + ', ' if spec.subset else ''}split {spec.split})"
-    answer = layout.solution + (f", what follows {spec.answer_after}" if spec.answer_after else "")
+    source, found, layout = loaded.source, loaded.findings, loaded.layout
+    name = source.name
+    if name in NAMED:
+        name += f" ({NAMED[name].hub}, {source.subset + ', ' if source.subset else ''}split {source.split})"
+    answer = layout.solution + (f", the text after {source.answer_after}" if source.answer_after else "")
     prompt = loaded.dataset[0]["prompt"]
     kind = "text" if isinstance(prompt, str) else f"chat ({', '.join(message['role'] for message in prompt)})"
-    facts = [("source", source), ("columns", f"prompt: {layout.prompt} · answer: {answer} · layout: {layout.name}")]
-    facts += [("prompt is", f"{kind}; instruction: {spec.instruction or '-'}")]
+    facts = [("source", name), ("columns", f"prompt: {layout.prompt} · answer: {answer} · layout: {layout.name}")]
+    facts += [("prompt is", f"{kind}; instruction: {source.instruction or '-'}")]
     if found is None:
-        return [*facts, ("rows", f"endless; {len(loaded.dataset):,} of this seed, made when they are read")]
+        return [*facts, ("rows", f"endless; {len(loaded.dataset):,} for each seed, generated when they are read")]
     facts += [("rows", f"{found.rows:,}"), ("prompts", f"{found.prompts:,}")]
-    facts += [("duplicates", f"{found.duplicates:,} rows repeat another's prompt ({found.repeated:,} prompts)")]
+    facts += [("duplicates", f"{found.duplicates:,} rows repeat the prompt of another ({found.repeated:,} prompts)")]
     if found.conflicts:
         some = "; ".join(
-            f"row {c.row}: {', '.join(f'{a} ({n})' for a, n in c.answers.items())}" for c in found.conflicts[:8]
+            f"row {c.row + 1}: {', '.join(f'{a} ({n})' for a, n in c.answers.items())}" for c in found.conflicts[:8]
         )
-        facts += [("conflicts", f"{len(found.conflicts):,} prompts with several answers (rows each): {some}")]
+        facts += [("conflicts", f"{len(found.conflicts):,} prompts with several answers (number of rows): {some}")]
     return [*facts, ("bad rows", bad_rows(found.bad) if found.bad else "none")]
 
 
 def _usable(loaded: Loaded, skip: bool, over: int) -> str:
-    """What training will make of a source with an end, of whose good rows `over` are too long."""
+    """What training would do with a finite data set of whose good rows `over` are too long."""
     bad = len(loaded.findings.bad) if loaded.findings is not None else 0
-    rows = f"{len(loaded.dataset) - over:,} rows (duplicates: {loaded.spec.duplicates or 'keep'})"
+    rows = f"{len(loaded.dataset) - over:,} rows (duplicates: {loaded.source.duplicates or 'keep'})"
     what = " and ".join(f"{n:,} {kind} row{'s' * (n > 1)}" for n, kind in ((bad, "bad"), (over, "overlong")) if n)
     if not what:
         return rows
     if len(loaded.dataset) == over:
-        return f"none: training refuses {what}, which are all there are"
+        return f"none: all rows are bad or overlong ({what})"
     if skip:
         return f"{rows}; {what} left out"
-    return f"none as it is: training refuses {what}. Mend them, or {LEAVE_OUT}: then {rows}"
+    return f"none: training refuses {what}; fix them, or {LEAVE_OUT}; then {rows}"
 
 
 def _line(console: Console, name: str, words: str) -> None:

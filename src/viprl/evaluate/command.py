@@ -1,4 +1,4 @@
-"""What `viprl evaluate` was asked, checked, and its answer in the terminal."""
+"""The command `viprl evaluate`: its options checked, its results written and printed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
+from viprl.errors import InputError, MissingPackageError
+
 SAMPLING_ONLY = (
     "n", "temperature", "top_p", "max_new_tokens", "backend", "batch_size", "tensor_parallel", "tokenizer", "chat",
     "instruction",
 )  # fmt: skip
-"""Options without a meaning for completions that are stored already."""
+"""Options without a meaning for completions that exist already."""
 
 
 def run(
@@ -22,40 +24,43 @@ def run(
     tensor_parallel: int, tokenizer: str | None, temperature: float, top_p: float, max_new_tokens: int,
     given: Collection[str] = (), **data: Any,
 ) -> None:  # fmt: skip
-    """Score stored completions or a model, print the numbers and write what was asked for. `given` are the names of
-    the options that the user set."""
+    """Score a model or a file of completions; print the metrics and write them to `json` and `out`.
+
+    The arguments are the options of the command, of the same names. `data` holds the options of `DataSource`, and
+    `given` the names of the options that the user set.
+
+    Raises InputError for options that contradict each other, and what `evaluate_model` and `evaluate_generations`
+    raise.
+    """
     if (generations is None) == (model is None):
-        raise ValueError("give either --generations FILE, or --model with --dataset and --out")
+        raise InputError("set either --generations, or --model with --dataset and --out")
     if generations is not None and (idle := [name for name in SAMPLING_ONLY if name in given]):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-        raise ValueError(
-            f"{options}: the completions of --generations are there already, so nothing is sampled; leave out what "
-            "concerns sampling"
-        )
+        raise InputError(f"{options}: nothing is sampled with --generations; remove the options of sampling")
     if importlib.util.find_spec("pyarrow") is None:
-        raise ImportError('viprl evaluate needs pyarrow: pip install "viprl[eval]"')
+        raise MissingPackageError('viprl evaluate needs pyarrow: pip install "viprl[eval]"')
     from viprl.data import DataSource
-    from viprl.evaluate import evaluation
+    from viprl.evaluate.evaluation import Plan, evaluate_generations, evaluate_model
+    from viprl.evaluate.results import remarks, terminal_table, write_results
     from viprl.evaluate.sampling import Sampling
-    from viprl.evaluate.tables import remarks, terminal_table
-    from viprl.rewards.functions import MODES
+    from viprl.rewards.registry import MODES
 
     if verify not in MODES:
-        raise ValueError(f"--verify is {verify!r}; expected {', '.join(MODES)}")
+        raise InputError(f"--verify is {verify!r}; expected {', '.join(MODES)}")
     ks = None if k is None else _numbers(k)
-    spec = None if dataset is None else DataSource(dataset, **data)
+    source = None if dataset is None else DataSource(dataset, **data)
     if generations is not None:
-        result = evaluation.evaluate_generations(generations, ks, verify, data=spec, limit=limit, seed=seed)
+        result = evaluate_generations(generations, ks, verify, data=source, limit=limit, seed=seed)
         settings: dict[str, Any] = {"generations": str(generations)}
     else:
-        if spec is None or out is None:
-            raise ValueError("--model needs --dataset, whose problems it solves, and --out, a folder for the samples")
+        if source is None or out is None:
+            raise InputError("--model needs --dataset (the problems) and --out (a folder for the samples)")
         sampling = Sampling(n, temperature, top_p, max_new_tokens, seed)
-        plan = evaluation.Plan(str(model), spec, sampling, limit, backend, batch_size, tensor_parallel, tokenizer)
-        result = evaluation.evaluate_model(plan, ks, verify, out)
+        plan = Plan(str(model), source, sampling, limit, backend, batch_size, tensor_parallel, tokenizer)
+        result = evaluate_model(plan, ks, verify, out)
         settings = {"model": model, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     settings |= {"dataset": dataset, "verify": verify, "seed": seed}
-    evaluation.write_results(result, settings, json, out)
+    write_results(result, settings, json, out)
     console = Console(soft_wrap=True)
     console.print(terminal_table(result))
     for line in remarks(result):
@@ -69,4 +74,4 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ValueError(f"--k is {text!r}; expected whole numbers separated by commas, such as 1,8,32") from None
+        raise InputError(f"--k is {text!r}; expected whole numbers separated by commas, such as 1,8,32") from None

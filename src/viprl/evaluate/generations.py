@@ -1,18 +1,19 @@
-"""The file of completions, one JSON object a line: `id`, `answer`, `completions` (a list of texts), all problems with
-equally many. `viprl evaluate` appends to one while it samples, and scores any."""
+"""The file of completions: JSON lines with `id`, `answer` and `completions`, a list of n texts.
+
+`viprl evaluate` scores any such file, and appends to one while it samples.
+"""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from viprl.data.question import written
+from viprl.data.question import answer_text
+from viprl.errors import DataError, FileError
+from viprl.utils.json_lines import append_json_line, read_json_lines, remove_cut_line
 
 
 @dataclass(frozen=True)
@@ -23,151 +24,120 @@ class Generations:
     answer: str
     completions: tuple[str, ...]
     truncated: int = 0
-    """Completions that ended only because they reached the longest length, where that is known."""
+    """Completions that reached the maximum length, if known."""
 
 
 def read_generations(path: str | Path) -> list[Generations]:
-    """All problems of a file (.jsonl or .jsonl.gz). Raises ValueError, with the line, for rows that are no generations,
-    ids that come twice, problems without an answer or without completions, and different numbers of completions."""
+    """All problems of a file (.jsonl or .jsonl.gz).
+
+    Raises FileError if the file is missing. Raises DataError, with the row counted from 1, for rows that are not
+    generations and for duplicate ids; also for an empty file, different numbers of completions, and if all completions
+    are empty.
+    """
     path = Path(path)
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
-        raise ValueError(f"{path}: {what}; expected a file of JSON lines with id, answer and completions")
-    rows: dict[str, Generations] = {}
-    lines: dict[str, int] = {}
-    for number, line in _lines(path):
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            cut = "" if line.endswith("\n") else "; the file ends within this line: it was cut off, or is still written"
-            raise ValueError(f"{where} is not valid JSON ({error}){cut}") from error
-        problem = parse_row(row, where)
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileError(f"{path} {what}; expected a file of JSON lines with id, answer and completions")
+    rows: dict[str, tuple[int, Generations]] = {}
+    for number, row in read_json_lines(path):
+        problem = parse_row(row, f"{path}, row {number}")
         if problem.id in rows:
-            raise ValueError(f"{where}: the id {problem.id!r} stands in line {lines[problem.id]} already")
-        rows[problem.id], lines[problem.id] = problem, number
+            raise DataError(f"{path}: rows {rows[problem.id][0]} and {number} have the same id {problem.id!r}")
+        rows[problem.id] = number, problem
     if not rows:
-        raise ValueError(f"{path} holds no problems")
-    check_equal_numbers(list(rows.values()), str(path))
-    if not any(text.strip() for problem in rows.values() for text in problem.completions):
-        raise ValueError(f"{path}: every completion is empty; the model that made them generated nothing")
-    return list(rows.values())
+        raise DataError(f"{path} has no rows")
+    problems = [problem for _, problem in rows.values()]
+    _check_equal_numbers(problems, path)
+    if not any(text.strip() for problem in problems for text in problem.completions):
+        raise DataError(f"{path}: all completions are empty")
+    return problems
 
 
-def parse_row(row: Any, where: str) -> Generations:
-    """A checked row. Raises ValueError saying what is wrong with it."""
-    if not isinstance(row, Mapping):
-        raise ValueError(f"{where} is a {type(row).__name__}; expected an object with id, answer and completions")
+def parse_row(row: Mapping[str, Any], where: str) -> Generations:
+    """A checked row. Raises DataError, with `where`, if it is not usable."""
     missing = [key for key in ("id", "answer", "completions") if key not in row]
     if missing:
-        raise ValueError(f"{where} has no {' and no '.join(missing)}; its keys are {', '.join(row) or '-'}")
+        raise DataError(f"{where} has no {' and no '.join(missing)}; its keys are {', '.join(row) or '-'}")
     name, answer, texts = row["id"], row["answer"], row["completions"]
     if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
-        raise ValueError(f"{where}: the id is {name!r}; expected a text or a whole number")
+        raise DataError(f"{where}: id is {name!r}; expected a text or a whole number")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise ValueError(f"{where}: problem {name!r} has the answer {answer!r}; expected a text or a number")
-    if isinstance(texts, str):
-        raise ValueError(f"{where}: the completions of problem {name!r} are a text; expected a list of texts")
+        raise DataError(f"{where}: answer is {answer!r}; expected a text or a number")
     if not isinstance(texts, list) or not texts:
-        raise ValueError(f"{where}: problem {name!r} has no completions; expected a list of texts")
-    for place, text in enumerate(texts):
+        given = "an empty list" if texts == [] else f"of type {type(texts).__name__}"
+        raise DataError(f"{where}: completions is {given}; expected a list of texts")
+    for place, text in enumerate(texts, start=1):
         if not isinstance(text, str):
-            raise ValueError(
-                f"{where}: completion {place} of problem {name!r} is of type {type(text).__name__}; expected a text"
-            )
-    return Generations(str(name), written(answer), tuple(texts), int(row.get("truncated") or 0))
-
-
-def check_equal_numbers(problems: Sequence[Generations], where: str) -> None:
-    """ValueError unless all problems have equally many completions."""
-    usual = problems[0]
-    for problem in problems:
-        if len(problem.completions) != len(usual.completions):
-            raise ValueError(
-                f"{where}: problem {problem.id!r} has {len(problem.completions)} completions, but problem {usual.id!r} "
-                f"has {len(usual.completions)}; expected equally many"
-            )
+            raise DataError(f"{where}: completion {place} is of type {type(text).__name__}; expected a text")
+    return Generations(str(name), answer_text(answer), tuple(texts), int(row.get("truncated") or 0))
 
 
 def check_same_problems(problems: Sequence[Generations], answers: Mapping[str, str], where: str, dataset: str) -> None:
-    """ValueError unless the file's problems are those of the dataset (`answers` by id)."""
-    known = {problem.id for problem in problems}
-    strange = [problem.id for problem in problems if problem.id not in answers]
-    if strange:
-        some = ", ".join(map(repr, strange[:5]))
-        raise ValueError(
-            f"{where} is of another dataset: {len(strange)} of its {len(problems)} ids are not in {dataset} ({some})"
+    """Raise DataError unless the problems of a file are those of a data set.
+
+    Args:
+        problems: of the file.
+        answers: id -> answer of the data set.
+        where: the file, for errors.
+        dataset: name of the data set, for errors.
+    """
+    foreign = [problem.id for problem in problems if problem.id not in answers]
+    if foreign:
+        raise DataError(
+            f"{where} and {dataset} differ: {len(foreign)} of {len(problems)} ids of the file are not in the data set "
+            f"({_some(foreign)})"
         )
     for problem in problems:
         if problem.answer.strip() != answers[problem.id].strip():
-            raise ValueError(
-                f"{where} is of another dataset: problem {problem.id!r} has the answer {problem.answer!r} there and "
-                f"{answers[problem.id]!r} in {dataset}"
+            raise DataError(
+                f"{where} and {dataset} differ: the answer of problem {problem.id!r} is {problem.answer!r} in the file "
+                f"and {answers[problem.id]!r} in the data set"
             )
+    known = {problem.id for problem in problems}
     absent = [name for name in answers if name not in known]
     if absent:
-        some = ", ".join(map(repr, absent[:5]))
-        raise ValueError(
-            f"{where} lacks {len(absent)} of the {len(answers)} problems of {dataset} ({some}); an average over the "
-            "rest would be no result for that dataset (--limit takes its first problems)"
+        raise DataError(
+            f"{where} has only {len(problems)} of the {len(answers)} problems of {dataset} (not {_some(absent)}); "
+            "set --limit to evaluate only the first problems of the data set"
         )
 
 
 class Store:
-    """The growing file of a run that samples. A kill at any moment costs at most the problem that was being written."""
+    """The file to which sampling appends. If the process is killed, only the problem that is being written is lost.
+
+    Raises DataError for a row that is not usable.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found = {problem.id: problem for problem in self._recover()}
-        """Problems that are in the file, by id."""
+        self.found: dict[str, Generations] = {}
+        """id -> problem in the file."""
+        if path.exists():
+            remove_cut_line(path)
+            for number, row in read_json_lines(path):
+                problem = parse_row(row, f"{path}, row {number}")
+                self.found[problem.id] = problem
 
     def append(self, problem: Generations) -> None:
         """Add one problem and wait until it is on the disk."""
-        line = json.dumps(
-            {
-                "id": problem.id,
-                "answer": problem.answer,
-                "truncated": problem.truncated,
-                "completions": problem.completions,
-            }
-        )
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            view = memoryview(line.encode("ascii") + b"\n")
-            while view:
-                view = view[os.write(file, view) :]
-            os.fsync(file)
-        finally:
-            os.close(file)
+        append_json_line(self.path, asdict(problem), durable=True)
         self.found[problem.id] = problem
-
-    def _recover(self) -> Iterator[Generations]:
-        """The whole lines; what a kill left of a last one is cut away."""
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            where = f"{self.path}, line {number}"
-            try:
-                yield parse_row(json.loads(line), where)
-            except ValueError as error:
-                raise ValueError(f"{where} cannot be read ({error}); delete that line to sample it again") from error
 
 
 def seed_of(seed: int, name: str) -> int:
-    """A seed of 48 bits for a problem, from the run's seed and the problem's id alone."""
+    """A seed of 48 bits for a problem, from the seed of the run and the id of the problem alone."""
     return int.from_bytes(hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).digest()[:6])
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path} is no JSON-lines text ({error})") from error
+def _check_equal_numbers(problems: Sequence[Generations], path: Path) -> None:
+    first = problems[0]
+    for problem in problems:
+        if len(problem.completions) != len(first.completions):
+            raise DataError(
+                f"{path}: problem {problem.id!r} has {len(problem.completions)} completions and problem {first.id!r} "
+                f"has {len(first.completions)}; expected the same number"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

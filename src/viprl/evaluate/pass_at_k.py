@@ -1,34 +1,37 @@
-"""Estimators over n completions of a problem, c of them right, for any k <= n; intervals over problems.
+"""Estimators from n completions of a problem, c of them right, for k <= n; intervals over problems.
 
 Pass@k   probability that at least one of k completions is right: 1 - C(n-c, k) / C(n, k) (Chen et al., 2021)
-Mean@k   mean correctness of k completions; its expectation is c/n whatever k is
+Mean@k   mean correctness of k completions; its expectation is c/n for every k
 Maj@k    probability that the majority vote of k completions is right
 
-"Of k completions" means of a subset of size k, drawn evenly from the n: all three are unbiased for k fresh completions.
+The k completions are a uniformly drawn subset of the n. All three estimators are unbiased for k new completions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from viprl.analysis.statistics import Estimate
+from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray
 
 EXACT_WORK = 3e7
-"""Array elements that the exact count of a majority vote may touch, about a second; above it, subsets are drawn."""
+"""Most array elements that the exact count of a majority vote may use, about a second. Beyond it, subsets are drawn."""
 EXACT_COMPLETIONS = 1000
-"""Above, the numbers of subsets leave the range of floating-point numbers."""
+"""Most completions of an exact count. Beyond it, the numbers of subsets exceed the range of floating-point numbers."""
 DRAWS = 10_000
+"""Subsets that are drawn."""
 RESAMPLES = 10_000
+"""Resamples of the bootstrap."""
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Probability that one of k of n completions is right, c of n being so. In whole numbers until the one division.
+    """Probability that at least one of k of n completions is right, if c of the n are right.
 
-    Raises ValueError unless 0 <= c <= n and 1 <= k <= n.
+    Computed in whole numbers, with one division. Raises InputError unless 0 <= c <= n and 1 <= k <= n.
     """
     _check(n, c, k)
     subsets = math.comb(n, k)
@@ -36,7 +39,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def mean_at_k(n: int, c: int, k: int) -> float:
-    """Expected mean correctness of k of n completions: c/n for every k, by linearity."""
+    """Expected mean correctness of k of n completions, c of which are right: c/n for every k, by linearity."""
     _check(n, c, k)
     return c / n
 
@@ -44,17 +47,19 @@ def mean_at_k(n: int, c: int, k: int) -> float:
 def maj_at_k(
     right: int, wrong: Sequence[int], unreadable: int, k: int, rng: np.random.Generator | None = None
 ) -> float:
-    """Expected share of the right answer in the majority vote of k of n completions.
+    """Expected result of the majority vote of k of n completions.
+
+    The result of a vote is 1 if the right answer wins, 1/t if it ties with t - 1 others, and 0 otherwise.
 
     Args:
-        right: completions with the right answer, all of one class.
-        wrong: completions of each class of equivalent wrong answers.
-        unreadable: completions without an answer. They take part in the draw but have no vote; without any vote the
-            majority is wrong.
-        k: completions that vote.
-        rng: draws subsets where an exact count would take too long; without one, the count is always exact.
+        right: number of completions with the right answer.
+        wrong: number of completions in each class of equivalent wrong answers.
+        unreadable: number of completions without an answer. They are drawn but do not vote; without any vote the
+            result is 0.
+        k: completions that are drawn.
+        rng: draws subsets if an exact count would take too long. None: always an exact count.
 
-    A tie of t classes gives each of them 1/t. Raises ValueError unless 1 <= k <= n.
+    Raises InputError unless 1 <= k <= n.
     """
     n = right + sum(wrong) + unreadable
     _check(n, right, k)
@@ -67,8 +72,10 @@ def maj_at_k(
 
 
 def _counted(right: int, wrong: Sequence[int], unreadable: int, k: int) -> float:
-    """By the number m of votes for the right answer: count the ways in which the others get at most m each, and how
-    many of them get exactly m. `ways[t, v]` has t classes at m votes and v votes spent."""
+    """Exact count, for each number m of votes for the right answer: the ways in which no other class gets more than m.
+
+    `ways[t, v]` is the number of ways in which t other classes have m votes, and v votes are assigned so far.
+    """
     total = 0.0
     for m in range(1, min(right, k) + 1):
         rest = k - m
@@ -95,31 +102,28 @@ def _drawn(right: int, wrong: Sequence[int], unreadable: int, k: int, rng: np.ra
 
 def _check(n: int, c: int, k: int) -> None:
     if not 0 <= c <= n:
-        raise ValueError(f"{c} of {n} completions are right; expected 0 <= right <= n")
+        raise InputError(f"c is {c}; expected 0 <= c <= n = {n}")
     if not 1 <= k <= n:
-        raise ValueError(f"k is {k} with {n} completions a problem; expected 1 <= k <= {n}")
+        raise InputError(f"k is {k}; expected 1 <= k <= n = {n}")
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over problems with its interval."""
+def over_problems(values: FloatArray, rng: np.random.Generator) -> list[Estimate]:
+    """The mean of each column of `values` [P, M], with its 95 % percentile bootstrap interval over the P problems.
 
-    value: float
-    low: float
-    high: float
-
-
-def over_problems(values: FloatArray, seed: int, level: float = 0.95) -> list[Estimate]:
-    """The mean of each column of [P, M] values, and a percentile bootstrap interval over the P problems.
-
-    All columns see the same resamples, so their intervals may be compared. The interval is about which problems were
-    asked, not about which completions were drawn; with a single problem it is a point.
+    The interval is about the choice of problems, not of completions. All columns use the same resamples, so their
+    intervals can be compared. With one problem the interval is a point.
     """
-    rng = np.random.default_rng(seed)
     problems = len(values)
     even = np.full(problems, 1 / problems)
     means = np.concatenate(
         [rng.multinomial(problems, even, size=RESAMPLES // 10) @ values / problems for _ in range(10)]
     )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [Estimate(*map(float, row)) for row in zip(values.mean(axis=0), low, high, strict=True)]
+    ends = np.quantile(means, [0.025, 0.975], axis=0).T.tolist()
+    return [
+        Estimate(float(column.mean()), problems, _sd(column), low, high)
+        for column, (low, high) in zip(values.T, ends, strict=True)
+    ]
+
+
+def _sd(values: FloatArray) -> float | None:
+    return float(values.std(ddof=1)) if len(values) > 1 else None

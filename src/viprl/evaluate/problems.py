@@ -1,4 +1,4 @@
-"""The questions of a dataset, as token ids that are known to fit the model."""
+"""The problems of a data set, and as token ids that fit the context of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from viprl.data import DataSource, Loaded, load
 from viprl.data.gym import is_gym
-from viprl.data.lengths import rendered
+from viprl.data.lengths import check_template, rendered
+from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, text
 
 logger = logging.getLogger(__name__)
@@ -20,27 +21,29 @@ class Problem:
     """One question."""
 
     id: str
-    """The dataset's `id`, or the row's number."""
+    """The `id` in the data set, or the index of the row."""
     prompt: Prompt
     answer: str
 
 
 @dataclass(frozen=True)
-class Task:
-    """One question as the model gets it."""
+class TokenizedProblem:
+    """One question as the model sees it."""
 
     id: str
     answer: str
     tokens: tuple[int, ...]
 
 
-def load_problems(spec: DataSource, limit: int | None = None) -> list[Problem]:
-    """The first `limit` problems of a dataset; bad rows that are left out are logged. Raises ValueError for what cannot
-    be evaluated, rows named by number."""
-    loaded = _load(spec)
+def load_problems(source: DataSource, limit: int | None = None) -> list[Problem]:
+    """The first `limit` problems of a data set. Bad rows that are left out are logged.
+
+    Raises what `viprl.data.load` raises; InputError for an endless data set, DataError for duplicate ids.
+    """
+    loaded = _load(source)
     if loaded.findings is not None and loaded.findings.bad:
-        logger.warning("%s: %s", spec.source, loaded.notes[0])
-    dataset, rows = loaded.dataset, _numbers(loaded)
+        logger.warning("%s: %s", source.name, loaded.notes[0])
+    dataset, rows = loaded.dataset, [] if loaded.rows is None else loaded.rows.tolist()
     if limit is not None:
         dataset, rows = dataset.select(range(min(limit, len(dataset)))), rows[:limit]
     ids = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
@@ -48,64 +51,61 @@ def load_problems(spec: DataSource, limit: int | None = None) -> list[Problem]:
     seen: dict[str, int] = {}
     for row, name in zip(rows, names, strict=True):
         if seen.setdefault(name, row) != row:
-            raise ValueError(f"{spec.source}: rows {seen[name]} and {row} have the same id {name!r}; ids are unique")
+            raise DataError(f"{source.name}: rows {seen[name] + 1} and {row + 1} have the same id {name!r}")
     columns = zip(names, dataset["prompt"], dataset["solution"], strict=True)
     return [Problem(name, prompt, str(answer)) for name, prompt, answer in columns]
 
 
-def format_for(spec: DataSource, tokenizer: Any, instruct: bool) -> DataSource:
-    """The spec with the format that suits the model, where none was asked for: a chat where the tokenizer has a chat
-    template, and with `instruct` the instruction to box the answer where the prompts do not speak of it."""
-    if spec.chat is None and getattr(tokenizer, "chat_template", None):
-        spec = replace(spec, chat=True)
-    unasked = spec.instruction is None and instruct
-    if unasked and not any("\\boxed" in text(prompt) for prompt in _load(spec).dataset["prompt"]):
-        spec = replace(spec, instruction="boxed")
-    return spec
+def formatted_for(source: DataSource, tokenizer: Any, instruct: bool) -> DataSource:
+    """The source with the format that suits the model, for each option that is not set.
+
+    Args:
+        source: the data set.
+        tokenizer: prompts become chats if it has a chat template.
+        instruct: add the instruction to box the answer, unless a prompt mentions it.
+    """
+    if source.chat is None and getattr(tokenizer, "chat_template", None):
+        source = replace(source, chat=True)
+    wanted = source.instruction is None and instruct
+    if wanted and not any("\\boxed" in text(prompt) for prompt in _load(source).dataset["prompt"]):
+        source = replace(source, instruction="boxed")
+    return source
 
 
-def tokenized(problems: Sequence[Problem], tokenizer: Any, model: str) -> list[Task]:
-    """Prompts as token ids, chats through the tokenizer's template. Raises ValueError without one."""
-    if not getattr(tokenizer, "chat_template", None) and any(not isinstance(p.prompt, str) for p in problems):
-        raise ValueError(
-            f"the prompts are chats, but {model} has no chat template; --no-chat puts the questions as plain text, or "
-            "give the tokenizer a template (tokenizer.chat_template)"
-        )
-    tasks = []
+def tokenized(problems: Sequence[Problem], tokenizer: Any, model: str) -> list[TokenizedProblem]:
+    """Problems as token ids, chats through the tokenizer's chat template.
+
+    Raises DataError if it has none, and for a prompt without tokens.
+    """
+    check_template([problem.prompt for problem in problems], tokenizer, model)
+    found = []
     for problem in problems:
-        # a chat template writes the special tokens itself
+        # chat templates include the special tokens
         special = isinstance(problem.prompt, str)
         tokens = tokenizer(rendered(problem.prompt, tokenizer), add_special_tokens=special)["input_ids"]
         if not tokens:
-            raise ValueError(f"problem {problem.id!r}: the tokenizer of {model} makes no tokens of its prompt")
-        tasks.append(Task(problem.id, problem.answer, tuple(tokens)))
-    return tasks
+            raise DataError(f"problem {problem.id!r}: the prompt has no tokens with the tokenizer of {model}")
+        found.append(TokenizedProblem(problem.id, problem.answer, tuple(tokens)))
+    return found
 
 
-def check_fit(tasks: Sequence[Task], context: int | None, max_new_tokens: int, model: str) -> None:
-    """ValueError where a prompt and its completion exceed the model's context (None: unlimited)."""
-    longest = max(tasks, key=lambda task: len(task.tokens))
-    if context is not None and len(longest.tokens) + max_new_tokens > context:
-        raise ValueError(
-            f"problem {longest.id!r} has {len(longest.tokens)} tokens; with {max_new_tokens} new ones that exceeds the "
-            f"context of {model}, {context} tokens; "
-            + (
-                f"set --max-new-tokens to {context - len(longest.tokens)} or less"
-                if len(longest.tokens) < context
-                else "leave the problem out or take a model with a longer context"
-            )
+def check_fit(problems: Sequence[TokenizedProblem], context: int | None, max_new_tokens: int, model: str) -> None:
+    """Raise DataError if a prompt and its completion exceed the context of the model (None: no limit)."""
+    longest = max(problems, key=lambda problem: len(problem.tokens))
+    length = len(longest.tokens)
+    if context is None or length + max_new_tokens <= context:
+        return
+    fix = f"set --max-new-tokens to at most {context - length}" if length < context else "use a longer context"
+    raise DataError(
+        f"problem {longest.id!r} has {length} tokens; with {max_new_tokens} new tokens it exceeds the context of "
+        f"{model}, {context} tokens; {fix}, or leave the problem out"
+    )
+
+
+def _load(source: DataSource) -> Loaded:
+    if is_gym(source.name):
+        raise InputError(
+            f"{source.name} is endless, but an evaluation needs a fixed set of problems; write some rows to a file "
+            "(see docs/data.md)"
         )
-
-
-def _numbers(loaded: Loaded) -> list[int]:
-    """The row of the source that each row of the dataset comes from."""
-    return list(range(len(loaded.dataset))) if loaded.rows is None else loaded.rows.tolist()
-
-
-def _load(spec: DataSource) -> Loaded:
-    if is_gym(spec.source):
-        raise ValueError(
-            f"{spec.source} is endless, and an evaluation needs a fixed set of problems; write some of its rows to a "
-            "file (see docs/data.md)"
-        )
-    return load(spec)
+    return load(source)

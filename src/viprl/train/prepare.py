@@ -103,7 +103,7 @@ def _check_warm_start(args: Any, source: SuccessCriterion) -> None:
 
 def _held_out(config: RunConfig, reader: Reader) -> Loaded | None:
     spec: DataSource | None = config.eval_data()
-    if spec is not None and is_gym(spec.source):
+    if spec is not None and is_gym(spec.name):
         raise ValueError("eval_dataset is endless; write some of its rows to a file (see docs/data.md)")
     return reader.load(spec) if spec else None
 
@@ -185,13 +185,13 @@ def _fitting(
     if limit is None or not len(over):
         return loaded.dataset, int(lengths.max()), notes
     reasons = _reasons(loaded, lengths, over)
-    endless = is_gym(loaded.spec.source)
+    endless = is_gym(loaded.source.name)
     if endless or not config.skip_bad_rows or len(over) == len(lengths):
         which = bad_rows(reasons, f"longer than the {limit:,} tokens that a prompt may have")
         full = context is not None and limit + (args.max_completion_length or 0) >= context
         mend = "Lower max_completion_length" if full else "Raise max_prompt_length"
         mend += "" if endless else f", or {LEAVE_OUT}"
-        raise ConfigError(f"{loaded.spec.source}: {which}. {mend}")
+        raise ConfigError(f"{loaded.source.name}: {which}. {mend}")
     kept = np.setdiff1d(np.arange(len(lengths)), over)
     notes += [bad_rows(reasons, "too long and left out")]
     return loaded.dataset.select(kept.tolist()), int(lengths[kept].max()), notes

@@ -12,7 +12,7 @@ import numpy as np
 
 from viprl.engines.success import SuccessCriterion
 from viprl.outcomes import RewardReader
-from viprl.rewards.functions import Reward
+from viprl.rewards import Reward
 from viprl.utils.arrays import FloatArray
 
 Probe = tuple[tuple[str, float | None], ...]

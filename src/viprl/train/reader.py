@@ -21,18 +21,18 @@ class Reader:
         self._loaded: dict[DataSource, Loaded] = {}
         self._lengths: dict[tuple[DataSource, str, str], np.ndarray] = {}
 
-    def load(self, spec: DataSource) -> Loaded:
+    def load(self, source: DataSource) -> Loaded:
         """See `viprl.data.load`."""
-        if spec not in self._loaded:
-            self._loaded[spec] = load(spec)
-        return self._loaded[spec]
+        if source not in self._loaded:
+            self._loaded[source] = load(source)
+        return self._loaded[source]
 
     def lengths(self, loaded: Loaded, tokenizer: Any, name: str, template_options: Any) -> np.ndarray:
         """[n] tokens of each prompt (of a sample, where the source is endless); `name` is the tokenizer's. Raises
         ValueError for chats without a chat template."""
-        key = loaded.spec, name, repr(template_options)
+        key = loaded.source, name, repr(template_options)
         if key not in self._lengths:
-            endless = is_gym(loaded.spec.source)
+            endless = is_gym(loaded.source.name)
             prompts = loaded.dataset[: SAMPLE if endless else len(loaded.dataset)]["prompt"]
             check_template(prompts, tokenizer, name)
             self._lengths[key] = token_lengths(prompts, tokenizer, template_options)

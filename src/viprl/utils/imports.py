@@ -1,4 +1,4 @@
-"""Functions by import path, as configurations name them."""
+"""Functions by import path, as configuration files name them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from viprl.errors import InputError
+
 
 def import_function(path: str) -> Callable[..., Any]:
-    """The function at "module:function"; modules of the working directory are found too. ValueError otherwise."""
+    """The function at "module:function". Modules of the working directory are found too.
+
+    Raises InputError if `path` has another form, cannot be imported, or is not callable.
+    """
     module, colon, name = path.partition(":")
     if not colon:
-        raise ValueError(f"{path!r} is no import path; expected 'module:function'")
+        raise InputError(f"{path!r} is not an import path; expected 'module:function'")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a module does wrong when it is loaded
-        raise ValueError(f"{path!r} cannot be imported: {error}") from error
+    except Exception as error:  # a module can raise anything while it is imported
+        raise InputError(f"{path!r} cannot be imported: {error}") from error
     if not callable(found):
-        raise ValueError(f"{path!r} is a {type(found).__name__}; expected a function")
+        raise InputError(f"{path!r} is a {type(found).__name__}; expected a function")
     return found

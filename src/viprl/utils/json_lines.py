@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 
 from viprl.errors import DataError
 from viprl.utils.files import write_bytes
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_json_lines(
@@ -58,13 +62,25 @@ def log_rows(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def json_line(row: Mapping[str, Any]) -> str:
     """One line. Numbers that JSON cannot express (NaN, infinity) become null."""
-    return json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False)
+    # models produce lone surrogates, which UTF-8 cannot express
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", line) + "\n"
 
 
-def append_json_line(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Append one line."""
+def append_json_line(path: str | Path, row: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Append one line; with `durable`, wait until it is on the disk."""
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(json_line(row))
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def remove_cut_line(path: str | Path) -> None:
+    """Remove what a killed process left of a last line: everything after the last line end."""
+    with Path(path).open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:

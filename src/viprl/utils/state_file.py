@@ -1,8 +1,8 @@
-"""Durable state: a nested dict of plain values and NumPy arrays in one file, without pickle.
+"""State files: a nested dict of plain values and NumPy arrays in one file, without pickle.
 
-The file is in the safetensors format. Arrays are its tensors; everything else is one JSON document, itself
-stored as a tensor of bytes because safetensors limits its header to 100 MB. The header says what the file is:
-format, kind, version and a checksum over all of the content.
+The file has the safetensors format. Arrays are its tensors. Everything else is one JSON document, stored as a tensor of
+bytes because safetensors limits its header to 100 MB. The header holds format, kind, version and a checksum of the
+content.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _DTYPES = frozenset(map(np.dtype, ["?", "b", "B", "i2", "u2", "i4", "u4", "i8", 
 
 
 def save(path: str | Path, state: Mapping[str, Any], *, kind: str, version: int) -> None:
-    """Write ``state`` to ``path`` so that at any moment, crashes included, the old or the new file is whole.
+    """Write a state atomically: after a crash at any moment, either the old or the new file is complete.
 
-    Leaves are NumPy arrays or NumPy scalars (booleans, integers and floats of native byte order), str, int,
-    float, bool and None; nodes are dicts with string keys, and lists. All come back exactly, dtype and shape
-    included. ``kind`` and ``version`` name the layout of ``state``; `load` asks for both. A crash can leave
-    a hidden ``.tmp`` file behind, which is never read.
+    Args:
+        path: the file. Its folder is created if necessary.
+        state: dicts with string keys, and lists, of NumPy arrays and scalars (booleans, integers and floats in native
+            byte order), str, int, float, bool and None. `load` returns them exactly, dtypes and shapes included.
+        kind, version: identify the layout of `state`; `load` checks both.
 
-    Raises TypeError with the key path of whatever else is found in ``state``; OSError when writing fails.
+    Raises TypeError for other types, with their place in `state`; OSError if writing fails.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"state is of type {type(state).__name__}; expected a dict with string keys")
@@ -54,10 +55,13 @@ def save(path: str | Path, state: Mapping[str, Any], *, kind: str, version: int)
 
 
 def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
-    """Read what `save` wrote. Raises StateError for a missing, damaged or foreign file, kind or version."""
+    """Read a state that `save` wrote.
+
+    Raises StateError if the file is missing or damaged, has another format, or holds another kind or version.
+    """
     path = Path(path)
     if not path.is_file():
-        raise StateError(f"{path}: no such file; expected the saved state of a {kind}; check the path")
+        raise StateError(f"{path}: no such file; expected a state of kind {kind!r}; check the path")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
@@ -65,17 +69,17 @@ def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (StateError, MemoryError):
         raise
-    except Exception as error:  # the reader has its own errors for each way in which a file can be broken
+    except Exception as error:  # safetensors raises many kinds
         raise StateError(
-            f"{path}: cannot be read as a safetensors file ({error}); expected the saved state of a {kind}; "
-            "it was cut off or is something else: check the path or use an earlier checkpoint"
+            f"{path} is not a complete safetensors file ({error}); expected a state of kind {kind!r}; check the path, "
+            "or use an earlier checkpoint"
         ) from error
     found = _checksum(tensors)
     if found != header.get("checksum") or _DOCUMENT not in tensors:
         expected = header.get("checksum", "")
         raise StateError(
-            f"{path}: the content has the checksum {found[:12]!r}; expected {expected[:12]!r}; "
-            "the file was damaged after it was written: use an earlier checkpoint"
+            f"{path} is damaged: its content has the checksum {found[:12]!r}, its header {expected[:12]!r}; use an "
+            "earlier checkpoint"
         )
 
     def restore(node: dict[str, Any]) -> Any:
@@ -91,27 +95,24 @@ def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
 def _check_header(path: Path, header: Mapping[str, str], kind: str, version: int) -> None:
     if header.get("format") != _FORMAT:
         raise StateError(
-            f"{path}: a safetensors file of the format {header.get('format')!r}; expected {_FORMAT!r}; "
-            "this is no state of viprl, or one of a newer viprl: check the path or upgrade viprl"
+            f"{path} has the format {header.get('format')!r}; expected {_FORMAT!r}; check the path, or upgrade viprl if "
+            "a newer version wrote it"
         )
     if header.get("kind") != kind:
-        raise StateError(
-            f"{path}: holds the state of a {header.get('kind')!r}; expected {kind!r}; "
-            "check the path, or build the object that the file was saved from"
-        )
+        raise StateError(f"{path} holds a state of kind {header.get('kind')!r}; expected {kind!r}; check the path")
     found = header.get("version", "")
     if found != str(version):
         newer = found.isdecimal() and int(found) > version
         age = "newer" if newer else "older"
-        mend = "upgrade viprl" if newer else "load it with the viprl that wrote it, or start without it"
-        raise StateError(f"{path}: holds {kind!r} of the {age} version {found}; expected {version}; {mend}")
+        fix = "upgrade viprl" if newer else "load it with the viprl version that wrote it, or start without it"
+        raise StateError(f"{path} holds a state of kind {kind!r} of {age} version {found}; expected {version}; {fix}")
 
 
 def _encoded(node: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
-    """``node`` as JSON values; its arrays go to ``tensors`` and leave ``{"$array": name}`` behind.
+    """``node`` as JSON values. Its arrays are moved to ``tensors`` and replaced by ``{"$array": name}``.
 
-    Own keys that begin with "$" get another one in front, so that nothing can be taken for such a mark. Lists
-    and dicts of plain values are passed on whole: a walk over millions of strings would take seconds.
+    A key that begins with "$" gets another "$" in front, so that it cannot be taken for such a reference. Lists and
+    dicts of plain values are not copied: to walk over millions of strings would take seconds.
     """
     if type(node) in _PLAIN:
         return node
@@ -123,12 +124,12 @@ def _encoded(node: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
         return [_encoded(item, f"{where}[{position}]", tensors) for position, item in enumerate(node)]
     if not isinstance(node, Mapping):
         raise TypeError(
-            f"{where} is of type {type(node).__name__}; a state holds NumPy arrays, str, int, float, bool, "
-            "None, lists and dicts of those: convert it before saving"
+            f"{where} is of type {type(node).__name__}; expected NumPy arrays, str, int, float, bool, None, and lists "
+            "and dicts of these"
         )
     if not {str}.issuperset(map(type, node)):
-        strange = next(key for key in node if type(key) is not str)
-        raise TypeError(f"{where} has the key {strange!r} of type {type(strange).__name__}; keys are strings")
+        other = next(key for key in node if type(key) is not str)
+        raise TypeError(f"{where} has the key {other!r} of type {type(other).__name__}; expected strings")
     if type(node) is dict and _PLAIN.issuperset(map(type, node.values())) and not _has_dollar(node):
         return node
     return {
@@ -141,11 +142,11 @@ def _stored(value: np.ndarray | np.generic, where: str, tensors: dict[str, np.nd
     is_array = type(value) is np.ndarray
     if value.dtype not in _DTYPES or not (is_array or isinstance(value, np.generic)):
         raise TypeError(
-            f"{where} is a {type(value).__name__} of dtype {value.dtype.str}; a state holds plain arrays of "
-            "booleans, integers and floats up to 64 bit in native byte order: convert it before saving"
+            f"{where} is a {type(value).__name__} of dtype {value.dtype.str}; expected plain arrays of booleans, "
+            "integers and floats with at most 64 bits in native byte order"
         )
     name = f"array.{len(tensors)}"
-    # The writer takes the memory as it lies, so it has to lie in C order.
+    # safetensors writes the memory as it is, so it has to be in C order.
     tensors[name] = np.asarray(value, order="C")
     return {_ARRAY: name} if is_array else {_ARRAY: name, "scalar": True}
 
@@ -155,7 +156,7 @@ def _has_dollar(node: Mapping[str, Any]) -> bool:
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of all tensors."""
+    """SHA-256 of the names, dtypes, shapes and bytes of all tensors."""
     digest = hashlib.sha256()
     for name, array in sorted(tensors.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -1,8 +1,9 @@
-"""One thread for the small matrices of a step.
+"""One thread for the linear algebra of a step.
 
-A product of 512 x 386 and 386 x 128 numbers takes a millisecond. Split over two threads it gains half of that on an
-idle machine; beside a busy trainer it waits for a core, a hundred times longer. And NumPy and SciPy each bring their
-own threads, which spin for a while after each product and get in each other's way.
+The matrices of a step are small: a product of 512 x 386 and 386 x 128 numbers takes a millisecond. A second thread
+saves half of that on an idle machine, but beside a busy trainer the product waits a hundred times longer for a free
+core. Moreover, NumPy and SciPy each have their own threads, which keep spinning after a product and slow each other
+down.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ R = TypeVar("R")
 
 
 def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with the linear algebra of NumPy and SciPy on one thread while it runs."""
+    """Decorator: while `function` runs, the linear algebra of NumPy and SciPy uses one thread."""
 
     @wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -30,5 +31,5 @@ def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
 
 @cache
 def _controller() -> ThreadpoolController:
-    """Looks up the loaded libraries, which takes a millisecond, once."""
+    """The controller of the loaded libraries. To find them takes a millisecond, so it is done once."""
     return ThreadpoolController()

@@ -1,4 +1,4 @@
-"""From a completion to its final answer, and from a solution to the reference answer. Linear in the text's length."""
+"""The final answer of a completion, and the reference answer of a solution. Linear in the length of the text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import re
 from numbers import Real
 from typing import Any
 
+from viprl.errors import DataError
+
 ANSWER_LIMIT = 10_000
-"""Characters of the longest box that is read."""
+"""Longest box that is read, in characters."""
 NUMBER_LIMIT = 400
-"""Characters of the longest number that `last_number` reads."""
+"""Longest number that `last_number` reads, in characters."""
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-_SIGN = r"(?:(?<![\w)\]}])[-+−])?"  # in "5-3" the last number is 3
+_SIGN = r"(?:(?<![\w)\]}])[-+−])?"  # no sign after an operand: the last number of "5-3" is 3
 _NUMBER = re.compile(
     rf"{_SIGN}\\[dtc]?frac ?(?:\{{-?\d+\}}|\d) ?(?:\{{-?\d+\}}|\d)"  # \frac12 is a half
     rf"|{_SIGN}(?:\\?\$)?(?:{_DIGITS})(?:/\d+)?(?:\s?\\?%)?",
@@ -21,10 +23,10 @@ _NUMBER = re.compile(
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last ``\boxed{...}`` or ``\fbox{...}`` (``\boxed 5`` too); None without one.
+    r"""The content of the last ``\boxed{...}`` or ``\fbox{...}`` (also ``\boxed 5``); None without one.
 
-    Only the last box counts: neither an intermediate result nor a list of guesses is taken for the answer. A last box
-    that is not closed is no answer. Escaped braces are content.
+    Earlier boxes are ignored: they hold intermediate results or guesses. None if the last box is not closed. Escaped
+    braces belong to the content.
     """
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     if start < 0:
@@ -44,32 +46,35 @@ def boxed(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    r"""The last number of the text with its sign: 1,000 or .5 or 3/4 or \frac{3}{4} or \frac34 or 50%; None
-    without one."""
+    r"""The last number of the text, with its sign; None without one.
+
+    Examples of numbers: 1,000, .5, 3/4, \frac{3}{4}, \frac34, 50%.
+    """
     end = max(text.rfind(digit) for digit in "0123456789") + 1
     start = max(0, end - NUMBER_LIMIT)
     found = list(_NUMBER.finditer(text[start : end + 3]))
-    if not found or (start > 0 and found[-1].start() == 0):  # it began before the window: too long to be meant
+    if not found or (start > 0 and found[-1].start() == 0):  # begins before the window: too long
         return None
     return found[-1][0]
 
 
 def whole(text: str) -> str:
-    """The text itself, its white space made even."""
+    """The text with every run of white space replaced by one space."""
     return " ".join(text.split())
 
 
 def reference(solution: Any) -> str | None:
-    r"""The reference answer of a solution: what is boxed, what follows ``####``, or else all of it; None without one.
+    r"""The reference answer of a solution: the content of its box, or what follows ``####``, or all of it.
 
-    Numbers are welcome. Raises ValueError for anything that is neither text nor number.
+    None for an empty solution (None, NaN, or nothing but white space). Raises DataError for a solution that is neither
+    a text nor a number.
     """
-    if solution is None or solution != solution:  # NaN is how tables say None
+    if solution is None or solution != solution:  # tables hold NaN for None
         return None
     if isinstance(solution, Real):
         return str(solution)
     if not isinstance(solution, str):
-        raise ValueError(f"a solution is of type {type(solution).__name__}; expected a text or a number")
+        raise DataError(f"a solution is of type {type(solution).__name__}; expected a text or a number")
     answer = boxed(solution) if "\\boxed" in solution else None
     answer = solution.rpartition("####")[2] if answer is None else answer
     return answer.strip() or None

@@ -1,8 +1,8 @@
-"""The program of a guarded process: reads pairs of answers as JSON lines, writes one-word verdicts.
+"""The program of a process that compares answers. It reads pairs as JSON lines and writes verdicts of one word.
 
-Started by path and alone (see guard.py), so it imports nothing of viprl. A line in is [reference, answer, both ways,
-CPU seconds]; the lines out are "ready" once, then for each pair "read" as soon as the reference is understood, and
-"equal", "different", "reference" (not understood) or "lost" (out of time or memory).
+verifier.py starts it by its path, so it imports nothing of viprl. An input line is [reference, answer, both ways, CPU
+seconds]. The output is "ready" once; then for each pair "read" as soon as the reference is parsed, followed by "equal",
+"different", "reference" (not parsed) or "lost" (out of time or memory).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import Any
 
 
 class OutOfTime(BaseException):
-    """Raised by the clock; not an Exception, so that no handler on the way takes it for an ordinary failure."""
+    """Raised by the clock. Not an Exception, so that `except Exception` in a library does not swallow it."""
 
 
 class Clock:
-    """Counts this process's CPU time, which unlike wall-clock time does not depend on how busy the machine is.
+    """A limit on CPU time, which unlike wall-clock time does not depend on how busy the machine is.
 
-    Its ring stops Python code. A second or two later the kernel ends the process, which also stops what runs in C.
+    At the limit, a signal stops Python code. One or two seconds later the kernel ends the process, which also stops C
+    code.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class Clock:
     def start(self, seconds: float) -> None:
         self.running = True
         limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds) + 1)
-        signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)  # again and again, should somebody swallow it
+        signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)  # repeated, in case a handler swallows it
 
     def stop(self) -> None:
         self.running = False
@@ -51,13 +52,13 @@ class Clock:
 
 
 def limit(kind: int, value: int) -> None:
-    """Lower or raise a limit of this process, as far as its own hard limit allows."""
+    """Set a resource limit of this process, up to its hard limit."""
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def checker() -> tuple[Callable[[str], Any], Callable[[Any, Any], bool]]:
-    """math-verify's parser (of one answer, LaTeX only) and its comparison, both without their own time-outs."""
+    """math-verify's parser (LaTeX only) and its comparison, both without their own time-outs."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
@@ -70,15 +71,15 @@ def checker() -> tuple[Callable[[str], Any], Callable[[Any, Any], bool]]:
     def same(reference: Any, answer: Any) -> bool:
         return bool(verify(reference, answer, timeout_seconds=None))
 
-    same(read("\\frac{1}{2}"), read("x^2"))  # the first use builds tables
+    same(read("\\frac{1}{2}"), read("x^2"))  # the first call builds tables
     return read, same
 
 
 def main(memory: int) -> None:
-    """Serve until the input ends."""
+    """Answer until the input ends."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever a library prints is no verdict
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; its end ends the input
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not be taken for a verdict
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that ends the input
     clock = Clock()
     try:
         read, same = checker()
@@ -100,12 +101,12 @@ def main(memory: int) -> None:
                 given = read(answer)
                 verdict = "equal" if same(known, given) or (both_ways and same(given, known)) else "different"
         except (OutOfTime, Exception):
-            pass  # the verdict says how far it came
+            pass  # `verdict` already holds the result of a failure at this point
         finally:
             clock.stop()
         print(verdict, file=replies)
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory // 2:
-            return  # a fresh process is lighter
+            return  # the next process starts with little memory
 
 
 if __name__ == "__main__":

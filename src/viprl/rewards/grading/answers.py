@@ -1,4 +1,4 @@
-"""Answers scored: rewards of completions, and classes of equivalent answers."""
+"""Rewards of completions, and classes of equivalent answers."""
 
 from __future__ import annotations
 
@@ -6,50 +6,58 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from viprl.errors import InputError
 from viprl.rewards.grading import extract
-from viprl.rewards.grading import process as guard
-from viprl.rewards.grading.plain import cleaned, quick_verdict
-from viprl.rewards.grading.process import Verdict, Verifier
+from viprl.rewards.grading.quick_verdict import cleaned, quick_verdict
+from viprl.rewards.grading.verifier import Verdict, Verifier, shared_verifier
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 2000
-"""Characters of the longest answer that computer algebra gets to see; a longer one has to be the reference's text."""
+"""Longest answer that computer algebra compares, in characters."""
 
-MODES: Mapping[str, Callable[[str], str | None]] = {
+EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {
     "boxed": extract.boxed,
     "last_number": extract.last_number,
     "exact": extract.whole,
 }
-"""Where the final answer stands in a completion. "exact" compares texts, the others mathematics."""
+"""Mode -> function from a completion to its final answer. Answers of mode "exact" are compared as texts, the others
+mathematically."""
 
 
 def score(
     completions: Sequence[str], solutions: Sequence[Any], mode: str = "boxed", *, verifier: Verifier | None = None
 ) -> list[float | None]:
-    """[n] 1 for a right final answer, 0 for a wrong or missing one, None where there is nothing to compare with.
+    """[n] 1 for a right final answer, 0 for a wrong or missing one, None without a usable solution.
 
-    An answer that breaks its checker (it hangs, crashes or needs too much memory) is wrong, so that a policy cannot
-    leave the graded part of its group by breaking it; one that equals the reference as text or as a number never gets
-    that far. None is for a missing solution, and for one that itself breaks the checker or means nothing to it.
+    An answer on which the comparison hangs, crashes or runs out of memory is wrong: if it were unscorable, a policy
+    could leave the graded part of its group that way. An answer that equals the reference as a text or a number is
+    right without that comparison. A solution is not usable if it is missing, or if the comparison cannot parse it.
 
-    Raises ValueError for an unknown mode and for solutions that are neither text nor number; ImportError without
-    math-verify, once it is needed.
+    Args:
+        completions: n texts.
+        solutions: n texts or numbers, from which the reference answers are read (see `extract.reference`).
+        mode: how the final answer is read, a key of `EXTRACTORS`.
+        verifier: the pool of processes. Default: that of this process.
+
+    Raises InputError for an unknown mode, DataError for a solution that is neither a text nor a number,
+    MissingPackageError (an ImportError) if math-verify is needed and not installed.
     """
     answers = [final_answer(text, mode) for text in completions]
-    verdicts = compare([reference(given, mode) for given in solutions], answers, mode, verifier=verifier)
+    references = [reference_answer(given, mode) for given in solutions]
+    verdicts = compare(references, answers, mode, verifier=verifier)
     return [None if verdict is None else float(verdict) for verdict in verdicts]
 
 
 def final_answer(completion: str, mode: str) -> str | None:
-    """The final answer, None where there is none to read."""
-    if mode not in MODES:
-        raise ValueError(f"the mode is {mode!r}; expected {', '.join(MODES)}")
-    return MODES[mode](completion) or None
+    """The final answer; None without one."""
+    if mode not in EXTRACTORS:
+        raise InputError(f"mode is {mode!r}; expected {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[mode](completion) or None
 
 
-def reference(solution: Any, mode: str) -> str | None:
-    """The answer that a solution gives, None where it gives none."""
+def reference_answer(solution: Any, mode: str) -> str | None:
+    """The reference answer of a solution; None without one."""
     answer = extract.reference(solution) if mode != "exact" else solution
     return None if answer is None or answer != answer else str(answer)
 
@@ -57,7 +65,7 @@ def reference(solution: Any, mode: str) -> str | None:
 def compare(
     references: Sequence[str | None], answers: Sequence[str | None], mode: str, *, verifier: Verifier | None = None
 ) -> list[bool | None]:
-    """[n] whether each answer is right; None without a usable reference."""
+    """[n] whether each answer equals its reference; None without a usable reference."""
     verdicts: list[bool | None] = []
     hard: dict[int, tuple[str, str]] = {}
     for place, (known, given) in enumerate(zip(references, answers, strict=True)):
@@ -67,23 +75,23 @@ def compare(
             verdicts.append(extract.whole(known) == given)
         else:
             pair = cleaned(known), cleaned(given)
-            verdicts.append(_cheap(*pair))
+            verdicts.append(_quick(*pair))
             if verdicts[place] is None:
                 hard[place] = pair
     for place, verdict in zip(hard, _algebra(list(hard.values()), verifier), strict=True):
         verdicts[place] = None if verdict is Verdict.REFERENCE else verdict is Verdict.EQUAL
         if verdict is Verdict.REFERENCE:
-            logger.warning("the solution %.80r cannot be understood: completions are not graded", hard[place][0])
+            logger.warning("the solution %.80r cannot be parsed; its completions are not scored", hard[place][0])
     return verdicts
 
 
 def classes(
     groups: Sequence[Sequence[str]], mode: str, *, algebra: bool = True, verifier: Verifier | None = None
 ) -> list[list[int]]:
-    """For each group of answers the class of each, numbered by first appearance: equivalent answers share one.
+    """The class of each answer in each group: equivalent answers share a number, counted by first appearance.
 
-    Equivalence is asked in both directions and made transitive, so the classes do not depend on the answers' order.
-    Without `algebra` only what the cheap comparison sees is merged.
+    Answers are compared in both orders, and equivalence is made transitive, so that the classes do not depend on the
+    order of the answers. Without `algebra`, only the quick comparison merges answers.
     """
     texts = [[extract.whole(answer) if mode == "exact" else cleaned(answer) for answer in group] for group in groups]
     equal: list[list[tuple[str, str]]] = [[] for _ in groups]
@@ -91,7 +99,7 @@ def classes(
     for place, group in enumerate(texts if mode != "exact" else ()):
         distinct = list(dict.fromkeys(group))
         for pair in ((first, second) for i, second in enumerate(distinct) for first in distinct[:i]):
-            same = _cheap(*pair)
+            same = _quick(*pair)
             if same is None:
                 hard.append((place, pair))
             elif same:
@@ -119,8 +127,8 @@ def _components(texts: Sequence[str], equal: Sequence[tuple[str, str]]) -> list[
     return [names.setdefault(find(text), len(names)) for text in texts]
 
 
-def _cheap(reference: str, answer: str) -> bool | None:
-    """The quick verdict; what is too long for algebra is different."""
+def _quick(reference: str, answer: str) -> bool | None:
+    """The quick verdict; answers that are too long for computer algebra are different."""
     verdict = quick_verdict(reference, answer)
     return False if verdict is None and max(len(reference), len(answer)) > LONGEST else verdict
 
@@ -128,4 +136,4 @@ def _cheap(reference: str, answer: str) -> bool | None:
 def _algebra(pairs: list[tuple[str, str]], verifier: Verifier | None, both_ways: bool = False) -> list[Verdict]:
     if not pairs:
         return []
-    return (verifier or guard.shared()).compare(pairs, both_ways=both_ways)
+    return (verifier or shared_verifier()).compare(pairs, both_ways=both_ways)

@@ -1,4 +1,4 @@
-"""Sampling a token by a given random number, so that each completion has a stream of its own."""
+"""Nucleus (top-p) sampling of tokens by given random numbers, so that each completion has its own stream."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import torch
 from transformers import LogitsProcessor
 
 NUCLEUS = 1024
-"""Tokens looked at first; nearly always they hold the nucleus, and the whole vocabulary need not be sorted."""
+"""Most probable tokens that are sorted first. If they do not hold the nucleus, the whole vocabulary is sorted."""
 
 
 class DrawByNumbers(LogitsProcessor):
-    """Turns greedy decoding into sampling: row i's token at step t is the quantile `numbers[i, t]` of its distribution
-    over tokens, most probable first, after temperature and top-p. All other tokens get probability zero.
+    """Turns greedy decoding of transformers into sampling by given random numbers.
+
+    The token of row i at step t is the quantile `numbers[i, t]` of the distribution over tokens, sorted from the most
+    to the least probable, after temperature and top-p.
 
     Args:
         numbers: [rows, steps] uniform in [0, 1).
         prompt_length: tokens before the first step.
+        temperature, top_p: of the distribution.
     """
 
     def __init__(self, numbers: np.ndarray, prompt_length: int, temperature: float, top_p: float) -> None:
@@ -24,7 +27,7 @@ class DrawByNumbers(LogitsProcessor):
         self.temperature, self.top_p = temperature, top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """[rows, V] zero for the drawn token, minus infinity elsewhere."""
+        """[rows, V] log probabilities: zero for the sampled token, minus infinity for all others."""
         step = input_ids.shape[1] - self.prompt_length
         at = torch.as_tensor(self.numbers[:, step], dtype=torch.float32, device=scores.device)
         token = nucleus_quantile(scores.float() / self.temperature, self.top_p, at)
@@ -32,7 +35,13 @@ class DrawByNumbers(LogitsProcessor):
 
 
 def nucleus_quantile(logits: torch.Tensor, top_p: float, at: torch.Tensor) -> torch.Tensor:
-    """[rows] the token at quantile `at` [rows] among the smallest set of most probable tokens that holds `top_p`."""
+    """[rows] the token at quantile `at` [rows] of the nucleus: the fewest most probable tokens with mass `top_p`.
+
+    Args:
+        logits: [rows, V].
+        top_p: mass of the nucleus.
+        at: [rows] in [0, 1].
+    """
     probabilities = logits.softmax(-1)
     size = min(NUCLEUS, logits.shape[1])
     best, tokens = probabilities.topk(size, dim=-1)

@@ -1,4 +1,4 @@
-"""Verdicts that need no computer algebra: most answers are a number, or the reference itself."""
+"""Comparisons that need no computer algebra: most answers are a number, or the same text as the reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 DECIMALS = 6
-"""A decimal of at least so many places stands for what rounds to it: .333333 for 1/3, as math-verify has it."""
+"""A decimal with at least this many places equals every number that rounds to it: .333333 is 1/3, as in math-verify."""
 
 _SPACES = dict.fromkeys(map(ord, "\u00a0\u2009\u202f\u3000"), " ")
 _SAME = {ord("−"): "-", ord("–"): "-", ord("∶"): ":", ord("％"): "%", ord("，"): ",", ord("。"): "."}
@@ -21,11 +21,12 @@ _RATIO = re.compile(rf"([-+]?)({_WHOLE}) ?/ ?({_WHOLE})(\\?%)?", re.ASCII)
 _FRAC = re.compile(r"([-+]?)\\frac ?(?:\{ ?([-+]?\d+) ?\}|(\d)) ?(?:\{ ?([-+]?\d+) ?\}|(\d))(\\?%)?", re.ASCII)
 _WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|operatorname) ?\{([^{}\\]*)\}")
 LONGEST_NUMBER = 1000
+"""Longest text that is read as a number, in characters."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A plain number, exactly."""
+    """An exact rational number."""
 
     value: Fraction
     places: int = 0
@@ -34,7 +35,7 @@ class Number:
 
 
 def cleaned(answer: str) -> str:
-    """The answer without what carries no meaning: enclosing dollars, thin spaces, \\left, a final full stop."""
+    r"""The answer without notation that has no meaning: enclosing dollars, thin spaces, \left, a final full stop."""
     text = " ".join(answer.translate(_LETTERS).split())
     text = re.sub(r"\\!|\\left(?![a-zA-Z])|\\right(?![a-zA-Z])", "", text)
     text = re.sub(r"\\[,;: ]|\\q?quad(?![a-zA-Z])|~", " ", text).replace("{,}", ",")
@@ -52,7 +53,7 @@ def cleaned(answer: str) -> str:
 
 
 def number(text: str) -> Number | None:
-    """The plain number that a `cleaned` text is: 1,000 or -.5 or 3/4 or \\frac{3}{4} or 50\\% or \\$18; else None."""
+    r"""The number that a `cleaned` text is (1,000, -.5, 3/4, \frac{3}{4}, 50\%, \$18); None if it is not a number."""
     text = text.removesuffix("^\\circ").strip()
     if not text or len(text) > LONGEST_NUMBER:
         return None
@@ -78,14 +79,17 @@ def number(text: str) -> Number | None:
 
 
 def same_number(a: Number, b: Number) -> bool:
-    """Equal, or one is the other rounded to six or more places; 50% is both 50 and 1/2, as math-verify has it."""
+    """Whether a equals b, or is b rounded to `DECIMALS` or more places, or the reverse.
+
+    50% equals both 50 and 1/2, as in math-verify.
+    """
     values_a, values_b = ([x.value, x.value / 100] if x.percent != y.percent and x.percent else [x.value]
                           for x, y in ((a, b), (b, a)))  # fmt: skip
     return any(_close(x, a.places, y, b.places) for x in values_a for y in values_b)
 
 
 def quick_verdict(reference: str, answer: str) -> bool | None:
-    """Whether two `cleaned` answers are the same; None where it takes computer algebra to say."""
+    """Whether two `cleaned` answers are the same; None if only computer algebra can decide."""
     if _tight(reference) == _tight(answer):
         return True
     known, given = number(reference), number(answer)
@@ -95,7 +99,7 @@ def quick_verdict(reference: str, answer: str) -> bool | None:
     if words is not None and said is not None:
         if words.casefold() == said.casefold():
             return True
-        if words != reference:  # the reference says that it is text, so it is no product of variables
+        if words != reference:  # the reference is marked as text (\text{...}), so it is not a product of variables
             return False
     return None
 
@@ -107,11 +111,11 @@ def _close(a: Fraction, places_a: int, b: Fraction, places_b: int) -> bool:
 
 
 def _tight(text: str) -> str:
-    """Spaces mean nothing in mathematics, except between letters and between digits."""
+    """Without spaces, except between letters and digits, where they have a meaning."""
     return re.sub(r"(?<![a-zA-Z0-9]) | (?![a-zA-Z0-9])", "", text)
 
 
 def _words(text: str) -> str | None:
-    """The words that the answer consists of, with or without \\text; None where there is anything else."""
+    r"""The words that an answer consists of, with or without \text; None if it has other content."""
     bare = " ".join(_WORDS.sub(r"\1", text).split()).strip("() ")
     return bare if re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*", bare) else None

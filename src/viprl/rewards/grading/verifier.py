@@ -1,8 +1,11 @@
-"""math-verify behind a wall: answers that hang, crash or eat memory cost their own verdict and nothing else.
+"""math-verify in separate processes, so that an answer that hangs, crashes or exhausts memory only loses itself.
 
-Each thread of a small pool talks to a process of its own, a fresh interpreter (no fork, so a parent with CUDA, threads
-or Ray is safe; no import of the parent's main script). Its limits are CPU time, first by a signal that Python code
-heeds and then by the kernel, which stops anything; address space; and wall-clock time, generous as machines are busy.
+Each thread of a small pool talks to a process of its own. The process is a fresh interpreter, not a fork: the parent
+may use CUDA, threads or Ray, and its main script is not imported again. The limits of a process:
+
+- CPU time, first by a signal that stops Python code, then by the kernel, which stops everything;
+- address space;
+- wall-clock time, generous because machines can be busy.
 """
 
 from __future__ import annotations
@@ -24,38 +27,41 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
+from viprl.errors import MissingPackageError
+
 logger = logging.getLogger(__name__)
 
 PROGRAM = Path(__file__).with_name("worker.py")
 CPU_SECONDS = 2.0
-"""Of one pair. Honest answers take 1 to 300 ms."""
+"""CPU time of one pair. Ordinary answers take 1 to 300 ms."""
 SHORT_CPU_SECONDS = 0.25
-"""The limit while `CREDIT` is used up, so that a policy whose every answer hangs slows training without stopping it."""
+"""The limit while `CREDIT` is used up: a policy whose answers all hang slows training but does not stop it."""
 CREDIT = 60.0
-"""CPU seconds that answers may waste; each pair that is decided gives `REFUND` of them back."""
+"""CPU seconds that answers without a verdict may use; each decided pair gives `REFUND` back."""
 REFUND = 0.1
 WALL_FACTOR, WALL_SLACK = 30.0, 5.0
-"""Wall-clock seconds for a CPU second, and beyond, before a process is killed: for what waits instead of computing."""
+"""A process is killed after FACTOR x CPU limit + SLACK seconds of wall-clock time: it may wait instead of compute."""
 MEMORY = 1 << 30
+"""Address space of a process, in bytes."""
 START_SECONDS = 120.0
 CACHED_VERDICTS = 1 << 16
 
 
 class Verdict(StrEnum):
-    """What became of a pair."""
+    """The result for a pair of a reference and an answer."""
 
     EQUAL = "equal"
     DIFFERENT = "different"
     LOST = "lost"
-    """The answer broke its checker: out of time or memory, or a crash."""
+    """The answer made the process run out of time or memory, or crash."""
     REFERENCE = "reference"
-    """The reference answer itself cannot be understood."""
+    """The reference cannot be parsed."""
 
 
 def require_math_verify() -> None:
-    """ImportError with the mend where math-verify is missing."""
+    """Raise MissingPackageError (an ImportError) if math-verify is not installed."""
     if importlib.util.find_spec("math_verify") is None:
-        raise ImportError('comparing mathematical answers needs math-verify: pip install "viprl[eval]"')
+        raise MissingPackageError('mathematical answers are compared by math-verify: pip install "viprl[eval]"')
 
 
 class _Died(Exception):
@@ -74,13 +80,13 @@ class _Process:
         try:
             greeting = self._line(time.monotonic() + START_SECONDS)
         except _Died:
-            greeting = "failed: it ended at once"
+            greeting = "it ended at once"
         if greeting != "ready":
             self.kill()
-            raise RuntimeError(f"the process that checks answers cannot be started ({greeting}); command: {command}")
+            raise RuntimeError(f"the process that compares answers did not start ({greeting}); command: {command}")
 
     def ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> Verdict:
-        """The verdict. Raises `_Died` when the process went down before it had understood the reference."""
+        """The verdict. Raises `_Died` if the process ends before it has parsed the reference."""
         deadline = time.monotonic() + WALL_FACTOR * seconds + WALL_SLACK
         read = False
         try:
@@ -88,7 +94,7 @@ class _Process:
             while (word := self._line(deadline)) == "read":
                 read = True
             return Verdict(word)
-        except (_Died, OSError, ValueError) as error:  # a word that is none: two ends out of step
+        except (_Died, OSError, ValueError) as error:  # ValueError: an unknown word, the two ends are out of step
             self.kill()
             if read:
                 return Verdict.LOST
@@ -120,9 +126,17 @@ class _Process:
 
 
 class Verifier:
-    """A pool of checking processes, started when needed. Safe for several threads; of one process only.
+    """A pool of processes that compare answers. They start when they are needed.
 
-    Raises ImportError without math-verify, RuntimeError where no process can be started.
+    Threads may share a pool; processes may not (see `shared_verifier`).
+
+    Args:
+        workers: number of processes. Default: `default_workers()`.
+        cpu_seconds: limit of the CPU time of one pair.
+        memory: limit of the address space of one process, in bytes.
+        credit: CPU seconds that answers without a verdict may use before their limit becomes `SHORT_CPU_SECONDS`.
+
+    Raises MissingPackageError (an ImportError) if math-verify is not installed, RuntimeError if no process can start.
     """
 
     def __init__(
@@ -144,7 +158,10 @@ class Verifier:
         self._owner, self._warned = os.getpid(), False
 
     def compare(self, pairs: Sequence[tuple[str, str]], *, both_ways: bool = False) -> list[Verdict]:
-        """A verdict for each (reference, answer); `both_ways` asks in either order, as math-verify is not symmetric."""
+        """A verdict for each (reference, answer).
+
+        With `both_ways`, a pair is equal if it is in one of the two orders: math-verify is not symmetric.
+        """
         found = {pair: self._known.get((pair, both_ways)) for pair in pairs}
         asked = [pair for pair, verdict in found.items() if verdict is None]
         answered = self._threads.map(lambda pair: self._check(pair, both_ways), asked)
@@ -154,7 +171,7 @@ class Verifier:
     def close(self) -> None:
         """End the processes."""
         if os.getpid() != self._owner:
-            return  # a forked copy: the processes are not its own
+            return  # a forked copy: the processes belong to the parent
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             for process in self._processes:
@@ -178,13 +195,13 @@ class Verifier:
         return verdict
 
     def _ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> Verdict:
-        for _ in range(2):  # a process can also fall to the machine; twice in a row it was the reference
+        for _ in range(2):  # the system may have killed the process; if it dies twice, the reference is the cause
             with contextlib.suppress(_Died):
                 return self._process().ask(reference, answer, both_ways, seconds)
         return Verdict.REFERENCE
 
     def _process(self) -> _Process:
-        """The calling thread's process, a fresh one where the last one is gone."""
+        """The process of the calling thread; a new one if the last one has ended."""
         process: _Process | None = getattr(self._mine, "process", None)
         if process is None or not process.alive():
             fresh = _Process(self._memory)
@@ -197,17 +214,17 @@ class Verifier:
     def _warn_once(self, answer: str) -> None:
         if not self._warned:
             self._warned = True
-            logger.warning("an answer could not be checked within its limits and counts as wrong: %.80r", answer)
+            logger.warning("an answer exceeded its limits of time or memory and counts as wrong: %.80r", answer)
 
 
 def default_workers() -> int:
-    """Up to four processes, less where several trainer ranks share the machine. They start when there is work."""
+    """Up to four processes, fewer if several trainer ranks share the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(4, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))
 
 
-def shared() -> Verifier:
-    """The pool of this process, made at first use and closed at exit. A forked child gets its own."""
+def shared_verifier() -> Verifier:
+    """The pool of this process, created at first use and closed at exit. A forked child gets its own."""
     return _pool_of(os.getpid())
 
 

@@ -1,4 +1,4 @@
-"""Hand-checked pairs: reference, answer. Nothing here was taken from what the code says."""
+"""Hand-checked pairs of reference and answer. No pair was taken from the output of the code."""
 
 EQUAL = [
     # whole numbers
@@ -41,7 +41,7 @@ EQUAL = [
 ]  # fmt: skip
 
 DIFFERENT = [
-    # close, but no
+    # almost right
     ("204", "205"), ("204", "-204"), ("204", "204.5"), ("204", "2040"), ("1000", "1.000"), ("1,000", "1"),
     ("5", "55"),
     ("1/2", "2"), (r"\frac{1}{2}", r"\frac{1}{3}"), ("0.5", "0.05"), ("1/3", "0.33"), ("1/3", "0.33333"),
@@ -59,7 +59,7 @@ DIFFERENT = [
     (r"\text{Evelyn}", "Bob"), (r"\text{east}", "west"), (r"\text{east}", "tsae"), ("A", "B"),
     (r"\text{(A)}", r"\text{(B)}"),
     (r"\text{Yes}", "No"), (r"\text{even}", "neev"),
-    # made to please
+    # guesses and tricks
     ("5", "5, 7"), ("5", r"5 \text{ or } 7"), ("7", r"\text{I think it is 7}"), ("7", "5 apples and 7 pears"),
     ("5", "x=5=7"),
     ("0", r"\frac{0}{0}"), ("1", r"\frac{1}{0}"), ("5", r"\text{nan}"), ("5", "?"), ("5", r"\frac{5}{"),
@@ -79,4 +79,4 @@ BREAKERS = [
     "9" * 2000, "9" * 10_000_000, "a" * 10_000_000, r"\sin(" * 60 + "x" + ")" * 60,
     "+".join(f"x_{{{i}}}" for i in range(400)),
 ]  # fmt: skip
-"""Answers to 5x that hang, exhaust or crash a checker; all wrong."""
+"""Answers on which a comparison with 5x hangs, crashes or runs out of memory; all are wrong."""

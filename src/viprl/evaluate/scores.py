@@ -1,0 +1,82 @@
+"""Pass@k, Mean@k and Maj@k of graded problems: for each problem, and over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from viprl.analysis.statistics import Estimate
+from viprl.errors import DataError, InputError
+from viprl.evaluate.generations import seed_of
+from viprl.evaluate.graded import Graded
+from viprl.evaluate.pass_at_k import maj_at_k, mean_at_k, over_problems, pass_at_k
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Each metric at each k, over problems and for each problem."""
+
+    n: int
+    """Completions of a problem."""
+    ks: tuple[int, ...]
+    metrics: dict[str, dict[int, Estimate]]
+    """"pass@k", "mean@k", "maj@k" -> k -> mean over problems with its interval."""
+    problems: list[dict[str, Any]]
+    """A row for each problem: id, answer, n, correct, unreadable, truncated, classes, majority, mean, pass@k, maj@k."""
+    unscorable: tuple[str, ...] = ()
+    """Ids of problems that are left out, because their answer cannot be compared with completions."""
+
+
+def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
+    """The metrics of graded problems, with 95 % intervals over problems.
+
+    Args:
+        graded: problems with the same number n of completions.
+        ks: different numbers from 1 to n.
+        seed: of the subsets that `maj_at_k` draws, and of the intervals.
+
+    Raises InputError for a k out of range, DataError if no problem is scorable.
+    """
+    n = len(graded[0].correct)
+    check_ks(ks, n)
+    unscorable = tuple(problem.id for problem in graded if not problem.scorable)
+    graded = [problem for problem in graded if problem.scorable]
+    if not graded:
+        raise DataError(
+            f"none of the {len(unscorable)} problems is scorable: their answers cannot be parsed; check them, or set "
+            "another --verify"
+        )
+    rows, values = [], np.zeros((len(graded), 3, len(ks)))
+    for place, problem in enumerate(graded):
+        c, rng = sum(problem.correct), np.random.default_rng(seed_of(seed, problem.id))
+        for j, k in enumerate(ks):
+            maj = maj_at_k(c, [votes for _, votes in problem.wrong], problem.unreadable, k, rng)
+            values[place, :, j] = pass_at_k(n, c, k), mean_at_k(n, c, k), maj
+        row = {
+            "id": problem.id, "answer": problem.answer, "n": n, "correct": c, "unreadable": problem.unreadable,
+            "truncated": problem.truncated, "classes": len(problem.wrong) + (c > 0), "majority": problem.majority,
+            "mean": c / n,
+        }  # fmt: skip
+        for m, name in ((0, "pass"), (2, "maj")):
+            row |= {f"{name}@{k}": float(values[place, m, j]) for j, k in enumerate(ks)}
+        rows.append(row)
+    estimates = iter(over_problems(values.reshape(len(graded), -1), np.random.default_rng(seed)))
+    metrics = {name: {k: next(estimates) for k in ks} for name in ("pass@k", "mean@k", "maj@k")}
+    return Scores(n, tuple(ks), metrics, rows, unscorable)
+
+
+def usual_ks(n: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and n."""
+    return tuple(sorted({*(2**i for i in range(n.bit_length())), n}))
+
+
+def check_ks(ks: Sequence[int], n: int) -> None:
+    """Raise InputError unless `ks` are different whole numbers from 1 to n."""
+    if not ks or len(set(ks)) != len(ks):
+        raise InputError(f"k is {', '.join(map(str, ks)) or 'empty'}; expected different whole numbers")
+    for k in ks:
+        if not 1 <= k <= n:
+            raise InputError(f"k is {k}; expected 1 <= k <= {n}, the number of completions of a problem")

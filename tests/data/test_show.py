@@ -1,0 +1,75 @@
+"""`viprl data show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
+
+import tiny
+from data_files import TEMPLATE, lines
+from typer.testing import CliRunner
+
+from viprl.cli import app
+from viprl.data import NAMED
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A model with a context of 64 tokens."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny.tokenizer().save_pretrained(folder)
+    tiny.model().save_pretrained(folder)
+    return folder
+
+
+def show(*arguments: object) -> str:
+    """What the command prints, in one line."""
+    result = CliRunner().invoke(app, ["data", "show", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_the_summary_of_a_data_set(tmp_path, model):
+    rows = [{"problem": "a b", "answer": "1"}, {"problem": "a b", "answer": "2"}, {"problem": "c", "answer": None}]
+    file = lines(tmp_path / "d.jsonl", [*rows, {"problem": "a " * 30, "answer": "3"}])
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "chat")
+    tiny.model().save_pretrained(tmp_path / "chat")
+    found = show(file, "--chat", "--skip-bad-rows", "--model", tmp_path / "chat", "--completion", 33)
+    for words in (
+        "prompt: problem", "answer: answer", "rows 4", "prompts 2", "duplicates 1 ", "row 1: 1 (1), 2 (1)",
+        "1 row is bad: row 3: ", "longest 32", "64 tokens; 1 prompts", "<user> a b <go>", "to train on 2 rows",
+        "1 bad row and 1 overlong row", "answer 1",
+    ):  # fmt: skip
+        assert words in found, words
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ("none", "1 bad row", "skip_bad_rows", "2 rows")),
+        (("--skip-bad-rows",), ("2 rows", "1 bad row")),
+        (("--model", "MODEL", "--completion", "62"), ("none", "1 bad row and 1 overlong row", "1 rows")),
+        (("--model", "MODEL", "--completion", "63"), ("none", "1 bad row and 2 overlong rows")),
+    ],
+)
+def test_what_training_would_do_with_bad_and_overlong_rows(tmp_path, model, options, words):
+    rows = [{"prompt": "a b", "answer": "1"}, {"prompt": "c d e", "answer": "2"}, {"prompt": "", "answer": "1"}]
+    given = [str(model) if option == "MODEL" else option for option in options]
+    found = show(lines(tmp_path / "d.jsonl", rows), *given).partition("to train on")[2]
+    assert all(word in found for word in words)
+
+
+def test_options_of_the_columns(tmp_path):
+    file = lines(tmp_path / "d.jsonl", [{"q": "a", "right": "x: 5"}])
+    found = show(file, "--prompt-column", "q", "--solution-column", "right", "--answer-after", ":")
+    assert "to train on 1 rows (duplicates: keep)" in found and found.endswith("answer 5")
+
+
+def test_the_list_of_named_sets():
+    found = show()
+    assert all(name in found for name in NAMED)

@@ -1,0 +1,66 @@
+"""Tables from files and folders of every kind."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
+
+from data_files import lines
+from datasets import Dataset, DatasetDict
+
+from viprl.data.tables import read_table
+from viprl.errors import DataError
+
+ROWS = [{"problem": f"p{i}", "answer": str(i), "solution": "long"} for i in range(4)]
+
+
+def test_the_same_rows_from_every_kind_of_file(tmp_path):
+    data = Dataset.from_list(ROWS)
+    lines(tmp_path / "d.jsonl", ROWS)
+    (tmp_path / "d.json").write_text("\n" + json.dumps(ROWS, indent=1))
+    lines(tmp_path / "lines.json", ROWS)
+    with gzip.open(tmp_path / "d.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in ROWS)
+    with gzip.open(tmp_path / "d.json.gz", "wt") as file:
+        file.write(json.dumps(ROWS))
+    data.to_parquet(tmp_path / "d.parquet")
+    DatasetDict({"test": data}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "copy" / "data").mkdir(parents=True)
+    data.to_parquet(tmp_path / "copy" / "data" / "test-00000-of-00001.parquet")
+    places = ["d.jsonl", "d.json", "lines.json", "d.jsonl.gz", "d.json.gz", "d.parquet", "saved", "copy"]
+    assert all(read_table(str(tmp_path / place), "test", None).to_pylist() == ROWS for place in places)
+
+
+def test_values_of_several_types_in_one_column(tmp_path):
+    file = lines(tmp_path / "d.jsonl", [{"id": 0, "level": 1}, {"id": "t"}])
+    assert read_table(file, "train", None).to_pylist() == [{"id": "0", "level": 1}, {"id": "t", "level": None}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "keys"),
+    [
+        ("d.jsonl", '{"a": 1}\n{broken\n', "row 2"),
+        ("d.jsonl", '{"a": 1}\n[1]\n', "row 2 .*list"),
+        ("d.json", '[{"a": 1}, 3]', "row 2 .*int"),
+        ("d.json", "[1,", "d.json"),
+        ("d.parquet", "text", "d.parquet"),
+        ("d.csv", "a,b\n", ".jsonl"),
+    ],
+)
+def test_unusable_files(tmp_path, name, content, keys):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=keys):
+        read_table(str(tmp_path / name), "train", None)
+
+
+def test_a_split_that_does_not_exist(tmp_path):
+    DatasetDict({"test": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="'train'.* test"):
+        read_table(str(tmp_path / "saved"), "train", None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="'train'"):
+        read_table(str(tmp_path / "empty"), "train", None)

@@ -1,0 +1,79 @@
+"""Reward functions, their names in configuration files, and the form that verl calls."""
+
+from __future__ import annotations
+
+import importlib
+import math as stdlib_math
+import subprocess
+import sys
+
+import pytest
+
+from viprl import rewards
+from viprl.errors import InputError, MissingPackageError
+from viprl.rewards import compute_score, exact_match, math, math_last_number, resolve_rewards
+from viprl.rewards.grading import verifier
+
+
+def test_rewards_of_texts_and_chats():
+    pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
+    chat = [{"role": "assistant", "content": r"\boxed{0.5}"}]
+    texts = [r"\boxed{1/2}", chat, "0.5", r"\boxed{2}", "", [{"role": "assistant", "content": None}], r"\boxed{1}"]
+    solutions = [r"\frac12", "1/2", "0.5", "1/2", "1/2", "1/2", None]
+    assert math([""] * 7, texts, solutions) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, None]
+    assert math_last_number([""] * 3, ["so 5 of 7", "7!", "none"], [7, "7", "7"]) == [1.0, 1.0, 0.0]
+    assert exact_match([""] * 3, [" a  b", "0.5", "x"], ["a b", "1/2", None]) == [1.0, 0.0, None]
+
+
+@pytest.mark.parametrize(
+    ("solution_str", "ground_truth", "mode", "score"),
+    [
+        (r"so \boxed{\frac{1}{2}}", "0.5", "boxed", 1.0),
+        (r"so \boxed{x+1}", "1+x", "boxed", 1.0),
+        ("0.5", "0.5", "boxed", 0.0),
+        ("0.5", None, "boxed", 0.0),
+        ("it is 5", "5", "last_number", 1.0),
+        ("it is 6", "5", "last_number", 0.0),
+    ],
+)
+def test_scores_as_verl_calls_them(solution_str, ground_truth, mode, score):
+    pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
+    found = importlib.import_module("viprl.rewards").compute_score(
+        data_source="math", solution_str=solution_str, ground_truth=ground_truth, extra_info={"index": 0}, mode=mode
+    )
+    assert found == score and compute_score.__module__ == "viprl.rewards.verl"
+
+
+def test_names_and_import_paths(tmp_path, monkeypatch):
+    pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
+    (tmp_path / "my_rewards.py").write_text("def half(prompts, completions, **_):\n    return [0.5] * len(prompts)\n")
+    monkeypatch.chdir(tmp_path)
+    names = ["exact_match", "math", "math_last_number", "my_rewards:half"]
+    found = resolve_rewards(names)
+    assert found[:3] == [exact_match, math, math_last_number] and found[3]([1, 2], ["", ""]) == [0.5, 0.5]
+    assert stdlib_math.sqrt(4) == 2 and rewards.math is math
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["exactmatch"], ["rewards.py:f"], ["no_such_module:f"], ["math:no_such_name"], ["math:pi"]]
+)
+def test_unusable_names(names):
+    with pytest.raises(InputError) as error:
+        resolve_rewards(names)
+    assert not names or names[0] in str(error.value)
+
+
+def test_a_missing_package(monkeypatch):
+    monkeypatch.setattr(verifier.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError) as error:
+        resolve_rewards(["math"])
+    assert 'pip install "viprl[eval]"' in str(error.value)
+    assert resolve_rewards(["exact_match"]) == [exact_match]
+
+
+def test_the_package_imports_without_heavy_packages():
+    code = (
+        "import sys, viprl.rewards; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'datasets', 'sympy', 'math_verify', 'pyarrow')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
