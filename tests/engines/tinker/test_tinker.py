@@ -1,11 +1,11 @@
 """The engine for tinker-cookbook, in its own synchronous loop: only the service that samples and trains is fake."""
 
 import asyncio
-import copy
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,9 +25,9 @@ from tinker_cookbook.rl.rollout_limits import TerminationRewardPolicy
 from tinker_cookbook.rl.rollout_strategy import RetryOnFailure
 from tinker_cookbook.rl.types import (
     EnvGroupBuilder,
-    PromptHistory,
     RLDataset,
     RLDatasetBuilder,
+    Trajectory,
     TrajectoryGroup,
     Transition,
 )
@@ -35,8 +35,14 @@ from tinker_cookbook.rl.types import (
 from viprl import VIP
 from viprl.advantages import group_advantages, rollout_weights
 from viprl.engines.tinker import VIPDatasetBuilder, with_vip
-from viprl.engines.tinker import contract as tinker_contract
-from viprl.engines.tinker.dataset import STATE_FOLDER, group_size, resized, total_rewards
+from viprl.engines.tinker.dataset_builder import REFUSED
+from viprl.engines.tinker.group_size import group_size, resized
+from viprl.engines.tinker.planned_dataset import STATE_FOLDER
+from viprl.engines.tinker.shaped_rewards import shaped_totals
+from viprl.engines.tinker.tinker_api import CONTRACT
+from viprl.errors import InputError
+from viprl.metrics import UNSCORABLE
+from viprl.settings import EngineSettings, options
 
 Q, N = 6, 8
 CHANCE = [0.02, 0.1, 0.3, 0.5, 0.95, 0.99] * 2
@@ -190,7 +196,7 @@ def trained(data):
     return groups
 
 
-def test_the_loop_spends_the_budget_as_planned_and_trains_on_prompt_equal_advantages(tmp_path):
+def test_the_loop_has_the_planned_counts_and_trains_on_weighted_advantages(tmp_path):
     dataset, service, log = run(tmp_path, 6)
     by_hand = VIP(features="none", cache=None)
     for step, data in enumerate(service.steps):
@@ -203,10 +209,8 @@ def test_the_loop_spends_the_budget_as_planned_and_trains_on_prompt_equal_advant
         flat = [outcome for group in outcomes for outcome in group]
         expected = group_advantages(flat, counts) * rollout_weights(counts) * (1 - 1 / N)
         np.testing.assert_allclose(np.concatenate([groups[q][1] for q in questions]), expected, atol=1e-6)
-        surprise = [
-            [-float(np.log(CHANCE[q] if right else 1 - CHANCE[q])) for right in groups[q][0]] for q in questions
-        ]
-        by_hand.observe([str(q) for q in questions], outcomes, surprise=surprise)
+        logprobs = [[float(np.log(CHANCE[q] if right else 1 - CHANCE[q])) for right in groups[q][0]] for q in questions]
+        by_hand.observe([str(q) for q in questions], outcomes, logprobs=logprobs)
         assert log.rows[step]["env/all/reward/total"] == pytest.approx(np.mean(flat), abs=1e-6)
         assert log.rows[step]["env/all/vip/reward"] == pytest.approx(np.mean(flat))
         assert log.rows[step]["env/all/vip/counts/max"] == max(counts)
@@ -219,13 +223,13 @@ def test_equal_groups_train_on_the_advantages_of_stock_tinker_cookbook(tmp_path)
     for outcomes, advantages in trained(service.steps[0]).values():
         step = Transition(tinker.ModelInput.empty(), None, 0.0, True)
         stock = TrajectoryGroup(
-            [PromptHistory([step], tinker.ModelInput.empty()) for _ in outcomes], [float(o) for o in outcomes], []
+            [Trajectory([step], tinker.ModelInput.empty()) for _ in outcomes], [float(o) for o in outcomes], []
         )
         assert len(outcomes) == N
         np.testing.assert_allclose(advantages, compute_advantages([stock])[0], atol=1e-6)
 
 
-def test_a_resumed_run_goes_on_where_its_checkpoint_was_written(tmp_path):
+def test_a_resumed_run_continues_from_its_checkpoint(tmp_path):
     through, _, _ = run(tmp_path / "a", 4)
     rng = Service()
     run(tmp_path / "b", 3, service=rng)  # the last checkpoint is that of step 2; step 3 is lost
@@ -236,7 +240,7 @@ def test_a_resumed_run_goes_on_where_its_checkpoint_was_written(tmp_path):
     prompts = [str(q) for q in range(2 * Q)]
     assert (resumed.vip.predict(prompts) == known.predict(prompts)).all()
     assert resumed.vip.predict(prompts)[3] != through.vip.predict(prompts)[3]
-    with pytest.raises(ValueError, match="batch 1 was asked for, but step 2 of 2 batches"):
+    with pytest.raises(InputError, match="batch 1"):
         resumed.get_batch(1)
     assert len(resumed.get_batch(0)) == Q
 
@@ -246,12 +250,12 @@ def test_states_are_kept_for_checkpoints_and_the_last_two_steps(tmp_path):
     assert sorted(int(path.stem) for path in (tmp_path / STATE_FOLDER).iterdir()) == [3, 6, 7, 8]
 
 
-def test_a_checkpoint_without_state_starts_prediction_afresh(tmp_path, caplog):
+def test_a_checkpoint_without_state_starts_without_history(tmp_path, caplog):
     (tmp_path / "checkpoints.jsonl").write_text(
         json.dumps({"name": "000003", "batch": 3, "state_path": "fake://state/000003"}) + "\n"
     )
     dataset, _, _ = run(tmp_path, 4)
-    assert dataset.step == 4 and "success prediction starts afresh" in caplog.text
+    assert dataset.step == 4 and "000003.safetensors" in caplog.text
 
 
 class Connection(Service):
@@ -315,15 +319,23 @@ class Flaky(EnvGroupBuilder):
 def test_a_failed_group_counts_as_unscorable_and_the_run_goes_on(tmp_path, caplog):
     dataset = planned(tmp_path)
     builders = dataset.get_batch(0)
-    builders[2].inner = Flaky(dataset._round.counts[2])
+    builders[2].inner = Flaky(int(dataset._batch.counts[2]))
     assert [rolled(builder, strategy=RetryOnFailure()) is None for builder in builders] == [q == 2 for q in range(Q)]
     assert dataset.step == 0
     dataset.get_batch(1)
     assert dataset.step == 1 and "1 groups failed" in caplog.text
-    assert dataset.vip.metrics()["unscorable"] > 0
+    assert dataset.vip.metrics()[UNSCORABLE] > 0
 
 
-def test_a_group_that_lost_rollouts_weighs_what_a_whole_one_does(tmp_path):
+def test_an_exception_of_a_group_names_its_builder_and_the_step(tmp_path):
+    builder = planned(tmp_path).get_batch(0)[2]
+    builder.inner = Flaky(2)
+    with pytest.raises(RuntimeError, match="no grader") as error:
+        asyncio.run(builder.compute_group_rewards([], []))
+    assert "Flaky" in error.value.__notes__[0] and "step 1" in error.value.__notes__[0]
+
+
+def test_a_group_that_lost_rollouts_has_the_weight_of_a_whole_one(tmp_path):
     dataset = planned(tmp_path)
     builder = max(dataset.get_batch(0), key=lambda builder: builder.inner.num_envs)
     group = rolled(ProblemGroupBuilder(partial(Question, 3), builder.inner.num_envs))
@@ -336,17 +348,17 @@ def test_a_group_that_lost_rollouts_weighs_what_a_whole_one_does(tmp_path):
     np.testing.assert_allclose(totals - totals.mean(), expected, atol=1e-12)
     assert np.abs(expected).max() > 0
     dataset.get_batch(1)
-    assert dataset.vip.metrics()["unscorable"] == pytest.approx(1 - len(left) / (Q * N))
+    assert dataset.vip.metrics()[UNSCORABLE] == pytest.approx(1 - len(left) / (Q * N))
 
 
 class Judge(ProblemGroupBuilder):
     """Continuous group rewards, one of them NaN."""
 
     async def compute_group_rewards(self, trajectory_group, env_group):
-        return [(float("nan") if i == 1 else (i + 0.5) / 70, {}) for i in range(len(trajectory_group))]
+        return [(float("nan") if i == 1 else (i + 0.5) / 70, {"score": i}) for i in range(len(trajectory_group))]
 
 
-def test_an_unscorable_rollout_gets_no_advantage_and_spoils_no_other(tmp_path):
+def test_an_unscorable_rollout_has_no_advantage_and_does_not_affect_others(tmp_path):
     dataset = planned(tmp_path, estimator="dr_grpo")
     builder = dataset.get_batch(0)[3]
     builder.inner = Judge(builder.inner.env_thunk, builder.inner.num_envs)
@@ -356,23 +368,23 @@ def test_an_unscorable_rollout_gets_no_advantage_and_spoils_no_other(tmp_path):
 
 
 @pytest.mark.parametrize("estimator, baseline, factor", [("rloo", "leave_one_out", 1 - 3 / 16), ("dr_grpo", "mean", 1)])
-def test_centred_totals_are_prompt_equal_advantages_and_keep_the_mean(estimator, baseline, factor):
+def test_centred_totals_are_weighted_advantages_and_keep_the_mean(estimator, baseline, factor):
     rng, counts = np.random.default_rng(0), [2, 5, 9]
     rewards = np.split(rng.random(16), np.cumsum(counts)[:-1])
-    totals = [total_rewards(group, counts, estimator) for group in rewards]
+    totals = [shaped_totals(group, np.array(counts), estimator) for group in rewards]
     centred = np.concatenate([total - total.mean() for total in totals])
     expected = group_advantages(np.concatenate(rewards), counts, baseline) * rollout_weights(counts) * factor
     np.testing.assert_allclose(centred, expected, atol=1e-12)
     np.testing.assert_allclose([t.mean() for t in totals], [r.mean() for r in rewards])
 
 
-@pytest.mark.parametrize("success", ["corect", None])
-def test_success_that_no_reward_tells_is_refused_in_the_first_batch(tmp_path, success):
+@pytest.mark.parametrize("success, named", [("corect", r"success.*'corect'.*score"), (None, r"success")])
+def test_a_first_batch_without_a_readable_reward_stops_the_run(tmp_path, success, named):
     dataset = planned(tmp_path, success=success)
     builders = dataset.get_batch(0)
     for builder in builders:
         builder.inner = Judge(builder.inner.env_thunk, builder.inner.num_envs)
-    with pytest.raises(ValueError, match="no reward of the first batch could be read"):
+    with pytest.raises(InputError, match=named):
         for builder in builders:
             rolled(builder)
 
@@ -384,38 +396,79 @@ class Sloppy(Question):
         return False
 
 
-def test_a_metric_of_the_environment_tells_success_where_the_total_reward_does_not(tmp_path):
+def test_a_metric_of_the_environment_decides_about_success(tmp_path):
     dataset = planned(tmp_path, success="correct")
     for q, builder in enumerate(dataset.get_batch(0)):
         builder.inner = ProblemGroupBuilder(partial(Sloppy, q), builder.inner.num_envs)
         rolled(builder)
-    assert dataset.step == 1 and dataset.vip.metrics()["unscorable"] == 0
+    assert dataset.step == 1 and dataset.vip.metrics()[UNSCORABLE] == 0
 
 
 def test_settings_that_break_the_plan_are_refused(tmp_path):
     asynchronous = train.AsyncConfig(max_steps_off_policy=1, groups_per_batch=Q)
-    with pytest.raises(ValueError, match="async_config"):
+    with pytest.raises(InputError, match="async_config"):
         with_vip(config_in(tmp_path, async_config=asynchronous))
     stream = train.StreamMinibatchConfig(groups_per_batch=Q, num_minibatches=2)
-    with pytest.raises(ValueError, match="stream_minibatch_config"):
+    with pytest.raises(InputError, match="stream_minibatch_config"):
         with_vip(config_in(tmp_path, stream_minibatch_config=stream))
     clamp = TerminationRewardPolicy(zero_reward_on_limit=True)
-    with pytest.raises(ValueError, match="zero_reward_on_limit"):
+    with pytest.raises(InputError, match="zero_reward_on_limit"):
         with_vip(config_in(tmp_path, termination=clamp))
     assert isinstance(with_vip(config_in(tmp_path)).dataset_builder, VIPDatasetBuilder)
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        *(({name: None}, name) for name in REFUSED),
+        ({"low": 2}, "'low'"),
+        ({"min_rollouts": 2.5}, "min_rollouts is 2.5"),
+        ({"strategy": "oracle"}, "'oracle'"),
+        ({"estimator": "grpo"}, "'grpo'"),
+    ],
+)
+def test_options_that_cannot_be_used(tmp_path, given, named):
+    with pytest.raises(InputError, match=named):
+        with_vip(config_in(tmp_path), **given)
+
+
+def test_the_options_are_those_of_vip(tmp_path):
+    settings = with_vip(config_in(tmp_path)).dataset_builder.settings
+    assert settings == EngineSettings(estimator="rloo")
+    assert all(f"\n{option.name} (" in with_vip.__doc__ for option in options(without=REFUSED))
+    assert not any(f"\n{name} (" in with_vip.__doc__ for name in REFUSED)
+
+
+def test_a_warm_start_comes_before_the_first_step_only(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps({"prompt": "3", "rollouts": 8, "successes": [8, 8, 8]}) + "\n")
+    known, unknown = planned(tmp_path, warm_start=str(log)).vip.predict(["3", "4"])
+    assert known > 0.9 > unknown
+    run(tmp_path, 2)
+    resumed, again = planned(tmp_path), planned(tmp_path, warm_start=str(log))
+    assert again.step == 2 and again.vip.predict(["3"]) == resumed.vip.predict(["3"])
+
+
+def test_log_probabilities_may_be_left_out(tmp_path):
+    dataset, heard = planned(tmp_path, use_logprobs=False), {}
+    observe = dataset.vip.observe
+    dataset.vip.observe = lambda prompts, rewards, **more: heard.update(more) or observe(prompts, rewards, **more)
+    for builder in dataset.get_batch(0):
+        rolled(builder)
+    assert heard == {"logprobs": None}
 
 
 def test_prefetching_and_rollout_executors_are_refused(tmp_path):
     dataset = planned(tmp_path)
     builders = dataset.get_batch(0)
-    with pytest.raises(ValueError, match="one at a time"):
+    with pytest.raises(InputError, match="one at a time"):
         dataset.get_batch(1)
     with pytest.raises(TypeError, match="rollout executor"):
         pickle.dumps(builders[0])
     with ThreadPoolExecutor(1) as pool:
         rollouts.set_rollout_executor(pool)
         try:
-            with pytest.raises(ValueError, match="rollout executor"):
+            with pytest.raises(InputError, match="rollout executor"):
                 planned(tmp_path).get_batch(0)
         finally:
             rollouts.set_rollout_executor(None)
@@ -424,7 +477,7 @@ def test_prefetching_and_rollout_executors_are_refused(tmp_path):
 def test_groups_of_another_size_than_planned_are_refused(tmp_path):
     builder = planned(tmp_path).get_batch(0)[0]
     builder.inner = resized(builder.inner, group_size(builder.inner) + 1)
-    with pytest.raises(ValueError, match="environments where"):
+    with pytest.raises(InputError, match="environments"):
         asyncio.run(builder.make_envs())
 
 
@@ -432,11 +485,11 @@ def test_builders_are_resized_by_the_name_of_their_own_field():
     flaky = Flaky(4)
     assert group_size(resized(flaky, 7)) == 7 and flaky.num_envs == 4
     assert group_size(resized(SimpleNamespace(group_size=4), 7)) == 7
-    with pytest.raises(ValueError, match="neither num_envs nor group_size"):
+    with pytest.raises(InputError, match=r"num_envs.*group_size"):
         resized(SimpleNamespace(size=4), 7)
 
 
-def test_other_builders_need_a_function_that_says_their_prompt(tmp_path):
+def test_other_builders_need_a_function_from_builder_to_prompt(tmp_path):
     class Others(Questions):
         def get_batch(self, index):
             return [Flaky(N) for _ in range(Q)]
@@ -447,27 +500,12 @@ def test_other_builders_need_a_function_that_says_their_prompt(tmp_path):
             return Others(), None
 
     config = chz.replace(config_in(tmp_path), dataset_builder=OthersBuilder())
-    with pytest.raises(ValueError, match="prompt of a Flaky"):
+    with pytest.raises(InputError, match=r"Flaky.*prompt="):
         asyncio.run(with_vip(config, **OPTIONS).dataset_builder())[0].get_batch(0)
     named = with_vip(config, prompt=lambda builder: f"{builder.num_envs} tries", **OPTIONS)
     assert len(asyncio.run(named.dataset_builder())[0].get_batch(0)) == Q
 
 
-def modules():
-    import importlib
-
-    return {name: copy.copy(importlib.import_module(name).__dict__) for name in tinker_contract.USED}
-
-
-def test_the_contract_names_what_has_moved():
-    tinker_contract.check()
-    found = {name: SimpleNamespace(**members) for name, members in modules().items()}
-    del found["tinker_cookbook.rl.rollouts"].get_rollout_executor
-    found["tinker_cookbook.checkpoint_utils"].get_last_checkpoint = lambda folder: None
-    found["tinker_cookbook.rl.types"].Transition = type("Transition", (), {"__annotations__": {"ac": 1, "reward": 1}})
-    with pytest.raises(ImportError) as error:
-        tinker_contract.check(found)
-    assert "tinker_cookbook.rl.rollouts.get_rollout_executor is gone" in str(error.value)
-    assert "get_last_checkpoint has no log_dir" in str(error.value)
-    assert "tinker_cookbook.rl.types.Transition has no metrics" in str(error.value)
-    assert "EnvGroupBuilder" not in str(error.value)
+def test_contract_with_the_installed_tinker_cookbook():
+    CONTRACT.check()
+    assert version("tinker-cookbook") == CONTRACT.requirement.partition("==")[2]

@@ -24,6 +24,9 @@ from viprl.settings import options as options_of
 from viprl.strategies import Strategy, build_strategy
 
 
+DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "trl.md").read_text()
+
+
 @pytest.mark.parametrize("config", [VIPGRPOConfig, VIPRLOOConfig])
 def test_a_config_has_every_option_of_vip_with_its_default_and_help(config):
     fields = {f.name: f for f in dataclasses.fields(config)}
@@ -32,7 +35,7 @@ def test_a_config_has_every_option_of_vip_with_its_default_and_help(config):
     for option in expected:
         mine = fields[f"vip_{option.name}"]
         assert (mine.default, mine.metadata["help"]) == (option.default, option.metadata["help"])
-        assert f"vip_{option.name} (" in config.__doc__
+        assert f"vip_{option.name} (" in config.__doc__ and f"`vip_{option.name}`" in DOCUMENTATION
 
 
 def test_yaml_and_command_line(tmp_path):

@@ -1,4 +1,4 @@
-"""The trainer's own part of a step, without Ray: verl's real methods on a queue that is a dictionary."""
+"""The trainer's own part of a step, without Ray: verl's real methods with a dictionary as queue."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from verl.trainer.ppo.v1 import trainer_base
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from viprl import VIP
 from viprl.advantages import group_advantages
+from viprl.engines.prompt_id import identified
 from viprl.engines.verl import sync_trainer as module
-from viprl.engines.verl.rollouts import Round, place, prompt_of, row_sums
+from viprl.engines.verl.rollouts import PlannedStep, prompt_order, row_sums
 from viprl.engines.verl.sync_trainer import STATE_FILE, VIPTrainerSync
+from viprl.errors import DataError, InputError
 from viprl.prompts import identity
 
 Q, N = 8, 4
@@ -27,7 +30,7 @@ OVERRIDES = (f"data.train_batch_size={Q}", f"actor_rollout_ref.rollout.n={N}", "
 
 
 class Queue:
-    """What the trainer asks of TransferQueue."""
+    """The part of TransferQueue that the trainer uses."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict] = {}
@@ -132,13 +135,14 @@ def test_a_step_from_counts_to_advantages(queue):
             for row, value in zip(rows, expected, strict=True):
                 torch.testing.assert_close(row["advantages"], torch.full_like(row["advantages"], value))
     assert len(seen) > 2
-    assert len(trainer.vip._pending) == 0 and trainer._vip_round is None
+    assert len(trainer.vip._pending) == 0 and trainer._vip_step is None
 
 
-def test_the_configuration_tells_what_was_decided(queue):
+def test_the_configuration_holds_the_values_that_are_used(queue):
     trainer = build()
     assert trainer.config.trainer.v1.trainer_mode == "vip_sync" and trainer.trainer_mode == "sync"
-    assert trainer.config.trainer.v1.vip_sync.high == 6 * N and trainer.config.trainer.v1.vip_sync.low == 2
+    namespace = trainer.config.trainer.v1.vip_sync
+    assert (namespace.min_rollouts, namespace.max_rollouts, namespace.use_logprobs) == (2, 6 * N, True)
     json.dumps(dict(trainer.config.algorithm.vip))
 
 
@@ -147,33 +151,34 @@ def test_a_missing_rollout_is_an_error_that_names_it(queue):
     batch = trainer._next_train_batch()
     rows = rollout(queue, batch, np.random.default_rng(0))
     short = KVBatchMeta(partition_id="train", keys=rows.keys[1:], tags=rows.tags[1:])
-    with pytest.raises(RuntimeError, match=r"1 of 8 prompts .* in all 31 of 32 came"):
+    with pytest.raises(RuntimeError, match=r"1 of 8 prompts .* 31 of 32") as error:
         trainer._compute_advantage(short, {})
+    assert "step 1" in error.value.__notes__[0]
     assert trainer.vip.metrics() == {}, "nothing was learned"
 
 
 def planned(counts=(2, 3)):
-    return Round(("u", "v"), ["a", "b"], np.array(counts))
+    return PlannedStep(["a", "b"], np.array(counts), ("u", "v"))
 
 
-def test_rows_are_placed_whatever_their_order():
-    assert place(["v_1_0", "u_0_0", "v_0_0", "u_1_0", "v_2_0"], planned()) == [[1, 3], [0, 2, 4]]
+def test_rows_come_in_the_order_of_the_prompts():
+    assert prompt_order(["v_1_0", "u_0_0", "v_0_0", "u_1_0", "v_2_0"], planned()) == [1, 3, 0, 2, 4]
 
 
 @pytest.mark.parametrize(
     "keys, message",
     [
         (["u_0_0", "u_0_1", "v_0_0", "v_1_0", "v_2_0"], "several outputs"),
-        (["u_0_0", "u_1_0", "v_0_0", "v_1_0", "w_2_0"], "not in the step's plan"),
-        (["u_0_0", "u_1_0", "u_2_0", "v_1_0", "v_2_0"], "u has 3, planned 2; in all 5 of 5 came"),
+        (["u_0_0", "u_1_0", "v_0_0", "v_1_0", "w_2_0"], "prompt w"),
+        (["u_0_0", "u_1_0", "u_2_0", "v_1_0", "v_2_0"], "u has 3, planned 2"),
     ],
 )
 def test_rows_that_were_not_planned(keys, message):
     with pytest.raises(RuntimeError, match=message):
-        place(keys, planned())
+        prompt_order(keys, planned())
 
 
-def test_rows_are_summed_each_for_itself():
+def test_row_sums():
     ragged = [torch.tensor([0.5, 1.0]), torch.tensor([]), torch.tensor([float("nan"), 1.0]), torch.tensor([2.0])]
     nested = torch.nested.as_nested_tensor(ragged, layout=torch.jagged)
     np.testing.assert_array_equal(row_sums(nested), [1.5, 0, np.nan, 2])
@@ -183,8 +188,8 @@ def test_rows_are_summed_each_for_itself():
     np.testing.assert_array_equal(row_sums(nested, masks), [1.0, 0, np.nan, 4])
 
 
-def test_what_vip_learns_of_a_step(queue):
-    """Rewards and surprise reach the predictor prompt by prompt, padding left out."""
+def test_outcomes_and_log_probabilities_reach_vip(queue):
+    """Prompt by prompt, without padding."""
     trainer, rng, seen = build(), np.random.default_rng(0), {}
     observe = trainer.vip.observe
 
@@ -194,12 +199,21 @@ def test_what_vip_learns_of_a_step(queue):
 
     trainer.vip.observe = spy
     counts, _ = step(trainer, queue, rng, padding=2)
-    for uid, n, rewards, surprise in zip(
-        trainer.vip_batch.uids, counts, seen["rewards"], seen["surprise"], strict=True
+    for uid, n, rewards, logprobs in zip(
+        trainer.vip_batch.uids, counts, seen["rewards"], seen["logprobs"], strict=True
     ):
         rows = [row for key, row in queue.rows.items() if key.startswith(uid)]
         assert sorted(rewards) == sorted(float(row["rm_scores"].sum()) for row in rows) and len(rewards) == n
-        assert sorted(surprise) == sorted(0.5 * len(row["rm_scores"]) for row in rows)
+        assert sorted(logprobs) == sorted(-0.5 * len(row["rm_scores"]) for row in rows)
+
+
+def test_log_probabilities_may_be_left_out(queue):
+    trainer, seen = build("+trainer.v1.vip_sync.use_logprobs=false"), {}
+    trainer.vip.observe = lambda prompts, rewards, **more: (
+        seen.update(more) or VIP.observe(trainer.vip, prompts, rewards, **more)
+    )
+    step(trainer, queue, np.random.default_rng(0))
+    assert seen == {"logprobs": None}
 
 
 def test_success_from_a_field_of_the_reward_function(queue):
@@ -212,35 +226,35 @@ def test_success_from_a_field_of_the_reward_function(queue):
     assert share.mean() == pytest.approx(np.mean(long), abs=0.2)
     wrong = build("+trainer.v1.vip_sync.success=accuracy")
     batch = wrong._next_train_batch()
-    with pytest.raises(ValueError, match="names 'accuracy', but the reward function returns acc, length"):
+    with pytest.raises(InputError, match=r"trainer\.v1\.vip_sync\.success.*'accuracy'.*acc, length"):
         wrong._compute_advantage(rollout(queue, batch, rng), {})
 
 
-def test_rewards_that_say_nothing_of_success_end_the_first_step(queue):
+def test_a_first_batch_without_a_readable_reward_stops_the_run(queue):
     trainer = build()
     batch = trainer._next_train_batch()
     rows = rollout(queue, batch, np.random.default_rng(0))
     for row in queue.rows.values():
         row["rm_scores"] = row["rm_scores"] + 0.3
-    with pytest.raises(ValueError, match=r"\+trainer\.v1\.vip_sync\.success"):
+    with pytest.raises(InputError, match=r"\+trainer\.v1\.vip_sync\.success"):
         trainer._compute_advantage(rows, {})
 
 
 def test_identity_by_content_or_by_a_named_column(queue):
     row = {"raw_prompt": [{"role": "user", "content": "x"}], "extra_info": {"index": np.int64(7)}}
-    assert identity(prompt_of(row, None)).startswith("sha:")
-    assert identity(prompt_of(row, "extra_info.index")) == "id:7"
-    with pytest.raises(ValueError, match="no 'id' among index"):
-        prompt_of(row, "extra_info.id")
+    assert identity(identified(row["raw_prompt"], row, None, "id_column")).startswith("sha:")
+    assert identity(identified(row["raw_prompt"], row, "extra_info.index", "id_column")) == "id:7"
+    with pytest.raises(InputError, match=r"id_column is 'extra_info\.id'.*index"):
+        identified(row["raw_prompt"], row, "extra_info.id", "id_column")
     trainer = build("+trainer.v1.vip_sync.id_column=extra_info.index")
     trainer._next_train_batch()
-    assert identity(trainer._vip_round.prompts[0]).startswith("id:")
-    with pytest.raises(ValueError, match="no column 'idx'"):
+    assert identity(trainer._vip_step.prompts[0]).startswith("id:")
+    with pytest.raises(InputError, match="'idx'"):
         build("+trainer.v1.vip_sync.id_column=idx")._next_train_batch()
 
 
 class Workers:
-    """verl's worker group while a checkpoint is saved: notes what is there when the weights are written."""
+    """verl's worker group while a checkpoint is saved: records whether our state exists before the weights."""
 
     def __init__(self) -> None:
         self.there: list[bool] = []
@@ -262,7 +276,7 @@ def with_workers(trainer: VIPTrainerSync, folder: Path) -> VIPTrainerSync:
     return trainer
 
 
-def test_state_comes_before_the_marker_and_a_resumed_run_goes_on_alike(queue, tmp_path):
+def test_the_state_is_written_before_the_marker_and_a_resumed_run_continues(queue, tmp_path):
     trainer = with_workers(build("+trainer.v1.vip_sync.strategy=random"), tmp_path)
     rng, later = np.random.default_rng(0), np.random.default_rng(1)
     for trainer.global_steps in range(1, 5):
@@ -302,15 +316,20 @@ def test_a_stock_checkpoint_can_be_resumed(queue, tmp_path, caplog):
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("3")
     trainer = with_workers(build(), tmp_path)
     trainer._load_checkpoint()
-    assert trainer.global_steps == 3 and "prediction starts afresh" in caplog.text
+    assert trainer.global_steps == 3 and "global_step_3" in caplog.text
 
 
 def dump(folder: Path, visits: int = 3) -> Path:
-    """A rollout dump of verl: of 24 prompts the even ones always succeed."""
+    """A rollout dump of verl: of 24 prompts, which are 12 texts with 2 ground truths, the even ones always succeed."""
     folder.mkdir()
     for number in range(1, visits + 1):
         lines = [
-            {"input": f"<user> prompt {i} <go>", "output": "", "score": float(i % 2 == 0), "uid": f"u{i}_{s}_0"}
+            {
+                "input": f"<user> prompt {i // 2} <go>",
+                "gts": str(i % 2),
+                "score": float(i % 2 == 0),
+                "uid": f"u{i}_{s}_0",
+            }
             for i in range(24)
             for s in range(4)
         ]
@@ -319,9 +338,16 @@ def dump(folder: Path, visits: int = 3) -> Path:
 
 
 def fresh(path: Path, tmp_path: Path, prefix: str = "<user>") -> VIPTrainerSync:
-    trainer = with_workers(build(f"+trainer.v1.vip_sync.warm_start={path}"), tmp_path / "none")
-    rows = [{"raw_prompt": [{"role": "user", "content": f"prompt {i}"}]} for i in range(40)]
-    trainer.train_dataset = rows
+    options = [f"+trainer.v1.vip_sync.warm_start={path}", "+trainer.v1.vip_sync.id_column=extra_info.index"]
+    trainer = with_workers(build(*options), tmp_path / "none")
+    trainer.train_dataset = [
+        {
+            "raw_prompt": [{"role": "user", "content": f"prompt {i // 2}"}],
+            "reward_model": {"ground_truth": str(i % 2)},
+            "extra_info": {"index": i},
+        }
+        for i in range(40)
+    ]
     trainer.tokenizer = SimpleNamespace(
         apply_chat_template=lambda messages, **_: messages[0]["content"],
         decode=lambda ids, **_: f"{prefix} {ids} <go>",
@@ -332,11 +358,11 @@ def fresh(path: Path, tmp_path: Path, prefix: str = "<user>") -> VIPTrainerSync:
 def test_a_warm_start_from_a_dump(queue, tmp_path, caplog):
     trainer = fresh(dump(tmp_path / "dump"), tmp_path)
     trainer._load_checkpoint()
-    p = trainer.vip.predict([row["raw_prompt"] for row in trainer.train_dataset])
+    p = trainer.vip.predict([trainer._vip_prompt(row) for row in trainer.train_dataset])
     assert p[0:24:2].min() > 0.8 and p[1:24:2].max() < 0.2
     assert "24 of 24 prompts" in caplog.text
 
 
 def test_a_dump_of_other_prompts_is_refused(queue, tmp_path):
-    with pytest.raises(ValueError, match="none of the 24 prompts"):
+    with pytest.raises(DataError, match="24 prompts"):
         fresh(dump(tmp_path / "dump"), tmp_path, prefix="<system> <user>")._load_checkpoint()
