@@ -1,11 +1,11 @@
-"""What VIP adds to a step of verl on the driver: allocate, exchange of data with verl's queue, observe.
+"""The time that VIP adds to a step of verl on the driver: allocate, exchange of data with verl's queue, observe.
 
 usage (in the environment of `make test-verl`): PYTHONPATH=src python benchmarks/verl_step.py [--prompts 512] [--n 8]
     [--tokens 1024] [--steps 10] [--pool 1000000]
 
-Real TransferQueue on a local Ray, rows as verl's agent loops put them (a stub of the rollout engine), the trainer's own
-methods. Beside it what stock verl does on the driver with the same rows: `_compute_advantage` of the base class, which
-exchanges the same data and more. With --pool so many prompts have been seen before. Prints medians with the quartiles.
+Real TransferQueue on a local Ray, rows as verl's agent loops write them (a stub of the rollout engine), the trainer's
+own methods. For comparison, stock verl on the driver with the same rows: `_compute_advantage` of the base class, which
+exchanges the same data and more. --pool: number of prompts that have been seen before. Prints medians with quartiles.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main() -> None:
         "stock": stock,
     }
     rng = np.random.default_rng(0)
-    one_step(trainer, arguments.tokens, rng, timed)  # the first one pays for what is built once
+    one_step(trainer, arguments.tokens, rng, timed)  # the first step includes one-time work
     parts = [one_step(trainer, arguments.tokens, rng, timed) for _ in range(arguments.steps)]
     sizes = f"Q = {arguments.prompts}, rollout.n = {arguments.n}, responses up to {arguments.tokens} tokens"
     logprobs = ", no log probabilities" * arguments.no_logprobs

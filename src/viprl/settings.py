@@ -171,7 +171,7 @@ def read_settings(
     """Settings from options that were given by name.
 
     Args:
-        given: option -> value; None for an option whose default is not None means the default.
+        given: option -> value.
         where: what holds the options, for errors: "trainer.v1.vip_sync".
         refused: option -> why this engine does not have it.
         prefix: of the names, for errors.
@@ -194,7 +194,7 @@ def read_settings(
 
 
 def _fits(value: Any, option: Field) -> bool:
-    if option.name in ("min_rollouts", "max_rollouts", "seed"):
+    if option.metadata["kind"] in (int, int | None):
         return type(value) is int or (value is None and option.default is None)
     if option.metadata["kind"] is bool:
         return type(value) is bool

@@ -71,7 +71,7 @@ class SuccessCriterion:
     def bind(self, names: Sequence[str]) -> None:
         """Set the engine's names of the reward columns. Raises InputError as above."""
         self._names = list(names)
-        if self._default:  # environments alone are unambiguous: each rollout has the reward of its own
+        if self._default:  # a single environment is unambiguous
             self._check_unambiguous(len(self._names))
         if self.column is not None and self.column not in self._names:
             raise self.not_found(self.column, self._names)

@@ -1,4 +1,4 @@
-"""The engine for tinker-cookbook, in its own synchronous loop: only the service that samples and trains is fake."""
+"""The adapter for tinker-cookbook in its own synchronous loop; only the service that samples and trains is fake."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ async def soon(value):
 
 
 class Service:
-    """Samples token 1 with the chance of the question, and keeps every datum it is asked to train on."""
+    """Samples token 1 with the chance of the question, and keeps every datum that it trains on."""
 
     def __init__(self, seed=0):
         self.rng, self.steps = np.random.default_rng(seed), []
@@ -160,7 +160,7 @@ OPTIONS = {"success": "correct", "features": "none", "cache": None}
 
 
 def run(folder, end, *, service=None, save_every=2, **options):
-    """Steps of tinker-cookbook's own loop until `end`, from the checkpoint in `folder` where there is one."""
+    """Steps of tinker-cookbook's own loop until `end`, from the checkpoint in `folder` if there is one."""
     config = with_vip(config_in(folder, num_epochs=9, save_every=save_every), **(OPTIONS | options))
     service, log = service or Service(), Log()
 
@@ -259,7 +259,7 @@ def test_a_checkpoint_without_state_starts_without_history(tmp_path, caplog):
 
 
 class Connection(Service):
-    """What `rl.train.main` opens, too."""
+    """The service that `rl.train.main` connects to."""
 
     def __call__(self, **settings):
         return self
@@ -282,7 +282,7 @@ def test_main_runs_writes_its_metrics_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(train.tinker, "ServiceClient", service)
     monkeypatch.setattr(train, "get_tokenizer", lambda name: SimpleNamespace(decode=str))
     monkeypatch.setattr(train.checkpoint_utils, "check_renderer_name_for_checkpoint_async", lambda *_: soon(None))
-    for steps in (3, 5):  # the second run goes on from the final checkpoint of the first
+    for steps in (3, 5):  # the second run continues from the final checkpoint of the first
         settings = {"num_epochs": 9, "max_steps": steps, "num_groups_to_log": 1, "remove_constant_reward_groups": True}
         asyncio.run(train.main(with_vip(config_in(tmp_path, **settings), **OPTIONS)))
     assert len(service.steps) == 5
@@ -304,7 +304,7 @@ def rolled(builder, service=None, strategy=None):
 
 
 class Flaky(EnvGroupBuilder):
-    """A group whose grader breaks."""
+    """A group whose grader fails."""
 
     def __init__(self, num_envs):
         self.num_envs = num_envs

@@ -1,6 +1,6 @@
-"""A stand-in for vLLM below TRL's own generation code: TRL merges, gathers, slices and parses; this invents the texts.
+"""A stand-in for vLLM below TRL's own generation code: TRL merges, gathers, slices and parses; this makes up the texts.
 
-Each answer begins with the prompt it was given, so that a test sees whose answer a row holds.
+Each answer begins with its prompt, so that a test sees which prompt a row answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trl import GRPOTrainer
 EOS = 1
 LETTERS = range(3, 11)
 UNKNOWN = 0.05 if 'float("nan") if x is None' in inspect.getsource(GRPOTrainer) else 0.0
-"""How often a token has no log probability; older versions of TRL end there."""
+"""Share of tokens without a log probability; older versions of TRL fail on those."""
 
 
 class Engine:
@@ -32,7 +32,7 @@ class Engine:
         self.syncs = 0
         """How often the trainer sent its weights."""
         self.answers: dict[tuple[int, ...], list[tuple[tuple[int, ...], list[float]]]] = {}
-        """By prompt: (tokens, log probability of each; NaN where vLLM could not tell)."""
+        """By prompt: (tokens, log probability of each; NaN where vLLM returned none)."""
 
     def answer(self, prompts: Sequence[Sequence[int]], n: int) -> list[list[tuple[list[int], list[float]]]]:
         """n answers to each prompt."""
@@ -50,7 +50,7 @@ class Engine:
 
 
 class Client:
-    """What TRL's `VLLMClient` is to its generation code in server mode."""
+    """In place of TRL's `VLLMClient`, in server mode."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -78,7 +78,7 @@ class Client:
 
 
 class Colocated:
-    """What `vllm.LLM` is to TRL's generation code in colocate mode."""
+    """In place of `vllm.LLM`, in colocate mode."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -103,7 +103,7 @@ def _output(tokens: list[int], logps: list[float]) -> SimpleNamespace:
 
 
 def install(engine: Engine, patch: Callable[[Any, str, Any], None] = setattr) -> Engine:
-    """Let TRL's generation code find `engine` where it looks for vLLM. `patch(module, name, value)` sets a name."""
+    """Let TRL's generation code use `engine` instead of vLLM. `patch(module, name, value)` sets a name."""
     from trl.generation import vllm_generation
 
     patch(vllm_generation, "is_vllm_available", lambda *_: True)

@@ -23,7 +23,6 @@ from viprl.settings import EngineSettings
 from viprl.settings import options as options_of
 from viprl.strategies import Strategy, build_strategy
 
-
 DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "trl.md").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Starts `python -m verl.trainer.main_ppo` on real Ray as a user would, and reads what it leaves behind."""
+"""Starts `python -m verl.trainer.main_ppo` on real Ray as a user would, and reads its output files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ WORKING = {
 }
 """A command that works with stock verl."""
 VIP = {"trainer.v1.trainer_mode": "vip_sync", "algorithm.adv_estimator": "vip_rloo"}
-"""What turns it into one with adaptive counts, and nothing else."""
+"""The overrides for adaptive counts."""
 
 
 class Run:
@@ -105,7 +105,7 @@ class Run:
             return subprocess.Popen(self.command(**more), cwd=self.folder, env=env, stdout=log, stderr=log)
 
     def finish(self, process: subprocess.Popen[bytes], timeout: float = 300) -> int:
-        """Exit status; the log is in the error if the run does not end in time."""
+        """Exit status. Raises AssertionError with the log if the run does not end in time."""
         try:
             return process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -136,7 +136,7 @@ class Run:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """The driver and every process that it started (Ray's included), at once, as a machine that fails."""
+    """Kill the driver and every process that it started, Ray's included, as if the machine failed."""
     with contextlib.suppress(psutil.NoSuchProcess):
         driver = psutil.Process(process.pid)
         for victim in [*driver.children(recursive=True), driver]:

@@ -1,4 +1,4 @@
-"""Writes what a step planned and what the actor was given, through verl's checkpoint callback (driver process)."""
+"""Writes the plan of a step and the batch of the actor, through verl's checkpoint callback (driver process)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from viprl.prompts import text
 
 
 class Record(CheckpointCallback):
-    """One file record/STEP.json a saved step: planned counts by prompt, rows of the batch with their advantages."""
+    """One file record/STEP.json for each saved step: planned counts by prompt, advantages of the rows of the batch."""
 
     def on_save(self, trainer, global_step, checkpoint_dir, async_save=False, **_):
         rows = {key: tag for key, tag in tq.kv_list("train")["train"].items() if not tag.get("is_prompt", False)}

@@ -1,7 +1,7 @@
 """`python -m verl.trainer.main_ppo` on real Ray: every step has the planned rollouts, and no groups are mixed.
 
-One run with one rank and sizes that do not divide; one with two ranks that is killed, resumed, and then loses its
-rollout server. Each run is checked by several tests, so they are started once."""
+One run has one rank and sizes that need padding; one has two ranks, is killed, resumed, and then loses its rollout
+server. Several tests check each run, so it is started once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def one_rank(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     """FSDP2 on two gloo ranks, Q = 8 and C = 32, killed in step 6; its record of steps 4 and 5 is kept in `before`, its
-    "latest" marker set back to 3. Resumed from there, it goes on to step 7 or 8, where the rollout server dies."""
+    "latest" marker set back to 3. Resumed from there, it continues to step 7 or 8, where the rollout server dies."""
     run = launch.Run(tmp_path_factory.mktemp("two_ranks"), ranks=2)
     settings = CALLBACK | {
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,

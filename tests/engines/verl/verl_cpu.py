@@ -1,6 +1,5 @@
-"""Lets verl run without an accelerator, through its own extension points. Every process of a run imports it first, as
-VERL_USE_EXTERNAL_MODULES says: a platform (gloo), and a rollout backend that calls a Hugging Face model in a Ray actor.
-Test code: slow, and no example for production."""
+"""Lets verl run without an accelerator, through its own extension points: a platform (gloo), and a rollout backend that
+calls a Hugging Face model in a Ray actor. Every process of a run imports it first (VERL_USE_EXTERNAL_MODULES). Slow."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 
 
 class _Device(types.ModuleType):
-    """What verl asks of torch.cuda, answered for a CPU."""
+    """The part of torch.cuda that verl uses, for a CPU."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -75,7 +74,7 @@ class CPU(PlatformBase):
         return None, None
 
     def communication_backend_name(self):
-        # verl asks right before it starts "cpu:gloo,cpu:gloo", which torch refuses; it leaves a started group alone
+        # verl asks right before it starts "cpu:gloo,cpu:gloo", which torch refuses; it does not touch an existing group
         if "WORLD_SIZE" in os.environ and not torch.distributed.is_initialized():
             torch.distributed.init_process_group(
                 "gloo",
@@ -114,7 +113,7 @@ class CPU(PlatformBase):
 @ray.remote(num_cpus=0.1)
 class Server:
     """Samples token by token. The k-th rollout of a prompt under one version of the weights has its own seed, so that a
-    repeated step repeats its rollouts. VIPRL_TEST_DIE names the version of the weights at which it dies."""
+    repeated step repeats its rollouts. It dies at the version of the weights in VIPRL_TEST_DIE."""
 
     def __init__(self, path: str, length: int) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -181,7 +180,7 @@ class Replica(RolloutReplica):
 
 
 class Adapter(base.BaseRollout):
-    """The trainer's end: one server for all ranks, so rank 0 sends the weights."""
+    """The side of the trainer: one server for all ranks, so rank 0 sends the weights."""
 
     async def resume(self, tags):
         pass
