@@ -4,9 +4,10 @@ usage: python benchmarks/answers.py [--workers 1,2,4] [--references FILE.jsonl[.
 
 Each reference has eight answers at the end of a text of 4,000 characters: the reference itself (45 %), another form of
 it (15 %), the answer of another problem (33 %), or none (7 %). The built-in references are whole numbers, as in DAPO
-and AIME, and mathematics: half whole numbers; half fractions, roots, polynomials, points, intervals, words. --references
-takes the `answer` of each row of a file instead. Wall-clock times do not include the start of the processes; processor
-times do. Verdicts are not cached between repeats. Last, an attack: answers whose comparison never ends.
+and AIME, and mathematics: half whole numbers; half fractions, roots, polynomials, points, intervals, words.
+--references takes the `answer` of each row of a file instead. Wall-clock times do not include the start of the
+processes; processor times do. Verdicts are not cached between repeats. Last, an attack: answers whose comparison never
+ends.
 """
 
 from __future__ import annotations

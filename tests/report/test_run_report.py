@@ -86,7 +86,8 @@ def test_prompts_names_and_settings_are_escaped(tmp_path):
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
-    run = folder_with(tmp_path / "run", report_data.training_rows(np.random.default_rng(0), "default", 0, 10))
+    rows = [{"strategy": "default", "seed": 0, "step": step, "reward": step / 9} for step in range(9)]
+    run = folder_with(tmp_path / "run", rows)
     first = write_report([run], tmp_path / "a.html").read_bytes()
     assert first == write_report([run], tmp_path / "b.html").read_bytes()
     assert sorted(file.name for file in tmp_path.glob("*.*")) == ["a.html", "b.html"]
