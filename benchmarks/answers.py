@@ -1,19 +1,18 @@
-"""Cost of verifying the answers of a step: 4,096 completions (Q = 512, C = 8Q), by number of checking processes.
+"""The cost of grading the answers of a step, 4,096 completions (Q = 512, C = 8Q), by the number of processes.
 
 usage: python benchmarks/answers.py [--workers 1,2,4] [--references FILE.jsonl[.gz] ...] [--repeats 3]
 
-Each reference is answered eight times: as it stands (45 %), in another form (15 %), with another problem's answer
-(33 %), not at all (7 %), at the end of a text of 4,000 characters. The built-in mixes are whole numbers (as DAPO and
-AIME have) and mathematics (half whole numbers, half fractions, roots, polynomials, points, intervals, words);
---references takes the `answer` of each row of a file instead. Processes are started before the clock; verdicts are not
-cached between repeats. CPU seconds include the start of the processes. Last, an attack: every answer hangs its checker.
+Each reference has eight answers at the end of a text of 4,000 characters: the reference itself (45 %), another form of
+it (15 %), the answer of another problem (33 %), or none (7 %). The built-in references are whole numbers, as in DAPO
+and AIME, and mathematics: half whole numbers; half fractions, roots, polynomials, points, intervals, words.
+--references takes the `answer` of each row of a file instead. Wall-clock times do not include the start of the
+processes; processor times do. Verdicts are not cached between repeats. Last, an attack: answers whose comparison never
+ends.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import resource
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from viprl.rewards.grading.answers import score
 from viprl.rewards.grading.verifier import Verifier
+from viprl.utils.json_lines import read_json_lines
 
 PROMPTS, GROUP = 512, 8
 TEXT = "We look at both sides and simplify, which leaves fewer terms than before. " * 55
@@ -46,14 +46,12 @@ def mathematics(rng: np.random.Generator) -> list[str]:
 
 
 def from_file(path: str, rng: np.random.Generator) -> list[str]:
-    opened = gzip.open if path.endswith(".gz") else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        answers = [str(json.loads(line)["answer"]) for line in file]
+    answers = [str(row["answer"]) for _, row in read_json_lines(path)]
     return [answers[i] for i in rng.permutation(len(answers))[:PROMPTS]]
 
 
 def other_form(answer: str, rng: np.random.Generator) -> str:
-    """The same in other words, as far as that is easy to say for any answer."""
+    """Another form of the same answer, if there is a simple one."""
     if answer.lstrip("-").isdigit():
         return str(rng.choice([f"{int(answer):,}", f"{answer}.0", f"x = {answer}", rf"{answer}\text{{ units}}"]))
     return answer.replace(r"\frac", r"\dfrac").replace("+", " + ").replace("(", r"\left(").replace(")", r"\right)")
@@ -70,7 +68,7 @@ def step(references: list[str], rng: np.random.Generator) -> tuple[list[str], li
 
 
 def timed(completions: list[str], solutions: list[str], workers: int) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds (start of the processes included), and the share of right answers; fresh processes."""
+    """Wall-clock seconds, processor seconds and the share of correct answers, with new processes."""
     verifier, spent = Verifier(workers), cpu()
     warm_up = [(rf"\boxed{{x+{i}}}", f"{i}+x+0") for i in range(4 * workers)]
     score([text for text, _ in warm_up], [right for _, right in warm_up], verifier=verifier)
@@ -82,7 +80,7 @@ def timed(completions: list[str], solutions: list[str], workers: int) -> tuple[f
 
 
 def cpu() -> float:
-    """CPU seconds of this process and of those that it has waited for."""
+    """Processor seconds of this process and of its finished child processes."""
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
@@ -91,7 +89,7 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2,4")
     parser.add_argument("--references", nargs="*", default=[])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--attack", type=int, default=256, help="answers that hang; 0 leaves it out")
+    parser.add_argument("--attack", type=int, default=256, help="answers whose comparison never ends; 0 to leave out")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     mixes = {Path(path).name: from_file(path, rng) for path in arguments.references}
@@ -103,7 +101,7 @@ def main() -> None:
             walls, cpus, rights = zip(*runs, strict=True)
             print(
                 f"{name:<22} {workers} processes: {len(completions)} answers in {np.median(walls):6.2f} s "
-                f"[{min(walls):.2f}, {max(walls):.2f}], CPU {np.median(cpus):.1f} s; {rights[0]:.1%} right",
+                f"[{min(walls):.2f}, {max(walls):.2f}], processor {np.median(cpus):.1f} s; {rights[0]:.1%} correct",
                 flush=True,
             )
     if arguments.attack:
@@ -111,7 +109,7 @@ def main() -> None:
         workers = int(arguments.workers.split(",")[-1])
         seconds, _, right = timed(towers, ["5x"] * len(towers), workers)
         print(
-            f"attack, {workers} processes: {len(towers)} answers that never end in {seconds:.1f} s, {right:.0%} right"
+            f"attack, {workers} processes: {len(towers)} answers that never end in {seconds:.1f} s, {right:.0%} correct"
         )
 
 

@@ -1,4 +1,4 @@
-"""Times, where they go, and memory."""
+"""Measurements of time, of its parts, and of memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of repetitions of one thing."""
+    """Milliseconds of repeated calls."""
 
     wall: list[float]
     cpu: list[float]
-    """Of all threads of the process: what a busy machine does not lengthen much."""
+    """Processor time of all threads of the process. It depends little on other work of the machine."""
 
     def summary(self) -> dict[str, float]:
         low, middle, high = np.percentile(self.wall, [25, 50, 75])
@@ -37,6 +37,7 @@ class Times:
 
 
 def timed(function: Callable[[], Any], repetitions: int) -> Times:
+    """Times of `function`."""
     times = Times([], [])
     for _ in range(repetitions):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -47,7 +48,7 @@ def timed(function: Callable[[], Any], repetitions: int) -> Times:
 
 
 def noise() -> dict[str, float]:
-    """The same small product again and again, on one thread: what is not equal is the machine."""
+    """Milliseconds of a fixed piece of work, repeated 400 times on one thread. Their spread is the machine's noise."""
     from viprl.utils.threads import single_threaded
 
     rng = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def noise() -> dict[str, float]:
 
 
 def megabytes(of: str = "RssAnon") -> float:
-    """Memory of this process that no file backs (Linux); maps of files do not count, the system takes them back."""
+    """Memory of this process (Linux). RssAnon leaves out mapped files, whose memory the system can take back."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(of + ":"):
             return int(line.split()[1]) / 1024
@@ -71,7 +72,7 @@ def megabytes(of: str = "RssAnon") -> float:
 
 
 class Shares:
-    """Milliseconds inside named functions, without the named ones that they call."""
+    """Milliseconds inside some functions, without the time in others of them that they call."""
 
     def __init__(self) -> None:
         self.milliseconds: dict[str, float] = defaultdict(float)
@@ -79,7 +80,7 @@ class Shares:
 
     @contextmanager
     def of(self, functions: Sequence[tuple[str, Any, str]]) -> Iterator[None]:
-        """While inside, time (label, owner, attribute)."""
+        """Within this context, measure the functions (label, owner, attribute)."""
         before = [(owner, attribute, getattr(owner, attribute)) for _, owner, attribute in functions]
         for label, owner, attribute in functions:
             setattr(owner, attribute, self._watched(label, getattr(owner, attribute)))

@@ -1,9 +1,9 @@
-"""A step of `viprl.VIP` after a pool of prompts has been seen, in a process of its own so that memory can be told.
+"""The time of a step of `viprl.VIP` after POOL prompts have been seen, and its memory.
 
 usage: python benchmarks/pool.py POOL [--strategy default] [--steps 40] [--free-threads]
 
-Prints one JSON object. The step is what an engine calls: `allocate` (texts to keys, embeddings from the memory-mapped
-file, prediction, counts) and `observe` (rewards to outcomes, embeddings again, learning), Q = 512, C = 8 Q.
+Prints one JSON object. A step is what an engine calls: `allocate` (texts to keys, embeddings from the memory-mapped
+file, prediction, counts) and `observe` (rewards to outcomes, learning), with Q = 512 and C = 8 Q.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PARTS = [
 
 
 def filled(strategy: str, pool: int, folder: str, rng: np.random.Generator) -> tuple[VIP, float]:
-    """A VIP that has seen `pool` prompts once, and the most memory that took."""
+    """A VIP that has seen `pool` prompts once, and the peak of its memory."""
     vip = VIP(strategy=strategy, features=stream.features(), cache=folder, min_rollouts=2, max_rollouts=48)
     peak = 0.0
     for start in range(0, pool, 4096):
@@ -56,7 +56,7 @@ def filled(strategy: str, pool: int, folder: str, rng: np.random.Generator) -> t
 
 
 def steps(vip: VIP, pool: int, repetitions: int, rng: np.random.Generator) -> tuple[measure.Times, dict[str, float]]:
-    """Times of whole steps, and milliseconds of each part of it."""
+    """Times of whole steps, and mean milliseconds of `allocate` and `observe`."""
     times, parts = measure.Times([], []), {"allocate": 0.0, "observe": 0.0}
     for repetition in range(repetitions + 1):
         numbers = rng.choice(pool, min(Q, pool), replace=False)
@@ -69,7 +69,7 @@ def steps(vip: VIP, pool: int, repetitions: int, rng: np.random.Generator) -> tu
         vip.observe(asked, answers)
         done, done_cpu = time.perf_counter(), time.process_time()
         if repetition == 0:
-            continue  # pays for what is built once
+            continue  # a warm-up: some things are built once
         times.wall.append(1e3 * (allocated - wall + done - wall_again))
         times.cpu.append(1e3 * (allocated_cpu - cpu + done_cpu - cpu_again))
         parts["allocate"] += 1e3 * (allocated - wall) / repetitions
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("pool", type=int)
     parser.add_argument("--strategy", default="default")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--free-threads", action="store_true", help="let the linear algebra take every core")
+    parser.add_argument("--free-threads", action="store_true", help="run the linear algebra on all cores")
     arguments = parser.parse_args()
     if arguments.free_threads:
         viprl.utils.threads._controller = lambda: SimpleNamespace(limit=lambda **_: nullcontext())

@@ -1,10 +1,10 @@
-"""Prediction and learning at Q = 512 by Gaussian processes on the same embeddings, beside the default predictor.
+"""Prediction and learning with the default predictor and with Gaussian processes, on the same embeddings.
 
 usage: python benchmarks/rivals.py POOL [--steps 5]
 
-Prints one JSON object: milliseconds of "predict 512 prompts, then learn their 512 outcomes" after POOL prompts have
-been seen once. No allocation, no text, no file. All processes have a fixed kernel and noise; fitting those would come
-on top.
+Prints one JSON object: milliseconds to predict 512 prompts and learn from their outcomes, after POOL prompts have been
+seen once. Allocation, texts and files are left out. The Gaussian processes have a fixed kernel and a fixed noise;
+fitting them would add to the time.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ from viprl.predictors.grid_filter import GridFilter
 
 Q = 512
 LIMITS = {"default": 10**9, "paper": 20_000, "scikit-learn": 2_000, "GPyTorch": 2_000}
-"""Pools above which one step takes minutes, or does not fit in memory."""
+"""Largest pools. Above, a step takes minutes or does not fit in memory."""
 
 Step = Callable[[], None]
 
 
 def data(numbers: np.ndarray, rng: np.random.Generator) -> tuple[Batch, np.ndarray, np.ndarray]:
+    """A batch of prompts with random successes and rollouts."""
     keys = tuple(map(str, numbers))
     vectors = stream.features().encode(stream.prompts(numbers)).astype(np.float64)
     return Batch(keys, vectors), *stream.outcomes(numbers, rng)
 
 
 def ours(build: Callable[[], Predictor], pool: int, rng: np.random.Generator) -> Step:
+    """A step of a predictor of this package that has seen the pool."""
     predictor = build()
     for start in range(0, pool, 2048):
         predictor.observe(*data(np.arange(start, min(start + 2048, pool)), rng))
-    batches = [data(rng.choice(pool, Q, replace=False), rng) for _ in range(4)]
+    batches = [data(rng.choice(pool, min(Q, pool), replace=False), rng) for _ in range(4)]
     turn = iter(range(10**9))
 
     def step() -> None:
@@ -53,6 +55,7 @@ def ours(build: Callable[[], Predictor], pool: int, rng: np.random.Generator) ->
 
 
 def targets(k: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """What the Gaussian processes regress on."""
     return logit(np.clip(k / n, 0.05, 0.95))
 
 
@@ -61,7 +64,7 @@ def sklearn_refitted(pool: int, rng: np.random.Generator) -> Step:
     from sklearn.gaussian_process.kernels import RBF
 
     batch, k, n = data(np.arange(pool), rng)
-    asked, _, _ = data(rng.choice(pool, Q, replace=False), rng)
+    asked, _, _ = data(rng.choice(pool, min(Q, pool), replace=False), rng)
     process = partial(GaussianProcessRegressor, RBF(1.0), alpha=1e-2, optimizer=None)
 
     def step() -> None:
@@ -91,7 +94,7 @@ def gpytorch_steps(pool: int, rng: np.random.Generator) -> dict[str, Step]:
         return torch.tensor(batch.features), torch.tensor(targets(k, n))
 
     x, y = tensors(np.arange(pool))
-    asked, seen = tensors(rng.choice(pool, Q, replace=False))
+    asked, seen = tensors(rng.choice(pool, min(Q, pool), replace=False))
     warm = Process(x, y)
 
     def refitted() -> None:
@@ -99,13 +102,13 @@ def gpytorch_steps(pool: int, rng: np.random.Generator) -> dict[str, Step]:
             _ = Process(x, y)(asked).variance
 
     def updated() -> None:
-        """From the same state each time; a run would grow by Q rows a step."""
+        """Always from the same state. In a run, the state would grow by Q rows in each step."""
         with torch.no_grad(), gpytorch.settings.fast_pred_var():
             _ = warm(asked).variance
-            fresh = asked + 1e-3 * torch.randn_like(asked)  # new prompts: equal rows make the update singular
+            fresh = asked + 1e-3 * torch.randn_like(asked)  # new prompts, because equal rows make the update singular
             _ = warm.get_fantasy_model(fresh, seen)
 
-    updated()  # builds the caches that the update starts from
+    updated()  # builds the caches that the update uses
     return {"GPyTorch, online update": updated, "GPyTorch, refitted": refitted}
 
 

@@ -1,12 +1,12 @@
-"""What a step costs: predict, allocate and observe at Q = 512 and C = 8Q, against the number of prompts seen so far.
+"""The cost of a step of `viprl.VIP` at Q = 512 and C = 8Q, by the number of prompts seen so far.
 
 usage: python benchmarks/step_cost.py [--pools 1000,10000,100000,1000000] [--steps 40] [--rivals 1000,2000,10000]
                                       [--stability 10000] [--json OUT]
 
-Prompts, embeddings and outcomes are synthetic; the embeddings lie in a memory-mapped float16 file, as real ones do. In
-one run beside the default: the published recursion, and Gaussian processes of scikit-learn and GPyTorch. Then ten
-thousand steps of the default: does anything drift apart? An empty list or 0 leaves a part out. Wall-clock times on a
-busy machine say more about the machine, so the processor time of the process stands beside them.
+Measures the import of the package, the step, the default predictor against Gaussian processes (the published recursion,
+scikit-learn, GPyTorch), and rounding errors after many steps. Prompts, embeddings and outcomes are synthetic; the
+embeddings are in a memory-mapped float16 file, like real ones. An empty list or 0 leaves a part out. On a busy machine,
+compare processor times instead of wall-clock times.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 HERE = Path(__file__).parent
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width
 
 
 def worker(script: str, *arguments: object) -> dict[str, Any]:
-    """The JSON of a script in a fresh process: memory and threads of one do not touch the next."""
+    """The JSON that a script prints. Each script has its own process, so that memory and threads are separate."""
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -37,6 +37,7 @@ def worker(script: str, *arguments: object) -> dict[str, Any]:
 
 
 def spread(times: dict[str, float]) -> list[str]:
+    """The cells of a row of times."""
     return [
         f"{times['median']:.1f}  ({times['q25']:.1f} to {times['q75']:.1f})",
         f"{times['min']:.1f}",
@@ -54,16 +55,26 @@ def table(title: str, *columns: str) -> Table:
 
 def show_noise(noise: dict[str, float]) -> None:
     console.print(
-        f"Machine: {noise['cores']:.0f} cores, load {noise['load']:.1f}. The same piece of work, 400 times: "
-        f"least {noise['min']:.2f} ms, median {noise['median']:.2f}, 90 % below {noise['p90']:.2f}."
+        f"Machine: {noise['cores']:.0f} cores, load {noise['load']:.1f}. A fixed piece of work, 400 times: "
+        f"minimum {noise['min']:.2f} ms, median {noise['median']:.2f} ms, 90 % below {noise['p90']:.2f} ms."
+    )
+
+
+def show_import(times: dict[str, Any]) -> None:
+    if "failed" in times:
+        console.print("import viprl:", *times["failed"])
+        return
+    console.print(
+        f"import viprl: median of {times['repeats']} fresh processes {times['median']:.0f} ms "
+        f"({times['min']:.0f} to {times['max']:.0f})"
     )
 
 
 def show_pools(rows: list[dict[str, Any]]) -> None:
     found = table(
-        "viprl.VIP, strategy default, milliseconds a step",
-        "prompts seen", "median (quartiles)", "least", "processor: median", "least",
-        "allocate", "observe", "memory MB", "of it prompts",
+        "viprl.VIP, strategy default, milliseconds per step",
+        "prompts seen", "median (quartiles)", "minimum", "processor: median", "minimum",
+        "allocate", "observe", "memory MB", "of which prompts",
     )  # fmt: skip
     for row in rows:
         if "failed" in row:
@@ -91,8 +102,9 @@ def show_pools(rows: list[dict[str, Any]]) -> None:
 
 def show_rivals(found: list[dict[str, Any]]) -> None:
     rivals = table(
-        "Predict and learn only, no allocation, milliseconds",
-        "prompts seen, method", "median (quartiles)", "least", "processor: median", "least", "ratio (processor, least)",
+        "Prediction and learning only, milliseconds per step",
+        "prompts seen, method", "median (quartiles)", "minimum", "processor: median", "minimum",
+        "relative to default (processor, minimum)",
     )  # fmt: skip
     for result in found:
         if "failed" in result:
@@ -114,8 +126,8 @@ def show_stability(found: dict[str, Any]) -> None:
         return
     health = table(
         f"After many steps of {found['batch']} prompts out of {found['pool']:,}",
-        "steps", "variant", "asymmetry", "least eigenvalue", "condition", "belief sums off by", "histogram off by",
-        "least weight", "largest difference of weights",
+        "steps", "variant", "asymmetry", "smallest eigenvalue", "condition", "error of belief sums",
+        "error of histogram", "smallest weight", "largest difference of weights",
     )  # fmt: skip
     for step, variants in found["at"].items():
         for name, row in variants.items():
@@ -137,11 +149,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rivals", type=numbers, default=[1_000, 2_000, 10_000])
     parser.add_argument("--stability", type=int, default=10_000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     results: dict[str, Any] = {"noise": measure.noise(), "pools": [], "rivals": [], "stability": None}
     show_noise(results["noise"])
+    results["import"] = worker("import_time.py")
+    show_import(results["import"])
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("")
         for pool in arguments.pools:

@@ -1,4 +1,4 @@
-"""Synthetic prompts without end: text, embedding and success probability follow from a prompt's number."""
+"""Any number of synthetic prompts. The number of a prompt determines its text, embedding and success probability."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROLLOUTS = 8
 
 
 class Synthetic:
-    """Unit vectors as a sentence embedding gives them: 64 directions matter, and neighbours exist."""
+    """Unit vectors like those of a sentence embedding: with 64 relevant directions, and with similar prompts."""
 
     name = f"synthetic-{COLUMNS}"
 
@@ -26,7 +26,7 @@ class Synthetic:
 
 
 def features() -> Concatenated:
-    """Columns as of "minilm+length"."""
+    """The same columns as "minilm+length"."""
     return Concatenated(Synthetic(), Length(scale=0.3, centre=(5.0, 3.5)))
 
 
@@ -35,15 +35,17 @@ def prompts(numbers: np.ndarray) -> list[str]:
 
 
 def probability(numbers: np.ndarray) -> np.ndarray:
-    """U-shaped, as in real runs."""
+    """[Q] success probabilities with a U-shaped distribution, as in real runs."""
     return 1 / (1 + np.exp(-6 * np.sin(numbers * 12.9898)))
 
 
 def rewards(numbers: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> list[list[float]]:
+    """[Q] lists of random rewards, `counts` [Q] of each prompt."""
     successes = rng.binomial(counts, probability(numbers)).tolist()
     return [[1.0] * k + [0.0] * (n - k) for k, n in zip(successes, counts.tolist(), strict=True)]
 
 
 def outcomes(numbers: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """[Q] random successes of `ROLLOUTS` rollouts, and [Q] rollouts."""
     n = np.full(len(numbers), float(ROLLOUTS))
     return rng.binomial(ROLLOUTS, probability(numbers)).astype(float), n

@@ -1,18 +1,17 @@
-"""What a pair of runs shows: variance with measured success rates, wasted rollouts, held-out accuracy.
+"""Compares a default and a uniform run: gradient variance, rollouts without a gradient, held-out accuracy.
 
     python -m examples.smollm2.measure runs/smollm2 OUT
 
-reads the run folders `default-SEED` and `uniform-SEED` below runs/smollm2 and the answers of `evaluate` in
-runs/smollm2/answers: `start-train` and ARM-SEED-`train` (how often each model solves each training problem, from fresh
-samples), `start-held_out` and ARM-SEED-`held_out`. Writes OUT/summary.json and a trajectories file a run for
-`viprl replay`.
+reads the run folders `default-SEED` and `uniform-SEED` in runs/smollm2, and the answers of `evaluate` in
+runs/smollm2/answers: `start-train` and ARM-SEED-`train` (new samples for each training problem, of the first and the
+last model), `start-held_out` and ARM-SEED-`held_out`. Writes OUT/summary.json, and OUT/ARM.jsonl.gz for `viprl replay`.
 
-Variance: a step with n_q rollouts of prompt q leaves sum_q v_q / (n_q - 1) (RLOO's law), v_q the reward variance
-p (1 - p). It is judged twice, each without bias from k successes among m samples, k (m - k) / (m (m - 1)):
-  own     by the outcomes of the group itself, which no strategy knew when it allocated
-  fresh   by the samples of the models at the start and at the end, interpolated in between; less noise, but training
-          does not move evenly
-Ratios are to the same sum at C/Q rollouts each; intervals are bootstraps over prompts.
+The variance of a step with n_q rollouts of prompt q is sum_q v_q / (n_q - 1) (RLOO), where v_q = p (1 - p) is the
+variance of the reward. There are two unbiased estimates of v_q, k (m - k) / (m (m - 1)) from k successes of m samples:
+  own     from the outcomes of the group itself, which no strategy knew when it allocated
+  fresh   from new samples of the first and the last model, interpolated in between; less noisy, but the training does
+          not move evenly
+Ratios are relative to C/Q rollouts of each prompt. Intervals are bootstraps over prompts.
 """
 
 from __future__ import annotations
@@ -28,18 +27,20 @@ from examples.smollm2.evaluate import bootstrap, success_rates
 from examples.smollm2.problems import last_number
 
 from viprl import VIP, allocate
-from viprl.runs.history import history_rows
+from viprl.metrics import PREDICTED_RATIO, PREFIX, RUNNING_RATIO
+from viprl.runs.files import METRICS_FILE, OUTCOMES_FILE
+from viprl.runs.history import history_of_outcomes, save_history
 from viprl.utils.arrays import FloatArray
 from viprl.utils.files import write_text
-from viprl.utils.json_lines import log_rows, write_json_lines
+from viprl.utils.json_lines import log_rows
 
 WATCHED = ("default", "paper", "learned_beta", "ema", "random")
-LOW, HIGH = 2, 32
+MIN_ROLLOUTS, MAX_ROLLOUTS = 2, 32
 Steps = Sequence[Mapping[str, Any]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Numbers of a default and a uniform run.")
+    parser = argparse.ArgumentParser(description="Compare a default and a uniform run.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -51,8 +52,8 @@ def main() -> None:
     held_out = {"start": success_rates(answers / "start-held_out.jsonl")}
     for arm in ("default", "uniform"):
         name = f"{arm}-{args.seed}"
-        steps = list(log_rows(args.folder / name / "outcomes.jsonl"))
-        write_json_lines(args.out / f"{arm}.jsonl.gz", history_rows([args.folder / name / "outcomes.jsonl"], prompts))
+        steps = list(log_rows(args.folder / name / OUTCOMES_FILE))
+        save_history(args.out / f"{arm}.jsonl.gz", history_of_outcomes([args.folder / name / OUTCOMES_FILE], prompts))
         sources = answers / "start-train.jsonl", answers / f"{name}-train.jsonl"
         counts = {"default": [row["counts"] for row in steps]} if arm == "default" else watch(steps, prompts, args.seed)
         counts["told"] = told_counts(interpolated(believed_variance, *sources, steps), steps)
@@ -63,7 +64,7 @@ def main() -> None:
             "rollouts": sum(sum(row["counts"]) for row in steps),
             "wasted": [wasted(row) for row in steps],
             "training_success": [sum(row["successes"]) / sum(row["scorable"]) for row in steps],
-            "logged": logged(args.folder / name / "metrics.jsonl"),
+            "logged": logged(args.folder / name / METRICS_FILE),
             "variance_ratio": rows,
         }
         held_out[arm] = success_rates(answers / f"{name}-held_out.jsonl")
@@ -81,7 +82,7 @@ def estimate(values: FloatArray, rng: np.random.Generator) -> dict[str, float]:
 
 
 def describe(generations: Path, rng: np.random.Generator) -> dict[str, Any]:
-    """Success rates of a set of problems: mean, how many lie where, mean of every level."""
+    """Success rates of a set of problems: their mean, their distribution, and the mean of each level."""
     rates = success_rates(generations)
     levels: dict[str, list[float]] = {}
     for row, rate in zip(log_rows(generations), rates, strict=True):
@@ -95,22 +96,22 @@ def describe(generations: Path, rng: np.random.Generator) -> dict[str, Any]:
 
 
 ODD, EVEN = slice(0, None, 2), slice(1, None, 2)
-"""Samples that "told" knows, and those that judge."""
+"""Samples that the strategy "told" knows, and those that evaluate it."""
 
 
 def reward_variance(generations: Path) -> dict[str, float]:
-    """Identity -> p (1 - p) without bias, from the even samples."""
+    """Unbiased estimate of p (1 - p) by identity, from the even samples."""
     return {key: k * (m - k) / (m * (m - 1)) for key, (k, m) in successes(generations, EVEN).items()}
 
 
 def believed_variance(generations: Path) -> dict[str, float]:
-    """Identity -> E[p (1 - p)] given the odd samples, prior Beta(1/2, 1/2): none in m is not taken for never."""
+    """E[p (1 - p)] by identity, given the odd samples and the prior Beta(1/2, 1/2)."""
     counts = successes(generations, ODD)
     return {key: (k + 0.5) * (m - k + 0.5) / ((m + 1) * (m + 2)) for key, (k, m) in counts.items()}
 
 
 def successes(generations: Path, part: slice) -> dict[str, tuple[int, int]]:
-    """Identity -> right answers and samples."""
+    """Correct answers and samples by identity."""
     found = {}
     for row in log_rows(generations):
         texts = row["completions"][part]
@@ -122,30 +123,30 @@ def successes(generations: Path, part: slice) -> dict[str, tuple[int, int]]:
 def interpolated(
     measure: Callable[[Path], Mapping[str, float]], start: Path, end: Path, steps: Steps
 ) -> list[FloatArray]:
-    """[T][Q] a quantity of every group of a run, between its values at the start and at the end."""
+    """[T][Q] a quantity of each group of a run, interpolated between its values at the start and at the end."""
     a, b = measure(start), measure(end)
     weights = [(row["step"] - 0.5) / len(steps) for row in steps]
     return [np.array([(1 - w) * a[i] + w * b[i] for i in row["ids"]]) for w, row in zip(weights, steps, strict=True)]
 
 
 def own_variance(steps: Steps) -> list[FloatArray]:
-    """[T][Q] the same from each group's own outcomes."""
+    """[T][Q] unbiased estimate of p (1 - p) from the outcomes of each group."""
     groups = [(np.array(row["successes"]), np.array(row["scorable"])) for row in steps]
     return [k * (m - k) / (m * (m - 1)) for k, m in groups]
 
 
 def told_counts(known: Sequence[FloatArray], steps: Steps) -> list[list[int]]:
-    """What the best rule would do that is told reward variances [T][Q], up to the noise of the samples behind them."""
+    """[T][Q] the best counts with known reward variances [T][Q], which here have the noise of their samples."""
     rates = [(1 - np.sqrt(1 - 4 * np.clip(v, 0, 0.25))) / 2 for v in known]
     return [
-        allocate(p, budget=sum(row["counts"]), min_rollouts=LOW, max_rollouts=HIGH).counts.tolist()
+        allocate(p, budget=sum(row["counts"]), min_rollouts=MIN_ROLLOUTS, max_rollouts=MAX_ROLLOUTS).counts.tolist()
         for p, row in zip(rates, steps, strict=True)
     ]
 
 
 def watch(steps: Steps, prompts: Mapping[str, str], seed: int) -> dict[str, list[list[int]]]:
-    """What each strategy would have done at every step, having seen the outcomes of the steps before."""
-    vip = VIP(min_rollouts=LOW, max_rollouts=HIGH, strategy="uniform", shadow=WATCHED, seed=seed)
+    """[T][Q] the counts of each strategy, which has observed the outcomes of the steps before."""
+    vip = VIP(min_rollouts=MIN_ROLLOUTS, max_rollouts=MAX_ROLLOUTS, strategy="uniform", shadow=WATCHED, seed=seed)
     vip.register([_prompt(key, prompts) for key in prompts])
     counts: dict[str, list[list[int]]] = {name: [] for name in WATCHED}
     for row in steps:
@@ -153,7 +154,7 @@ def watch(steps: Steps, prompts: Mapping[str, str], seed: int) -> dict[str, list
         proposals = vip.propose(batch, sum(row["counts"]), rng=np.random.default_rng([seed, row["step"]]))
         for name in WATCHED:
             counts[name].append(proposals[name].counts.tolist())
-        vip.allocate(batch, sum(row["counts"]))  # so that the guard can review what it would have bought
+        vip.allocate(batch, sum(row["counts"]))  # so that the guard observes the outcomes of its counts
         rewards = zip(row["successes"], row["scorable"], strict=True)
         vip.observe(batch, [[1.0] * k + [0.0] * (n - k) for k, n in rewards])
     return counts
@@ -162,9 +163,9 @@ def watch(steps: Steps, prompts: Mapping[str, str], seed: int) -> dict[str, list
 def ratios(
     variance: Sequence[FloatArray], counts: Sequence[Sequence[int]], steps: Steps, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Variance against uniform: all steps, and those visits alone whose prompt had been visited before."""
+    """Variance relative to uniform: of all visits, and of those whose prompt had been visited before."""
     seen: set[str] = set()
-    rows: list[tuple[str, bool, float, float]] = []  # prompt, visited before, variance left by the strategy, by uniform
+    rows: list[tuple[str, bool, float, float]] = []  # prompt, visited before, variance, with uniform
     for v, n, row in zip(variance, counts, steps, strict=True):
         even = sum(row["counts"]) / len(row["counts"])
         for key, value, share in zip(row["ids"], v, n, strict=True):
@@ -182,24 +183,23 @@ def _ratio(
     for key, _, own, even in rows:
         sums[keys[key]] += own, even
     drawn = sums[rng.integers(len(sums), size=(draws, len(sums)))].sum(axis=1)
-    drawn = drawn[drawn[:, 1] != 0]  # a draw of prompts without variance has no ratio
+    drawn = drawn[drawn[:, 1] != 0]  # without variance there is no ratio
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
     own, even = sums.sum(axis=0)
     return {"value": float(own / even), "low": float(low), "high": float(high)}
 
 
 def wasted(row: Mapping[str, Any]) -> float:
-    """Share of a step's rollouts in groups that are all right or all wrong."""
+    """Share of the rollouts of a step in groups whose rewards are all equal."""
     n, k = np.array(row["scorable"]), np.array(row["successes"])
     return float(n[(k == 0) | (k == n)].sum() / n.sum())
 
 
 def logged(metrics: Path) -> dict[str, float | None]:
-    """What the run itself logged of its variance against uniform: believed before sampling, mean over the steps, and
-    realised by the batches' own outcomes, summed over the run."""
+    """The variance ratios that the run logged: predicted (mean over steps) and realised (over the whole run)."""
     rows = list(log_rows(metrics))
-    predicted = [row["vip/variance_ratio/predicted"] for row in rows if row.get("vip/variance_ratio/predicted")]
-    return {"predicted": float(np.mean(predicted)), "realised": rows[-1].get("vip/variance_ratio/running")}
+    predicted = [row[PREFIX + PREDICTED_RATIO] for row in rows if row.get(PREFIX + PREDICTED_RATIO)]
+    return {"predicted": float(np.mean(predicted)), "realised": rows[-1].get(PREFIX + RUNNING_RATIO)}
 
 
 def _prompt(key: str, prompts: Mapping[str, str]) -> dict[str, str]:

@@ -20,23 +20,23 @@ class Bandit:
     rewards: np.ndarray
 
     @property
-    def scores(self) -> np.ndarray:
+    def scores(self):
         """Gradient of log softmax wrt the logits, shape [K, K]: row k is the score of answer k."""
         return np.eye(self.probabilities.size) - self.probabilities
 
     @property
-    def gradient(self) -> np.ndarray:
+    def gradient(self):
         return (self.probabilities * self.rewards) @ self.scores
 
     @property
-    def law(self) -> VarianceLaw:
+    def law(self):
         q, r = self.probabilities, self.rewards
         norms = (self.scores**2).sum(1)
         centred2 = (r - q @ r) ** 2
         g2 = self.gradient @ self.gradient
         return VarianceLaw(A=q @ (centred2 * norms) - g2, B=(q @ centred2) * (q @ norms) + g2, squared_gradient=g2)
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    def draw(self, rng, shape):
         return rng.choice(self.probabilities.size, size=shape, p=self.probabilities)
 
 
@@ -49,11 +49,11 @@ BANDITS = {
 
 
 @pytest.fixture(params=BANDITS.values(), ids=BANDITS.keys())
-def bandit(request: pytest.FixtureRequest) -> Bandit:
+def bandit(request):
     return request.param
 
 
-def brute_force(r: np.ndarray, G: np.ndarray) -> VarianceLaw:
+def brute_force(r, G):
     """The three kernels averaged over all tuples of distinct rollouts, index by index."""
     m = range(len(r))
     second = np.mean([(r[i] - r[j]) * (r[i] - r[k]) * G[i, i] for i, j, k in permutations(m, 3)])
@@ -63,7 +63,7 @@ def brute_force(r: np.ndarray, G: np.ndarray) -> VarianceLaw:
 
 
 @pytest.mark.parametrize("m", [4, 5, 7])
-def test_closed_forms_equal_the_average_over_all_tuples(m: int) -> None:
+def test_closed_forms_equal_the_average_over_all_tuples(m):
     rng = np.random.default_rng(m)
     rewards, scores = rng.normal(size=m), rng.normal(size=(m, 3))
     gram = scores @ scores.T
@@ -73,7 +73,7 @@ def test_closed_forms_equal_the_average_over_all_tuples(m: int) -> None:
 
 
 @pytest.mark.parametrize("m", [4, 8])
-def test_estimates_are_unbiased(bandit: Bandit, m: int) -> None:
+def test_estimates_are_unbiased(bandit, m):
     draws = bandit.draw(np.random.default_rng(1), (6000, m))
     kernel = bandit.scores @ bandit.scores.T
     laws = VarianceLaw.stack([exact_law(bandit.rewards[d], kernel[np.ix_(d, d)]) for d in draws])
@@ -85,7 +85,7 @@ def test_estimates_are_unbiased(bandit: Bandit, m: int) -> None:
         assert standard_error < 0.2 * max(abs(truth), 0.02), field
 
 
-def rloo_gradients(bandit: Bandit, n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def rloo_gradients(bandit, n, draws, rng):
     answers = bandit.draw(rng, (draws, n))
     r = bandit.rewards[answers]
     advantages = (r - r.mean(1, keepdims=True)) * n / (n - 1)
@@ -93,7 +93,7 @@ def rloo_gradients(bandit: Bandit, n: int, draws: int, rng: np.random.Generator)
 
 
 @pytest.mark.parametrize("n", [2, 3, 8])
-def test_law_is_the_variance_of_the_rloo_gradient(bandit: Bandit, n: int) -> None:
+def test_law_is_the_variance_of_the_rloo_gradient(bandit, n):
     gradients = rloo_gradients(bandit, n, 40_000, np.random.default_rng(n))
     deviations = ((gradients - bandit.gradient) ** 2).sum(1)
     standard_error = deviations.std(ddof=1) / np.sqrt(deviations.size)
@@ -102,7 +102,7 @@ def test_law_is_the_variance_of_the_rloo_gradient(bandit: Bandit, n: int) -> Non
     assert standard_error < 0.02 * deviations.mean()
 
 
-def test_dr_grpo_is_the_scaled_law(bandit: Bandit) -> None:
+def test_dr_grpo_is_the_scaled_law(bandit):
     n = 4
     gradients = rloo_gradients(bandit, n, 40_000, np.random.default_rng(0)) * (n - 1) / n
     deviations = ((gradients - gradients.mean(0)) ** 2).sum(1)
@@ -110,18 +110,18 @@ def test_dr_grpo_is_the_scaled_law(bandit: Bandit) -> None:
     assert abs(deviations.mean() - bandit.law.variance(n, "dr_grpo")) < 4 * standard_error
 
 
-def test_paper_law_is_the_special_case_of_equal_a_and_b() -> None:
+def test_paper_law_is_the_special_case_of_equal_a_and_b():
     law = VarianceLaw(A=np.float64(3), B=np.float64(3), squared_gradient=np.float64(0))
     np.testing.assert_allclose(law.variance([2, 4, 11]), [3, 1, 0.3])
 
 
-def test_equal_rewards_give_zero() -> None:
+def test_equal_rewards_give_zero():
     scores = np.random.default_rng(0).normal(size=(6, 2))
     law = exact_law(np.ones(6), scores @ scores.T)
     assert (law.A, law.B, law.squared_gradient) == (0, 0, 0)
 
 
-def test_estimates_do_not_depend_on_the_reward_offset_and_scale_with_its_square() -> None:
+def test_estimates_do_not_depend_on_the_reward_offset_and_scale_with_its_square():
     rng = np.random.default_rng(0)
     rewards, scores = rng.integers(2, size=9).astype(float), rng.normal(size=(9, 4))
     gram = scores @ scores.T
@@ -130,7 +130,7 @@ def test_estimates_do_not_depend_on_the_reward_offset_and_scale_with_its_square(
         assert getattr(signs, field) == pytest.approx(4 * getattr(zero_one, field))
 
 
-def test_batch_variance_weighs_prompts_equally() -> None:
+def test_batch_variance_weighs_prompts_equally():
     law = VarianceLaw(A=np.array([1.0, 4.0]), B=np.array([2.0, 0.0]), squared_gradient=np.zeros(2))
     assert law.batch_variance([2, 4]) == pytest.approx((1 / 2 + 2 / 2 + 4 / 4) / 4)
 
@@ -143,17 +143,17 @@ def test_batch_variance_weighs_prompts_equally() -> None:
         (np.array([1.0, 0, np.nan, 1]), np.eye(4), "finite"),
     ],
 )
-def test_bad_input_is_refused(rewards: np.ndarray, gram: np.ndarray, words: str) -> None:
+def test_bad_input_is_refused(rewards, gram, words):
     with pytest.raises(InputError, match=words):
         exact_law(rewards, gram)
 
 
-def test_bad_counts_and_estimators_are_refused() -> None:
+def test_bad_counts_and_estimators_are_refused():
     law = VarianceLaw(A=np.float64(1), B=np.float64(1), squared_gradient=np.float64(0))
     with pytest.raises(InputError, match="counts"):
         law.variance([4, 1])
     with pytest.raises(InputError, match="'grpo'"):
-        law.variance(4, "grpo")  # type: ignore[arg-type]
+        law.variance(4, "grpo")
 
 
 # ---- scores of a language model -----------------------------------------------------------------------------------
@@ -163,27 +163,14 @@ COMPLETIONS = [[6, 2], [8, 9, 2], [6, 2], [9, 2], [8, 9, 2], [4, 4, 4]]
 
 
 @pytest.fixture(scope="module")
-def tiny_model():  # type: ignore[no-untyped-def]
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=10,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        tie_word_embeddings=True,
-        initializer_range=0.3,
-    )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # many threads make a model this small slower
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield transformers.LlamaForCausalLM(config).eval()
-    torch.set_num_threads(threads)
+def tiny_model():
+    pytest.importorskip("datasets")
+    import tiny
+
+    return tiny.model().eval()
 
 
-def brute_force_score(model, completion: list[int], temperature: float) -> np.ndarray:  # type: ignore[no-untyped-def]
+def brute_force_score(model, completion, temperature):
     """Autograd of one rollout's log probability, token by token, with a fresh forward pass for each token."""
     import torch
 
@@ -197,7 +184,7 @@ def brute_force_score(model, completion: list[int], temperature: float) -> np.nd
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_score_gram_equals_autograd_of_every_rollout(tiny_model, temperature: float) -> None:  # type: ignore[no-untyped-def]
+def test_score_gram_equals_autograd_of_every_rollout(tiny_model, temperature):
     from viprl.analysis.gradient_variance import score_gram
 
     scores = np.stack([brute_force_score(tiny_model, c, temperature) for c in COMPLETIONS])
@@ -207,7 +194,7 @@ def test_score_gram_equals_autograd_of_every_rollout(tiny_model, temperature: fl
     assert gram[0, 1] != gram[0, 2]
 
 
-def test_score_gram_runs_one_backward_pass_per_distinct_completion(tiny_model, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_score_gram_runs_one_backward_pass_per_distinct_completion(tiny_model, monkeypatch):
     import torch
 
     from viprl.analysis import gradient_variance
@@ -219,7 +206,7 @@ def test_score_gram_runs_one_backward_pass_per_distinct_completion(tiny_model, m
     assert len(calls) == 4
 
 
-def test_measure_law_joins_both_and_skips_gradients_of_equal_rewards(tiny_model, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_measure_law_joins_both_and_skips_gradients_of_equal_rewards(tiny_model, monkeypatch):
     from viprl.analysis import gradient_variance
 
     rewards = [1, 0, 1, 0, 0, 1]
@@ -230,7 +217,7 @@ def test_measure_law_joins_both_and_skips_gradients_of_equal_rewards(tiny_model,
     assert gradient_variance.measure_law(tiny_model, PROMPT, COMPLETIONS, [1.0] * 6).B == 0
 
 
-def test_score_gram_refuses_empty_completions(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_score_gram_refuses_empty_completions(tiny_model):
     from viprl.analysis.gradient_variance import score_gram
 
     with pytest.raises(InputError, match="token"):

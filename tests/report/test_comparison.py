@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
-from report_data import Page, write_lines
+from report_data import Page
 from rich.console import Console
 from scipy import stats
 
+from log_files import write_lines
 from viprl.report.comparison import compare
 
 pytest.importorskip("matplotlib")
+
+
+def test_without_matplotlib_there_is_a_comparison_but_no_report(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    write_lines(tmp_path / "run" / "metrics.jsonl", [{"step": 1, "reward": 0.5}])
+    out = io.StringIO()
+    compare(tmp_path, [("mine", 0, tmp_path / "run")], "mine", {}, Console(file=out, width=200))
+    assert (tmp_path / "comparison.json").exists() and not (tmp_path / "report.html").exists()
+    assert "viprl[report]" in out.getvalue()
 
 
 def test_arms_are_compared_over_seeds(tmp_path):

@@ -11,7 +11,7 @@ from viprl.analysis.statistics import Estimate
 from viprl.report import canvas, figures
 
 
-def test_the_axis_of_ratios_is_made_for_values_near_uniform() -> None:
+def test_the_axis_of_ratios_is_made_for_values_near_uniform():
     near = [Estimate(0.8, 4, 0.1, 0.6, 1.1), Estimate(0.5, 4, 0.1, 0.4, 0.6)]
     far, wild = Estimate(3.3, 4, 2.4, 1.8, 4.8), Estimate(1.06, 4, 0.8, -0.2, 2.4)
     assert figures.ratio_range([*near, far]) == figures.ratio_range(near) == pytest.approx((0.344, 1.156))
@@ -33,7 +33,7 @@ def test_the_axis_of_ratios_is_made_for_values_near_uniform() -> None:
         ([0, 0, 0.1], None),
     ],
 )
-def test_labels_are_spread_apart_in_order(heights: list[float], expected: list[float] | None) -> None:
+def test_labels_are_spread_apart_in_order(heights, expected):
     placed = canvas.spread_labels(heights, gap=1.0)
     if expected is not None:
         np.testing.assert_allclose(placed, expected)
@@ -41,7 +41,7 @@ def test_labels_are_spread_apart_in_order(heights: list[float], expected: list[f
     assert math.isclose(sum(placed), sum(heights))
 
 
-def test_colours_differ_by_strategy_and_dashes_by_run() -> None:
+def test_colours_differ_by_strategy_and_dashes_by_run():
     pairs = [(run, name) for run in ("a", "b") for name in ("default", "uniform")]
     found = canvas.styles(pairs)
     assert len({(style.colour, style.dash) for style in found.values()}) == 4
@@ -52,7 +52,7 @@ def test_colours_differ_by_strategy_and_dashes_by_run() -> None:
     assert canvas.styles([("a", "mine"), ("a", "other")])["a", "mine"].label == "mine"
 
 
-def test_tenths_with_few_points_have_no_mean() -> None:
+def test_tenths_with_few_points_have_no_mean():
     x = np.array([0.05] * 5 + [0.5] * 4 + [1.0] * 6)
     assert [(centre, estimate.n) for centre, estimate in figures.tenths(x, x)] == [
         (pytest.approx(0.05), 5),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +11,12 @@ from viprl.report.findings import between_series, findings, variance_ratios, was
 from viprl.runs.reader import Run
 
 
-def run_with(summary: dict[str, Any] | None = None, rows: list[dict[str, Any]] | None = None) -> Run:
+def run_with(summary=None, rows=None):
     rows = [{"strategy": "default", "seed": 0, "step": 1}] if rows is None else rows
     return Run("run", Path("run"), tuple(rows), summary or {}, (), ())
 
 
-def only(run: Run) -> Any:
+def only(run: Run):
     (finding,) = findings(run)
     return finding
 
@@ -34,16 +33,14 @@ def only(run: Run) -> Any:
         (0.71, None, 1, "unknown"),
     ],
 )
-def test_variance_is_within_noise_if_the_interval_includes_one(
-    mean: float, sd: float | None, n: int, verdict: str
-) -> None:
+def test_variance_is_within_noise_if_the_interval_includes_one(mean, sd, n, verdict):
     finding = only(run_with({"variance_ratio": {"default": {"mean": mean, "sd": sd, "n": n}}}))
     assert finding.value == f"{mean:.2f}×" and finding.verdict == verdict and finding.better == "lower"
     assert f"{mean:.2f} times" in finding.sentence
     assert ("within noise" in finding.sentence) == (verdict == "within noise")
 
 
-def test_the_sentence_gives_sd_n_seeds_and_interval() -> None:
+def test_the_sentence_gives_sd_n_seeds_and_interval():
     ratios = {"default": {"mean": 0.71, "sd": 0.12, "n": 12}}
     finding = only(run_with({"variance_ratio": ratios, "settings": {"seeds": 3}}))
     # t(.975; 11) = 2.201, half width .0762
@@ -51,13 +48,13 @@ def test_the_sentence_gives_sd_n_seeds_and_interval() -> None:
     assert "0.63 to 0.79" in finding.basis and "not independent" in finding.basis
 
 
-def by_seed(key: str, means: dict[str, list[float]]) -> dict[str, Any]:
+def by_seed(key, means):
     """Twelve batches of each seed that agree closely, however the seeds differ."""
     seeds = range(len(next(iter(means.values()))))
     return {str(s): {key: {n: {"mean": v[s], "sd": 0.01, "n": 12} for n, v in means.items()}} for s in seeds}
 
 
-def test_with_several_seeds_the_interval_is_over_their_means() -> None:
+def test_with_several_seeds_the_interval_is_over_their_means():
     pooled = {"default": {"mean": 0.8, "sd": 0.17, "n": 36}, "uniform": {"mean": 1.0, "sd": 0.0, "n": 36}}
     seeds = by_seed("variance_ratio", {"default": [0.6, 0.8, 1.0], "uniform": [1.0, 1.0, 1.0]})
     run = run_with({"variance_ratio": pooled, "by_seed": seeds, "settings": {"seeds": 3}})
@@ -66,7 +63,7 @@ def test_with_several_seeds_the_interval_is_over_their_means() -> None:
     assert only(run).verdict == "within noise" and variance_ratios(run).basis == "seeds"
 
 
-def test_with_one_seed_the_interval_is_over_dependent_batches() -> None:
+def test_with_one_seed_the_interval_is_over_dependent_batches():
     ratios = {"default": {"mean": 0.71, "sd": 0.12, "n": 12}}
     seeds = by_seed("variance_ratio", {"default": [0.71]})
     run = run_with({"variance_ratio": ratios, "by_seed": seeds, "settings": {"seeds": 1}})
@@ -74,7 +71,7 @@ def test_with_one_seed_the_interval_is_over_dependent_batches() -> None:
     assert "not independent" in only(run).sentence
 
 
-def test_wasted_rollouts_of_several_seeds_are_compared_seed_by_seed() -> None:
+def test_wasted_rollouts_of_several_seeds_are_compared_seed_by_seed():
     # seeds differ by far more than strategies: only pairing shows the difference
     shares = {"default": [0.40, 0.59, 0.81], "uniform": [0.50, 0.70, 0.90]}
     pooled = {name: {"mean": float(np.mean(v)), "sd": 0.2, "n": 36} for name, v in shares.items()}
@@ -86,14 +83,14 @@ def test_wasted_rollouts_of_several_seeds_are_compared_seed_by_seed() -> None:
 
 
 @pytest.mark.parametrize(("sd", "verdict"), [(0.05, "lower"), (0.5, "within noise")])
-def test_wasted_rollouts_are_within_noise_if_the_difference_includes_zero(sd: float, verdict: str) -> None:
+def test_wasted_rollouts_are_within_noise_if_the_difference_includes_zero(sd, verdict):
     shares = {"default": {"mean": 0.59, "sd": sd, "n": 12}, "uniform": {"mean": 0.80, "sd": sd, "n": 12}}
     finding = only(run_with({"zero_advantage_rollouts": shares}))
     assert finding.verdict == verdict and "−21.0 percentage points" in finding.sentence
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(-0.004, "within noise"), (0.001, "higher")])
-def test_learning_is_within_noise_if_the_paired_difference_includes_zero(low: float, verdict: str) -> None:
+def test_learning_is_within_noise_if_the_paired_difference_includes_zero(low, verdict):
     means = {"default": 0.68, "uniform": 0.66}
     final = {name: {"final_eval": {"mean": mean, "sd": 0.01, "n": 3}} for name, mean in means.items()}
     finding = only(
@@ -103,7 +100,7 @@ def test_learning_is_within_noise_if_the_paired_difference_includes_zero(low: fl
     assert "0.680" in finding.sentence and "n = 3 seeds" in finding.sentence
 
 
-def test_a_difference_over_the_prompts_of_one_seed_is_not_one_over_seeds() -> None:
+def test_a_difference_over_the_prompts_of_one_seed_is_not_one_over_seeds():
     final = {name: {"final_eval": {"mean": 0.6, "sd": None, "n": 1}} for name in ("default", "uniform")}
     gap = {"mean": -0.003, "low": -0.007, "high": -0.001, "n": 256, "basis": "held-out prompts of one seed"}
     finding = only(run_with({"learning": final | {"paired_difference": gap}}))
@@ -111,7 +108,7 @@ def test_a_difference_over_the_prompts_of_one_seed_is_not_one_over_seeds() -> No
     assert "256 seeds" not in finding.sentence + finding.basis
 
 
-def test_without_a_summary_the_paired_difference_is_computed_from_the_log() -> None:
+def test_without_a_summary_the_paired_difference_is_computed_from_the_log():
     # seeds differ by far more than strategies: only pairing shows the difference
     rows = [
         {"strategy": name, "seed": seed, "step": 5, "eval/mean_at_8": 0.2 * seed + gain + 0.001 * (seed == 1)}
@@ -123,14 +120,14 @@ def test_without_a_summary_the_paired_difference_is_computed_from_the_log() -> N
     assert "+0.021 (n = 3 seeds; 95 % interval +0.019 to +0.023)" in finding.sentence
 
 
-def test_without_a_measurement_the_variance_is_estimated_from_the_log() -> None:
+def test_without_a_measurement_the_variance_is_estimated_from_the_log():
     rows = [{"strategy": "default", "seed": 0, "step": s, "vip/variance_ratio/realised": 0.7} for s in range(40)]
     run = run_with(rows=rows)
     assert variance_ratios(run).basis == "blocks" and wasted_rollouts(run).subject is None
     assert only(run).value == "0.70×" and "8 blocks of steps" in only(run).basis
 
 
-def test_a_uniform_run_reports_its_shadow_strategy() -> None:
+def test_a_uniform_run_reports_its_shadow_strategy():
     values = np.random.default_rng(0).normal(0.7, 0.1, size=40)
     rows = [
         {"strategy": "uniform", "seed": 0, "step": i, "vip/shadow/default/variance_ratio": v}
@@ -140,7 +137,7 @@ def test_a_uniform_run_reports_its_shadow_strategy() -> None:
     assert finding.value == f"{np.mean(values):.2f}×" and "default" in finding.label
 
 
-def test_series_are_compared_with_uniform_or_the_first() -> None:
+def test_series_are_compared_with_uniform_or_the_first():
     ends = [("one", "default", {0: 0.5, 1: 0.7}), ("two", "uniform", {0: 0.4, 1: 0.5})]
     (sentence,) = between_series(ends)
     assert "one minus two" in sentence and "+0.150 (n = 2 seeds" in sentence

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import report_data
 from report_data import Page, folder_with, text_of
 
+from log_files import write_lines
 from viprl.errors import InputError, MissingPackageError
 from viprl.report.run_report import write_report
 
@@ -30,21 +29,21 @@ SECTIONS = {
 }
 
 
-def sections_of(path: Path) -> set[str]:
+def sections_of(path):
     return SECTIONS & set(Page(path.read_text()).headings)
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quickstart(tmp_path_factory):
     return report_data.write_quickstart_run(tmp_path_factory.mktemp("runs") / "quickstart", np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
-def page(quickstart: Path) -> str:
+def page(quickstart):
     return write_report([quickstart], quickstart / "report.html", quickstart / "plots").read_text()
 
 
-def test_a_full_run_has_every_section_in_well_formed_html(page: str) -> None:
+def test_a_full_run_has_every_section_in_well_formed_html(page):
     parsed = Page(page)
     assert set(parsed.headings) >= SECTIONS
     assert not parsed.open
@@ -52,14 +51,14 @@ def test_a_full_run_has_every_section_in_well_formed_html(page: str) -> None:
     assert "nan" not in text_of(page).lower()
 
 
-def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
+def test_the_page_refers_to_nothing_outside_itself(page):
     parsed = Page(page)
     assert "http" not in page and "@import" not in page
     assert not {"script", "link", "img", "iframe", "object"} & set(parsed.tags)
     assert parsed.references and all(value.startswith("#") for value in parsed.references)
 
 
-def test_ids_are_unique_and_every_reference_has_one(page: str) -> None:
+def test_ids_are_unique_and_every_reference_has_one(page):
     parsed = Page(page)
     ids = [value for name, value in parsed.attributes if name == "id"]
     assert len(ids) == len(set(ids))
@@ -67,18 +66,18 @@ def test_ids_are_unique_and_every_reference_has_one(page: str) -> None:
     assert used <= set(ids)
 
 
-def test_figures_are_written_as_files_too(quickstart: Path, page: str) -> None:
+def test_figures_are_written_as_files_too(quickstart, page):
     names = {file.name for file in (quickstart / "plots").iterdir()}
     assert {"variance_ratio.svg", "variance_ratio.png", "heldout_accuracy.svg", "calibration_0.png"} <= names
     assert len(names) == 2 * Page(page).tags.count("figure")
 
 
-def test_prompts_names_and_settings_are_escaped(tmp_path: Path) -> None:
+def test_prompts_names_and_settings_are_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     rows = report_data.training_rows(np.random.default_rng(0), "default", 0, 12)
     renamed = [row | {"strategy": "a<img src=x>$b$"} for row in rows]
     run = folder_with(tmp_path / "a<b>&c", rows + renamed, {"settings": {"prompts": evil, evil: [evil]}})
-    report_data.write_history(run, [{"id": "1", "prompt": evil, "rollouts": [4], "successes": [2]}])
+    write_lines(run / "history.jsonl.gz", [{"id": "1", "prompt": evil, "rollouts": [4], "successes": [2]}])
     html = write_report([run], tmp_path / "report.html").read_text()
     assert not {"script", "img"} & set(Page(html).tags)
     assert html.count("&lt;script&gt;alert(1)") >= 4
@@ -86,15 +85,16 @@ def test_prompts_names_and_settings_are_escaped(tmp_path: Path) -> None:
     assert re.search(r"<text[^>]*>[^<]*\$b\$</text>", html), "a name in a figure was read as a formula"
 
 
-def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
-    run = folder_with(tmp_path / "run", report_data.training_rows(np.random.default_rng(0), "default", 0, 10))
+def test_the_same_run_gives_the_same_page(tmp_path):
+    rows = [{"strategy": "default", "seed": 0, "step": step, "reward": step / 9} for step in range(9)]
+    run = folder_with(tmp_path / "run", rows)
     first = write_report([run], tmp_path / "a.html").read_bytes()
     assert first == write_report([run], tmp_path / "b.html").read_bytes()
     assert sorted(file.name for file in tmp_path.glob("*.*")) == ["a.html", "b.html"]
     assert write_report([run], run) == run / "report.html"
 
 
-def test_a_training_run_is_reported_from_its_log(tmp_path: Path) -> None:
+def test_a_training_run_is_reported_from_its_log(tmp_path):
     run = report_data.write_training_run(tmp_path / "train", np.random.default_rng(1))
     assert sections_of(write_report([run], tmp_path / "report.html")) == SECTIONS - {"Gradient variance"}
 
@@ -112,7 +112,7 @@ def test_a_training_run_is_reported_from_its_log(tmp_path: Path) -> None:
         ("vip/shadow/oracle/variance_ratio", "Predicted and realised variance"),
     ],
 )
-def test_each_metric_has_its_section(tmp_path: Path, key: str, section: str) -> None:
+def test_each_metric_has_its_section(tmp_path, key, section):
     rows = [{"strategy": "default", "seed": 0, "step": step, key: 0.5} for step in (1, 2, 3)]
     found = sections_of(write_report([folder_with(tmp_path / "run", rows)], tmp_path / "report.html"))
     assert found - {"Settings", "All numbers"} == {section}
@@ -121,7 +121,7 @@ def test_each_metric_has_its_section(tmp_path: Path, key: str, section: str) -> 
 @pytest.mark.parametrize(
     ("key", "section"), [("variance_ratio", "Gradient variance"), ("calibration", "Predictions of success")]
 )
-def test_each_entry_of_the_summary_has_its_section(tmp_path: Path, key: str, section: str) -> None:
+def test_each_entry_of_the_summary_has_its_section(tmp_path, key, section):
     rows = [{"strategy": "default", "seed": 0, "step": 1}]
     whole = report_data.summary(np.random.default_rng(0), 1)
     without = {name: value for name, value in whole.items() if name != key} | {"by_step": {}}
@@ -131,14 +131,14 @@ def test_each_entry_of_the_summary_has_its_section(tmp_path: Path, key: str, sec
     assert section in sections_of(write_report([run], tmp_path / "report.html"))
 
 
-def test_without_a_measurement_the_history_gives_rollouts_by_difficulty(tmp_path: Path) -> None:
+def test_without_a_measurement_the_history_gives_rollouts_by_difficulty(tmp_path):
     run = folder_with(tmp_path / "run", [{"strategy": "default", "seed": 0, "step": 1}])
-    report_data.write_history(run, report_data.histories(np.random.default_rng(0), 30))
+    write_lines(run / "history.jsonl.gz", report_data.histories(np.random.default_rng(0), 30))
     page = Page(write_report([run], tmp_path / "report.html").read_text())
     assert "Rollouts per prompt" in page.headings and page.tags.count("svg") == 1 and page.tags.count("table") == 2
 
 
-def test_several_runs_are_shown_side_by_side(tmp_path: Path) -> None:
+def test_several_runs_are_shown_side_by_side(tmp_path):
     rng = np.random.default_rng(2)
     folders = [
         report_data.write_training_run(tmp_path / "one" / "run", rng, "default"),
@@ -149,8 +149,8 @@ def test_several_runs_are_shown_side_by_side(tmp_path: Path) -> None:
     assert "one/run minus two/run" in text_of(html)
 
 
-def test_unusual_summaries_and_unreadable_rows_do_not_end_the_report(tmp_path: Path) -> None:
-    odd: dict[str, Any] = {
+def test_unusual_summaries_and_unreadable_rows_do_not_end_the_report(tmp_path):
+    odd = {
         "variance_ratio": {"default": {"mean": None}, "paper": 3, "oracle": {"mean": 0.5, "sd": math.nan, "n": 4}},
         "zero_advantage_rollouts": [1, 2],
         "by_step": {"40": 1, "end": {}, "80": {"variance_ratio": {"oracle": {"mean": 0.4, "sd": 0.1, "n": 4}}}},
@@ -163,7 +163,7 @@ def test_unusual_summaries_and_unreadable_rows_do_not_end_the_report(tmp_path: P
     assert "0.50×" in words and "row 2 has no step" in words
 
 
-def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors(tmp_path, monkeypatch):
     with pytest.raises(InputError):
         write_report([], tmp_path / "report.html")
     run = folder_with(tmp_path / "run", [{"strategy": "default", "seed": 0, "step": 1, "reward": 0.5}])

@@ -13,17 +13,18 @@ import numpy as np
 from rich.console import Console
 
 from viprl.analysis.statistics import Estimate, finite, paired_difference
+from viprl.errors import MissingPackageError
 from viprl.metrics import EVALUATION_REWARD, PREFIX, REWARD, RUNNING_RATIO, ZERO_ADVANTAGE
 from viprl.report.page import Section, table
+from viprl.report.run_report import write_report
 from viprl.report.words import cell, num
-from viprl.runs.files import METRICS_FILE
+from viprl.runs.files import METRICS_FILE, REPORT_FILE
 from viprl.utils.arrays import FloatArray
 from viprl.utils.files import write_text
 from viprl.utils.json_lines import log_rows, write_json_lines
 from viprl.utils.numerics import number
 
 COMPARISON_FILE = "comparison.json"
-REPORT_FILE = "report.html"
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -153,14 +154,12 @@ def _lead(baseline: str, failed: Mapping[str, str]) -> list[str]:
 
 def _report(folder: Path, logs: Mapping[tuple[str, int], Rows], section: Section, console: Console) -> None:
     """Write one run folder with all arms and seeds, and its report."""
-    try:
-        from viprl.report.run_report import write_report
-    except ImportError as error:
-        console.print(f"comparison: {folder / COMPARISON_FILE} (no {REPORT_FILE}: {error})", markup=False)
-        return
     merged = folder / "comparison"
     merged.mkdir(exist_ok=True)
     rows = [{**row, "strategy": arm, "seed": seed} for (arm, seed), log in logs.items() for row in log]
     write_json_lines(merged / METRICS_FILE, rows)
-    path = write_report([merged], folder / REPORT_FILE, extra=[section])
-    console.print(f"comparison: {folder / COMPARISON_FILE}, report: {path}", highlight=False, markup=False)
+    try:
+        report = f"report: {write_report([merged], folder / REPORT_FILE, extra=[section])}"
+    except MissingPackageError as error:
+        report = f"no report: {error}"
+    console.print(f"comparison: {folder / COMPARISON_FILE}, {report}", highlight=False, markup=False)

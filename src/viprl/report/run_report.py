@@ -13,11 +13,10 @@ from viprl.report import canvas, sections
 from viprl.report.findings import findings, mapping
 from viprl.report.page import INTERVAL, Section, page, table
 from viprl.report.view import View
+from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
 from viprl.utils.files import write_text
 from viprl.utils.numerics import number
-
-REPORT_FILE = "report.html"
 
 _SECTIONS = (
     sections.variance,
