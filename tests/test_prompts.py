@@ -1,4 +1,4 @@
-"""What counts as a prompt, as the same prompt, and as its text."""
+"""Prompts: their identity, their text, and batches of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viprl.prompts import identity, text
+from viprl.errors import InputError
+from viprl.prompts import PromptBatch, identity, text
 
 SYSTEM = {"role": "system", "content": "You are good at sums."}
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}
@@ -18,8 +19,8 @@ def parts(*texts: str) -> list[dict[str, str]]:
 
 
 class TestIdentity:
-    def test_of_a_string_is_known(self) -> None:
-        # sha256 of the JSON string "x", quotes included: computed with a shell, `printf '"x"' | sha256sum`
+    def test_of_a_string(self) -> None:
+        # sha256 of the JSON string "x", quotes included: printf '"x"' | sha256sum
         assert identity("x") == "sha:ba2df4903a2c14e86dc3bcca58911b44ac1d2514b7227bf6eb08cfb978f55a1b"
 
     @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ class TestIdentity:
     def test_different(self, one: object, other: object) -> None:
         assert identity(one) != identity(other)
 
-    def test_pictures_count(self) -> None:
+    def test_images_count(self) -> None:
         chats = [
             [{"role": "user", "content": [{"type": "image", "url": url}, *parts("What is this?")]}]
             for url in ("a.png", "b.png")
@@ -65,9 +66,9 @@ class TestIdentity:
         assert identity(chats[0]) != identity(chats[1])
         assert text(chats[0]) == text(chats[1]) == "What is this?"
 
-    def test_a_picture_that_is_no_json_needs_an_id(self) -> None:
+    def test_an_image_that_is_not_json_needs_an_id(self) -> None:
         chat = [{"role": "user", "content": [{"type": "image", "image": object()}]}]
-        with pytest.raises(TypeError, match=r"holds a object.*'id'"):
+        with pytest.raises(TypeError, match=r"object.*'id'"):
             identity(chat)
         assert identity({"prompt": chat, "id": "p1"}) == "id:p1"
 
@@ -75,7 +76,7 @@ class TestIdentity:
     def test_strings_share_an_identity_only_when_equal(self, one: str, other: str) -> None:
         assert (identity(one) == identity(other)) == (one == other)
 
-    def test_leaves_the_prompt_alone(self) -> None:
+    def test_does_not_change_the_prompt(self) -> None:
         chat = [{"role": "user", "content": "x", "name": None}]
         identity(chat)
         assert chat == [{"role": "user", "content": "x", "name": None}]
@@ -106,28 +107,40 @@ class TestText:
         assert text(prompt) == expected
 
 
+def test_a_batch_merges_the_positions_of_a_prompt() -> None:
+    batch = PromptBatch(["a", [QUESTION], "a"], text)
+    assert batch.keys == (identity("a"), identity([QUESTION]), identity("a")) and batch.distinct == batch.keys[:2]
+    assert batch.texts == ["a", "What is 2 + 2?"] and batch.rows.tolist() == [0, 1, 0]
+    assert batch.summed(np.array([1.0, 2, 4])).tolist() == [5, 2]
+    groups = batch.merged([[1, None], [0], [0]])
+    np.testing.assert_array_equal(groups[0], [1, np.nan, 0])
+    assert groups[1].tolist() == [0]
+    with pytest.raises(TypeError):
+        PromptBatch("ab", text)
+
+
 @pytest.mark.parametrize("function", [identity, text])
 @pytest.mark.parametrize(
-    ("prompt", "error", "message"),
+    ("prompt", "error", "keys"),
     [
         (None, TypeError, "type NoneType"),
         (3, TypeError, "type int"),
         (b"x", TypeError, "type bytes"),
-        ([], ValueError, "without messages"),
-        ({"text": "x"}, ValueError, r"keys \['text'\]"),
-        (QUESTION, ValueError, "single message into a list"),
+        ([], InputError, "without messages"),
+        ({"text": "x"}, InputError, r"keys \['text'\]"),
+        (QUESTION, InputError, "list"),
         ({"prompt": {"prompt": "x"}}, TypeError, "type dict"),
         ({"prompt": "x", "id": 1.5}, TypeError, "id of type float"),
         ({"prompt": "x", "id": True}, TypeError, "id of type bool"),
-        ({"prompt": "x", "id": ""}, ValueError, "empty prompt id"),
+        ({"prompt": "x", "id": ""}, InputError, "id"),
         (["x", "y"], TypeError, "message 0 .* type str"),
-        ([QUESTION, {"content": "x"}], ValueError, "message 1 .* 'role'"),
+        ([QUESTION, {"content": "x"}], InputError, "message 1 .* 'role'"),
         ([{"role": "user"}], TypeError, "content of message 0 .* NoneType"),
         ([{"role": "user", "content": 3}], TypeError, "content of message 0 .* int"),
         ([{"role": "user", "content": ["x"]}], TypeError, "message 0 .* part"),
         ([{"role": "user", "content": [{"type": "text"}]}], TypeError, "'text' is of type NoneType"),
     ],
 )
-def test_what_is_no_prompt(function: object, prompt: object, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_unusable_prompts(function: object, prompt: object, error: type[Exception], keys: str) -> None:
+    with pytest.raises(error, match=keys):
         function(prompt)  # type: ignore[operator]

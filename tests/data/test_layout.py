@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pa = pytest.importorskip("pyarrow", reason='needs pip install "viprl[trl]"')
 pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
+
+import pyarrow as pa
 
 from viprl.data.layout import equal_values, first_copies
 

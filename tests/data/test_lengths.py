@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
 pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
 
-import tiny
 from data_files import TEMPLATE
 
+import tiny
 from viprl.data.lengths import check_template, load_model_config, load_tokenizer, rendered, token_lengths
 from viprl.errors import DataError, InputError
 

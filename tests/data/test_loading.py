@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from data_files import dapo_rows, lines
 from datasets import Dataset
-from shared_data import SHARED
 
+from shared_data import SHARED
 from viprl.data import NAMED, DataSource, load
 from viprl.data.named import DAPO_WRAPPER
 from viprl.data.question import INSTRUCTIONS

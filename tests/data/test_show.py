@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
 
-import tiny
 from data_files import TEMPLATE, lines
 from typer.testing import CliRunner
 
+import tiny
 from viprl.cli import app
 from viprl.data import NAMED
 

@@ -59,7 +59,7 @@ def test_unusable_files(tmp_path, name, content, keys):
 
 def test_a_split_that_does_not_exist(tmp_path):
     DatasetDict({"test": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "saved")
-    with pytest.raises(DataError, match="'train'.* test"):
+    with pytest.raises(DataError, match=r"'train'.* test"):
         read_table(str(tmp_path / "saved"), "train", None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="'train'"):

@@ -1,0 +1,64 @@
+"""Completions by transformers: their distribution, and options of sampling."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
+pytest.importorskip("datasets", reason='needs pip install "viprl[eval]"')
+
+import torch
+
+import tiny
+from viprl.errors import InputError, MissingPackageError
+from viprl.evaluate.problems import TokenizedProblem
+from viprl.evaluate.sampling import Sampling, choose_backend, transformers_sampler
+
+
+def test_samples_follow_the_model(tmp_path):
+    """First tokens of 4,000 completions against the probabilities of the model at temperature 2, top-p .7."""
+    tiny.model().save_pretrained(tmp_path)
+    settings = Sampling(n=4000, temperature=2.0, top_p=0.7, max_new_tokens=1)
+    tokenizer, network = tiny.tokenizer(), tiny.model().eval()
+    problem = TokenizedProblem("p", "a", tuple(tokenizer("a b")["input_ids"]))
+    (made,) = transformers_sampler(str(tmp_path), tokenizer, settings, batch_size=4000, device="cpu")([problem])
+    with torch.no_grad():
+        probabilities = (network(torch.tensor([problem.tokens])).logits[0, -1].double() / 2.0).softmax(-1).numpy()
+    order = np.argsort(-probabilities)
+    inside = order[: int(np.searchsorted(np.cumsum(probabilities[order]), 0.7)) + 1]
+    found = Counter(made.completions)
+    for token in inside:
+        text = tokenizer.decode([int(token)], skip_special_tokens=True)
+        if text:  # special tokens have no text
+            expected = probabilities[token] / probabilities[inside].sum()
+            assert found[text] / 4000 == pytest.approx(expected, abs=4 * np.sqrt(expected / 4000))
+    assert set(found) <= {tokenizer.decode([int(t)], skip_special_tokens=True) for t in inside}
+
+
+def test_the_sampling_defaults_of_the_model_are_not_used(tmp_path):
+    tiny.model().save_pretrained(tmp_path)
+    file = tmp_path / "generation_config.json"
+    settings, problem = Sampling(n=64, top_p=1.0, max_new_tokens=4), TokenizedProblem("p", "a", (3, 4))
+    runs = []
+    for changes in ({}, {"top_k": 1, "do_sample": True, "repetition_penalty": 9.0, "min_new_tokens": 4}):
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+        runs += transformers_sampler(str(tmp_path), tiny.tokenizer(), settings, batch_size=64)([problem])
+    assert runs[0] == runs[1] and len(set(runs[0].completions)) > 20
+
+
+@pytest.mark.parametrize("bad", [{"n": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_new_tokens": 0}])
+def test_unusable_sampling(bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        Sampling(**bad)
+
+
+def test_backends():
+    assert choose_backend("transformers") == "transformers"
+    with pytest.raises(InputError, match="'tgi'"):
+        choose_backend("tgi")
+    with pytest.raises(MissingPackageError, match="pip install vllm"):
+        choose_backend("vllm")
