@@ -72,5 +72,5 @@ class Puzzles:
 def endless(settings, monkeypatch) -> dict:
     """The keys of a run on an endless data set."""
     puzzles = Puzzles()
-    monkeypatch.setattr("viprl.data.gym._source", lambda *_: puzzles)
+    monkeypatch.setattr("viprl.data.gym._generator", lambda *_: puzzles)
     return settings | {"dataset": "reasoning-gym:puzzles", "instruction": "none", "save_steps": 1}

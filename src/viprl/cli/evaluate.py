@@ -74,10 +74,10 @@ def evaluate(
     from rich.console import Console
 
     from viprl.data import DataSource
-    from viprl.evaluate import evaluation
+    from viprl.evaluate.evaluation import Plan, evaluate_generations, evaluate_model
+    from viprl.evaluate.results import remarks, terminal_table, write_results
     from viprl.evaluate.sampling import Sampling
-    from viprl.evaluate.tables import remarks, terminal_table
-    from viprl.rewards.functions import MODES
+    from viprl.rewards.registry import MODES
 
     if verify not in MODES:
         raise InputError(f"--verify is {verify!r}; expected {', '.join(MODES)}")
@@ -96,17 +96,17 @@ def evaluate(
         )
     settings: dict[str, Any]
     if generations is not None:
-        result = evaluation.evaluate_generations(generations, ks, verify, data=source, limit=limit, seed=seed)
+        result = evaluate_generations(generations, ks, verify, data=source, limit=limit, seed=seed)
         settings = {"generations": str(generations)}
     else:
         if source is None or out is None:
             raise InputError("--model needs --dataset, the problems, and --out, a folder for the samples")
         sampling = Sampling(n, temperature, top_p, max_new_tokens, seed)
-        plan = evaluation.Plan(str(model), source, sampling, limit, backend, batch_size, tensor_parallel, tokenizer)
-        result = evaluation.evaluate_model(plan, ks, verify, out)
+        plan = Plan(str(model), source, sampling, limit, backend, batch_size, tensor_parallel, tokenizer)
+        result = evaluate_model(plan, ks, verify, out)
         settings = {"model": model, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     settings |= {"dataset": dataset, "verify": verify, "seed": seed}
-    evaluation.write_results(result, settings, json, out)
+    write_results(result, settings, json, out)
     console = Console(soft_wrap=True)
     console.print(terminal_table(result))
     for line in remarks(result):

@@ -59,11 +59,11 @@ def replay(
 ) -> None:
     """Replay the logged outcomes of a run: how well would each strategy have predicted and allocated?"""
     from viprl.analysis.replay import Protocol
-    from viprl.report.replay_report import run
+    from viprl.report.replay_command import run_replay
 
     closed = loop is Loop.closed
     protocol = Protocol(batch_size, rollouts, min_rollouts, max_rollouts, visits, seeds, closed=closed)
-    run(
+    run_replay(
         file,
         names(strategies),
         protocol,

@@ -13,6 +13,6 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file. Default: report.html in the first folder.")] = None,
 ) -> None:
     """Draw the report of one or several runs: one HTML file that contains its figures."""
-    from viprl.report.sections import write_report
+    from viprl.report.run_report import write_report
 
     typer.echo(f"report: {write_report(runs, out or runs[0] / 'report.html')}")

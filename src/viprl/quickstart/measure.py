@@ -151,7 +151,7 @@ def _all_chosen(k: IntArray, n: IntArray, m: int) -> FloatArray:
 
 
 def _rewards(tokenizer: Any, completions: list[list[int]], solution: str) -> list[float]:
-    from viprl.rewards.functions import exact_match
+    from viprl.rewards import exact_match
 
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     return [float(r or 0) for r in exact_match([None] * len(texts), texts, [solution] * len(texts))]

@@ -105,7 +105,7 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
         variance, accuracy = _measure(folder, experiment, seeds, jobs, progress)
     summary = summarise(variance, accuracy, experiment, seeds)
     _collect(folder, accuracy, summary, seeds)
-    from viprl.report.sections import write_report
+    from viprl.report.run_report import write_report
 
     report = write_report([out], out / "report.html", plots_dir=out / "plots")
     for line in in_words(summary):

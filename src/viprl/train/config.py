@@ -20,7 +20,7 @@ from typing import Any
 from viprl.data.gym import canonical
 from viprl.data.loading import DataSource
 from viprl.errors import ConfigError, MissingPackageError, ViprlError
-from viprl.rewards.functions import resolve_rewards
+from viprl.rewards import resolve_rewards
 from viprl.train.trainer_options import option_names
 from viprl.train.yaml_files import read_yaml, with_overrides
 
@@ -83,14 +83,14 @@ class RunConfig:
     def data(self) -> DataSource:
         """The training data."""
         return DataSource(
-            self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSource) if f.name != "source"}
+            self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSource) if f.name != "name"}
         )
 
     def eval_data(self) -> DataSource | None:
         """The evaluation data: prompts in the form of the training data, with all duplicates."""
         if self.eval_dataset is None:
             return None
-        return replace(self.data(), source=self.eval_dataset, split=self.eval_split, subset=None, duplicates="keep")
+        return replace(self.data(), name=self.eval_dataset, split=self.eval_split, subset=None, duplicates="keep")
 
 
 OWN_KEYS = tuple(f.name for f in fields(RunConfig) if f.name != "trainer")

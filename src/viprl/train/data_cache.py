@@ -38,9 +38,9 @@ class DataCache:
 
         Raises InputError for chats if the tokenizer has no chat template.
         """
-        key = loaded.spec, name, repr(template_options)
+        key = loaded.source, name, repr(template_options)
         if key not in self._lengths:
-            endless = is_gym(loaded.spec.source)
+            endless = is_gym(loaded.source.name)
             prompts = loaded.dataset[: SAMPLE if endless else len(loaded.dataset)]["prompt"]
             check_template(prompts, tokenizer, name)
             self._lengths[key] = token_lengths(prompts, tokenizer, template_options)

@@ -100,7 +100,7 @@ def _held_out(config: RunConfig, cache: DataCache) -> Loaded | None:
     source = config.eval_data()
     if source is None:
         return None
-    if is_gym(source.source):
+    if is_gym(source.name):
         raise ConfigError("eval_dataset is endless; write some of its rows to a file (see docs/data.md)")
     return cache.load(source)
 
@@ -191,13 +191,13 @@ def _fitting(
     if limit is None or not len(over):
         return loaded.dataset, int(lengths.max()), notes
     reasons = _reasons(loaded, lengths, over)
-    endless = is_gym(loaded.spec.source)
+    endless = is_gym(loaded.source.name)
     if endless or not config.skip_bad_rows or len(over) == len(lengths):
         which = bad_rows(reasons, f"longer than {limit:,} tokens, the limit for a prompt")
         full = context is not None and limit + (args.max_completion_length or 0) >= context
         fix = "Lower max_completion_length" if full else "Raise max_prompt_length"
         fix += "" if endless else f", or {LEAVE_OUT}"
-        raise ConfigError(f"{loaded.spec.source}: {which}. {fix}")
+        raise ConfigError(f"{loaded.source.name}: {which}. {fix}")
     kept = np.setdiff1d(np.arange(len(lengths)), over)
     notes += [bad_rows(reasons, "too long and left out")]
     return loaded.dataset.select(kept.tolist()), int(lengths[kept].max()), notes

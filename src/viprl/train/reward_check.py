@@ -13,7 +13,7 @@ import numpy as np
 from viprl.engines.success import SuccessCriterion
 from viprl.errors import ConfigError
 from viprl.outcomes import RewardReader
-from viprl.rewards.functions import Reward
+from viprl.rewards import Reward
 from viprl.utils.arrays import FloatArray
 
 RewardCheck = tuple[tuple[str, float | None], ...]
