@@ -28,10 +28,10 @@ from examples.smollm2.evaluate import bootstrap, success_rates
 from examples.smollm2.problems import last_number
 
 from viprl import VIP, allocate
-from viprl.runs.history import history_rows
+from viprl.runs.history import history_of_outcomes, save_history
 from viprl.utils.arrays import FloatArray
 from viprl.utils.files import write_text
-from viprl.utils.json_lines import log_rows, write_json_lines
+from viprl.utils.json_lines import log_rows
 
 WATCHED = ("default", "paper", "learned_beta", "ema", "random")
 LOW, HIGH = 2, 32
@@ -52,7 +52,8 @@ def main() -> None:
     for arm in ("default", "uniform"):
         name = f"{arm}-{args.seed}"
         steps = list(log_rows(args.folder / name / "outcomes.jsonl"))
-        write_json_lines(args.out / f"{arm}.jsonl.gz", history_rows([args.folder / name / "outcomes.jsonl"], prompts))
+        history = history_of_outcomes([args.folder / name / "outcomes.jsonl"], prompts)
+        save_history(args.out / f"{arm}.jsonl.gz", history)
         sources = answers / "start-train.jsonl", answers / f"{name}-train.jsonl"
         counts = {"default": [row["counts"] for row in steps]} if arm == "default" else watch(steps, prompts, args.seed)
         counts["told"] = told_counts(interpolated(believed_variance, *sources, steps), steps)

@@ -22,9 +22,13 @@ with open(folder.parent / "events", "a") as events: events.write(f"start {folder
 print("threads:", os.environ.get("OMP_NUM_THREADS"))
 (folder / "metrics.jsonl").write_text(json.dumps({"step": config["max_steps"]}) + "\\n")
 (folder / "pid").write_text(str(os.getpid()))
+while config.get("meets") and not (folder.parent / config["meets"] / "pid").exists(): time.sleep(0.01)
 time.sleep(config["seconds"])
 with open(folder.parent / "events", "a") as events: events.write(f"end {folder.name}\\n")
 if config.get("error"): sys.exit(config["error"])
+if config.get("raise"):
+    error = ValueError(config["raise"]); error.add_note("at step 3")
+    print("50%|#####     | 1/2"); raise error
 (folder / "finished.json").write_text("{}")
 """
 
@@ -56,8 +60,9 @@ def test_one_after_the_other_and_side_by_side(tmp_path, launch):
     assert run([training(tmp_path, name) for name in names], launch) == dict.fromkeys(names)
     assert events(tmp_path) == [f"{what} {name}" for name in names for what in ("start", "end")]
     (tmp_path / "events").unlink()
-    run([training(tmp_path, name, seconds=0.5) for name in names], launch, jobs=2)
-    assert {*events(tmp_path)[:2]} == {"start a", "start b"} and events(tmp_path)[-1] == "end c"
+    (tmp_path / "b" / "pid").unlink()
+    run([training(tmp_path, "a", meets="b"), training(tmp_path, "b"), training(tmp_path, "c")], launch, jobs=2)
+    assert {"start a", "start b"} == {*events(tmp_path)[:2]} and events(tmp_path).index("start c") > 2
 
 
 def test_a_failure_gives_the_exit_code_and_the_end_of_the_log_and_does_not_stop_the_others(tmp_path, launch):
@@ -67,6 +72,12 @@ def test_a_failure_gives_the_exit_code_and_the_end_of_the_log_and_does_not_stop_
     assert ended["b"] is None and ended["a"].reason == "exit code 1: too fast"
     assert str(tmp_path / "a.log") in ended["a"].details and ended["a"].details.endswith("\nthreads: 1\ntoo fast")
     assert "earlier" not in ended["a"].details
+
+
+def test_the_reason_of_an_exception_is_its_last_line_with_its_notes(tmp_path, launch):
+    ended = run([training(tmp_path, "a", **{"raise": "not a number"})], launch)
+    assert ended["a"].reason == "exit code 1: ValueError: not a number at step 3"
+    assert "Traceback" in ended["a"].details and "50%|" not in ended["a"].details
 
 
 def test_a_command_that_does_not_exist_or_does_not_train(tmp_path):

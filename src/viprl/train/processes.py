@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALL
 POLL = 0.1  # seconds
 PATIENCE = 20  # seconds between asking a training to end and killing it
 LOG_LINES = 15
+PROGRESS = re.compile(r"\d%\|")
+"""In the lines of tqdm's progress bars."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Failure:
     """Why a training failed."""
 
     reason: str
-    """In one line: the exit code and the last line that the process printed."""
+    """In one line: the exit code, and the exception or the last line that the process printed."""
     details: str
     """In several lines: the exit code and the end of the log."""
 
@@ -155,10 +158,10 @@ class _Process:
             return None
         with self._training.log.open(encoding="utf-8", errors="replace") as log:
             log.seek(self._log_start)
-            lines = [line.rstrip() for line in log.read().splitlines() if line.strip()] or ["no output"]
+            lines = [line.rstrip() for line in log.read().splitlines() if line.strip() and not PROGRESS.search(line)]
         ending = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
         end_of_log = "\n".join(lines[-LOG_LINES:])
-        return Failure(f"{ending}: {lines[-1].strip()}", f"{ending}; the end of {self._training.log}:\n{end_of_log}")
+        return Failure(f"{ending}: {_last_words(lines)}", f"{ending}; the end of {self._training.log}:\n{end_of_log}")
 
     def stop(self) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -188,6 +191,14 @@ def _start(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str
     return subprocess.Popen(
         command, stdout=log, stderr=log, env={**os.environ, **environment}, preexec_fn=end_with_parent
     )
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """The last line, or the exception and its notes at the end of a traceback."""
+    if not any(line.startswith("Traceback") for line in lines):
+        return lines[-1].strip() if lines else "no output"
+    end = max(i for i, line in enumerate(lines) if line.startswith((" ", "Traceback")))
+    return " ".join(lines[end + 1 :])
 
 
 def _last_row(metrics: Path) -> dict[str, Any]:
