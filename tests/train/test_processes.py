@@ -60,8 +60,10 @@ def test_one_after_the_other_and_side_by_side(tmp_path, launch):
     assert run([training(tmp_path, name) for name in names], launch) == dict.fromkeys(names)
     assert events(tmp_path) == [f"{what} {name}" for name in names for what in ("start", "end")]
     (tmp_path / "events").unlink()
-    (tmp_path / "b" / "pid").unlink()
-    run([training(tmp_path, "a", meets="b"), training(tmp_path, "b"), training(tmp_path, "c")], launch, jobs=2)
+    for name in names:
+        (tmp_path / name / "pid").unlink()
+    meeting = [training(tmp_path, "a", meets="b"), training(tmp_path, "b", meets="a"), training(tmp_path, "c")]
+    run(meeting, launch, jobs=2)
     assert {"start a", "start b"} == {*events(tmp_path)[:2]} and events(tmp_path).index("start c") > 2
 
 
@@ -88,7 +90,7 @@ def test_a_command_that_does_not_exist_or_does_not_train(tmp_path):
 
 
 def test_leaving_the_loop_ends_the_running_trainings(tmp_path, launch):
-    slow = [training(tmp_path, "a", error=3), training(tmp_path, "b", seconds=60)]
+    slow = [training(tmp_path, "a", meets="b", error=3), training(tmp_path, "b", seconds=60)]
     progress = progress_bars(Console(quiet=True), transient=True)
     with contextlib.closing(run_trainings(slow, progress, jobs=2, launch=launch)) as ended:
         next(ended)
