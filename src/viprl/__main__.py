@@ -1,4 +1,4 @@
-"""`python -m viprl` is `viprl`."""
+"""`python -m viprl` is the same as `viprl`."""
 
 from viprl.cli import main
 

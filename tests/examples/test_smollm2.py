@@ -1,4 +1,4 @@
-"""examples/smollm2: problems, reward, configurations, the supervised rows, and one step of training."""
+"""The example examples/smollm2: problems, reward, configurations, supervised rows, and one step of each training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_solutions_follow_from_the_texts_and_levels_have_equal_shares():
 
 @pytest.mark.parametrize("n", [0, -1, 10_000])
 def test_impossible_numbers_of_problems_are_refused(n):
-    with pytest.raises(ValueError, match="expected 1 to"):
+    with pytest.raises(ValueError, match=str(n)):
         sample_problems(n, np.random.default_rng(0))
 
 
@@ -53,7 +53,7 @@ def test_the_reward_reads_the_last_number():
     assert last_number([None] * 8, texts, ["12"] * 8) == [1, 1, 0, 0, 0, 1, 0, 1]
 
 
-def test_the_arms_differ_in_nothing_but_the_strategy():
+def test_the_arms_differ_only_in_the_strategy():
     free = ("vip_strategy", "vip_shadow", "output_dir")
     common = [{k: v for k, v in arm(name).items() if k not in free} for name in ARMS]
     assert common[0] == common[1] == common[2]
@@ -95,13 +95,12 @@ def test_one_step_of_every_arm(name, tmp_path, monkeypatch):
     import tiny
     from viprl.train.config import parse_config
     from viprl.train.training import train
-    from viprl.utils.json_lines import log_rows
+    from viprl.utils.json_lines import log_rows, write_json_lines
 
     monkeypatch.chdir(ROOT)
     tiny.model().save_pretrained(tmp_path / "start")
     tiny.tokenizer().save_pretrained(tmp_path / "start")
-    rows = [json.dumps(asdict(p)) + "\n" for p in sample_problems(20, np.random.default_rng(0))]
-    (tmp_path / "train.jsonl").write_text("".join(rows))
+    write_json_lines(tmp_path / "train.jsonl", map(asdict, sample_problems(20, np.random.default_rng(0))))
     places = {"model": "start", "dataset": "train.jsonl", "output_dir": "run"}
     small = {"max_steps": 1, "save_steps": 50, "vip_features": "length", "bf16": False}
     folder = train(parse_config(arm(name) | {k: str(tmp_path / v) for k, v in places.items()} | small))
@@ -110,7 +109,7 @@ def test_one_step_of_every_arm(name, tmp_path, monkeypatch):
     assert all(key.startswith("id:") for key in outcome["ids"])
 
 
-def test_measured_variance_ratios_by_hand(tmp_path):
+def test_variance_ratios_computed_by_hand(tmp_path):
     pytest.importorskip("torch", reason='needs pip install "viprl[trl]"')
     from examples.smollm2.measure import interpolated, own_variance, ratios, reward_variance, wasted
 

@@ -1,11 +1,11 @@
-"""What the quickstart measures at a checkpoint: exact gradient variance of every strategy, and held-out accuracy.
+"""The measurements of the quickstart at a checkpoint: gradient variance of every strategy, held-out accuracy.
 
-Each function takes paths, returns a JSON-ready result and runs in a process of its own.
+`measure_variance` and `measure_accuracy` take paths, return a result that JSON can hold and run in processes of their
+own.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,26 @@ import numpy as np
 from scipy.special import gammaln
 
 from viprl.prompts import identity
-from viprl.quickstart.scale import Settings
+from viprl.quickstart.experiment import Experiment
+from viprl.runs.files import OUTCOMES_FILE
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.json_lines import log_rows
 from viprl.vip import VIP
 
 
-def measure_variance(run: str, pool: str, step: int, seed: int, settings: Settings) -> dict[str, Any]:
-    """Allocations of all strategies, on common rollouts, at one checkpoint of the run driven by "default".
+def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Experiment) -> dict[str, Any]:
+    """The counts of all strategies on random batches, and what their gradient variance depends on.
 
-    For each of `settings.batches` random batches: every strategy's counts, as its state in the checkpoint implies, and
-    per prompt the variance law estimated from `settings.rollouts` rollouts. The oracle is told success rates of
-    `settings.truth` other rollouts.
+    Args:
+        run: run folder of the training with the strategy "default".
+        pool: file of the training prompts.
+        step: the checkpoint. The strategies have the state that is saved in it.
+        seed: seed of the run.
+        experiment: the settings.
+
+    Returns: for each batch the counts of every strategy, and for each prompt, estimated from the same
+        `experiment.rollouts` rollouts, successes and the coefficients A and B of the variance
+        Var(n) = A/n + B/(n(n-1)). The oracle gets success rates of `experiment.truth` other rollouts.
     """
     import torch
 
@@ -35,32 +43,32 @@ def measure_variance(run: str, pool: str, step: int, seed: int, settings: Settin
     checkpoint = Path(run) / f"checkpoint-{step}"
     model, tokenizer = _load(checkpoint)
     rows = list(log_rows(pool))
-    driver, *others = settings.measured()
+    active, *others = experiment.measured()
     vip = VIP(
-        min_rollouts=settings.min_rollouts,
-        max_rollouts=settings.max_rollouts,
-        strategy=driver,
+        min_rollouts=experiment.min_rollouts,
+        max_rollouts=experiment.max_rollouts,
+        strategy=active,
         shadow=others,
         seed=seed,
     )
     vip.load(checkpoint / "vip_state.safetensors")
-    visits = _visits(Path(run) / "outcomes.jsonl", step)
+    visits = _visits(Path(run) / OUTCOMES_FILE, step)
     rng = np.random.default_rng([seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     batches = []
-    for _ in range(settings.batches):
-        batch = [rows[i] for i in rng.choice(len(rows), settings.prompts, replace=False)]
+    for _ in range(experiment.batches):
+        batch = [rows[i] for i in rng.choice(len(rows), experiment.prompts, replace=False)]
         texts = [row["prompt"] for row in batch]
-        drawn = sample_completions(
-            model, tokenizer, texts, settings.rollouts + settings.truth, generator, settings.max_tokens
-        )
-        rewards = np.array([_score(tokenizer, group, row["solution"]) for group, row in zip(drawn, batch, strict=True)])
-        common, truth = rewards[:, : settings.rollouts], rewards[:, settings.rollouts :].mean(axis=1)
+        n = experiment.rollouts + experiment.truth
+        drawn = sample_completions(model, tokenizer, texts, n, generator, experiment.max_tokens)
+        solutions = [row["solution"] for row in batch]
+        rewards = np.array([_rewards(tokenizer, *pair) for pair in zip(drawn, solutions, strict=True)])
+        common, truth = rewards[:, : experiment.rollouts], rewards[:, experiment.rollouts :].mean(axis=1)
         vip.tell_oracle(batch, truth)
-        proposals = vip.propose(batch, settings.budget, rng=rng)
+        proposals = vip.propose(batch, experiment.budget, rng=rng)
         prompt_ids = tokenizer(texts)["input_ids"]
         laws = [
-            measure_law(model, ids, group[: settings.rollouts], r)
+            measure_law(model, ids, group[: experiment.rollouts], r)
             for ids, group, r in zip(prompt_ids, drawn, common, strict=True)
         ]
         batches.append(
@@ -79,29 +87,41 @@ def measure_variance(run: str, pool: str, step: int, seed: int, settings: Settin
                 },
             }
         )
-    return {"seed": seed, "step": step, "rollouts": settings.rollouts, "batches": batches}
+    return {"seed": seed, "step": step, "rollouts": experiment.rollouts, "batches": batches}
 
 
 def measure_accuracy(
-    model: str, held_out: str, strategy: str, step: int, seed: int, settings: Settings
+    model: str, held_out: str, strategy: str, step: int, seed: int, experiment: Experiment
 ) -> dict[str, Any]:
-    """mean@8 on the held-out prompts; the same random numbers for all strategies of a seed."""
+    """Mean reward of the answers to each held-out prompt. All strategies of a seed get the same random numbers.
+
+    Args:
+        model: folder of the model.
+        held_out: file of the held-out prompts.
+        strategy: the strategy that trained the model.
+        step: the step of the model.
+        seed: seed of the run.
+        experiment: the settings.
+    """
     import torch
 
     from viprl.quickstart.model import sample_completions
 
     network, tokenizer = _load(Path(model))
     rows = list(log_rows(held_out))
-    generator = torch.Generator().manual_seed(1_000_003 * seed + step)
-    drawn = sample_completions(
-        network, tokenizer, [row["prompt"] for row in rows], settings.answers, generator, settings.max_tokens
-    )
-    scores = [float(np.mean(_score(tokenizer, group, row["solution"]))) for group, row in zip(drawn, rows, strict=True)]
-    return {"strategy": strategy, "seed": seed, "step": step, "scores": scores}
+    texts, generator = [row["prompt"] for row in rows], torch.Generator().manual_seed(1_000_003 * seed + step)
+    drawn = sample_completions(network, tokenizer, texts, experiment.answers, generator, experiment.max_tokens)
+    rewards = [_rewards(tokenizer, group, row["solution"]) for group, row in zip(drawn, rows, strict=True)]
+    return {"strategy": strategy, "seed": seed, "step": step, "scores": [float(np.mean(group)) for group in rewards]}
 
 
 def variance_ratio(batch: dict[str, Any], strategy: str) -> float:
-    """Gradient variance of a strategy's counts against uniform's, by the measured RLOO law of each prompt."""
+    """Gradient variance with the counts of a strategy relative to that with uniform counts.
+
+    Args:
+        batch: a batch of the result of `measure_variance`.
+        strategy: its name.
+    """
     a, b = np.array(batch["A"]), np.array(batch["B"])
 
     def variance(counts: list[int]) -> float:
@@ -112,7 +132,13 @@ def variance_ratio(batch: dict[str, Any], strategy: str) -> float:
 
 
 def zero_advantage_share(batch: dict[str, Any], strategy: str, rollouts: int) -> float:
-    """Expected share of rollouts in groups that are all right or all wrong: sum_q n_q (p^n_q + (1-p)^n_q) / C."""
+    """Expected share of rollouts in groups that are all right or all wrong: sum_q n_q (p^n_q + (1-p)^n_q) / C.
+
+    Args:
+        batch: a batch of the result of `measure_variance`.
+        strategy: its name.
+        rollouts: number of rollouts that `batch["successes"]` was counted in.
+    """
     n, k = np.array(batch["counts"][strategy]), np.array(batch["successes"])
     settled = _all_chosen(k, n, rollouts) + _all_chosen(rollouts - k, n, rollouts)
     return float((n * settled).sum() / n.sum())
@@ -124,7 +150,7 @@ def _all_chosen(k: IntArray, n: IntArray, m: int) -> FloatArray:
     return np.where(k >= n, np.exp(log), 0.0)
 
 
-def _score(tokenizer: Any, completions: list[list[int]], solution: str) -> list[float]:
+def _rewards(tokenizer: Any, completions: list[list[int]], solution: str) -> list[float]:
     from viprl.rewards import exact_match
 
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
@@ -132,6 +158,7 @@ def _score(tokenizer: Any, completions: list[list[int]], solution: str) -> list[
 
 
 def _visits(outcomes: Path, step: int) -> Counter[str]:
+    """Visits of each prompt up to a step."""
     return Counter(key for row in log_rows(outcomes) if row["step"] <= step for key in row["ids"])
 
 
@@ -144,8 +171,3 @@ def _load(folder: Path) -> tuple[Any, Any]:
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(str(folder))
     return model.eval(), AutoTokenizer.from_pretrained(str(folder), padding_side="left")
-
-
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A result written before, None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -10,14 +10,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from viprl.errors import InputError
 from viprl.quickstart.tasks import supervised_corpus, vocabulary
 
-# Messages are joined as they are, so that engines that only know conversations see the same text.
+# Messages are joined without separators: a chat with one message has the text of the message.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word. Padding goes left; nothing is added to a text, so answers follow prompts directly."""
+    """A tokenizer with one token for each word. It pads on the left and adds no special tokens."""
     special = ["<pad>", "<bos>", "<eos>", "<unk>"]
     words = {word: index for index, word in enumerate([*special, *vocabulary()])}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
@@ -30,7 +31,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         padding_side="left",
         clean_up_tokenization_spaces=False,
-        # Llama takes no token types, which fast tokenizers return by default.
+        # Without token types, which fast tokenizers return by default and Llama does not take.
         model_input_names=["input_ids", "attention_mask"],
         model_max_length=64,
     )
@@ -41,7 +42,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(seed: int) -> LlamaForCausalLM:
     """An untrained Llama with 2 layers, width 128, 4 heads and tied embeddings: about 0.44 M parameters.
 
-    The global torch generator is left as it was.
+    The global random generator of torch does not change.
     """
     tokenizer = build_tokenizer()
     config = LlamaConfig(
@@ -53,7 +54,7 @@ def build_model(seed: int) -> LlamaForCausalLM:
         num_key_value_heads=4,
         max_position_embeddings=64,
         tie_word_embeddings=True,
-        # Both make attention by position, which these tasks live on, quicker to learn.
+        # With both, attention by position is learned faster.
         initializer_range=0.06,
         attention_bias=True,
         pad_token_id=tokenizer.pad_token_id,
@@ -75,12 +76,17 @@ def pretrain(
     lr: float = 4e-3,
     progress: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Supervised start, in place: AdamW with a short warm-up and a cosine down to zero, loss on answers only.
+    """Train the model on right answers and mistakes, in place: AdamW, a short warm-up, cosine decay to zero.
 
-    `progress(step, loss)` is called after every step, steps counted from 1.
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        seed: seed of the data.
+        steps: optimizer steps.
+        batch_size: pairs of prompt and answer in a step.
+        lr: largest learning rate.
+        progress: called with the step, from 1, and the loss after every step.
     """
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps and batch_size must be at least 1, got steps={steps}, batch_size={batch_size}")
     pairs = supervised_corpus(steps * batch_size, np.random.default_rng(seed))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     warm_up = max(1, steps // 20)
@@ -113,7 +119,7 @@ def _answer_batch(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokeniz
     for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
         input_ids[i, : len(row)] = torch.tensor(row)
         labels[i, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
-    # No attention mask: padding stands right of every token that counts, and attention is causal.
+    # No attention mask: padding is to the right of all tokens, and attention is causal.
     return {"input_ids": input_ids, "labels": labels}
 
 
@@ -128,20 +134,28 @@ def sample_completions(
     temperature: float = 1.0,
     max_rows: int = 4096,
 ) -> list[list[list[int]]]:
-    """Token ids of sampled completions, per prompt a list of rollouts; each ends with eos unless cut off.
+    """Sample completions. Each prompt is prefilled once for all of its rollouts.
 
-    `n` is the number of rollouts of every prompt, or one count per prompt. Every prompt is prefilled once and its
-    cache rows are shared out to its rollouts; finished rollouts leave the batch. Each chunk of prompts holds at
-    most `max_rows` rollouts (and at least one prompt).
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        prompts: [Q] texts.
+        n: rollouts of every prompt, or [Q] rollouts of each.
+        generator: source of the random numbers.
+        max_new_tokens: longest completion.
+        temperature: of the softmax.
+        max_rows: rollouts that are sampled at the same time; at least those of one prompt.
+
+    Returns: for each prompt a list of rollouts, each a list of token ids that ends with eos unless it was cut off.
     """
     counts = np.broadcast_to(np.asarray(n, dtype=np.int64), (len(prompts),))
     if len(prompts) == 0:
         return []
     if counts.min() < 0:
-        raise ValueError(f"every count must be at least 0, got {counts.min()}")
+        raise InputError(f"the smallest count is {counts.min()}; expected at least 0")
     if max_new_tokens < 1 or temperature <= 0:
-        raise ValueError(
-            f"max_new_tokens must be at least 1 and temperature above 0, got {max_new_tokens} and {temperature}"
+        raise InputError(
+            f"max_new_tokens is {max_new_tokens} and temperature {temperature}; expected at least 1 and more than 0"
         )
     completions: list[list[list[int]]] = []
     start = 0
@@ -164,7 +178,7 @@ def _sample_chunk(
     max_new_tokens: int,
     temperature: float,
 ) -> list[list[list[int]]]:
-    """Rollouts of prompts that fit into one batch; `rows` are the rollouts that have not ended."""
+    """The rollouts of prompts that fit into one batch."""
     eos = tokenizer.eos_token_id
     owner = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts))
     tokens = torch.full((len(owner), max_new_tokens), eos)
@@ -176,7 +190,7 @@ def _sample_chunk(
             inputs["input_ids"], attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1
         ).logits[owner, -1]
         cache.batch_select_indices(owner)
-        mask, position, rows = mask[owner], position[owner, -1:], torch.arange(len(owner))
+        mask, position, rows = mask[owner], position[owner, -1:], torch.arange(len(owner))  # rows: not ended yet
         for step in range(max_new_tokens):
             token = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
             tokens[rows, step] = token[:, 0]

@@ -1,18 +1,16 @@
-"""The quickstart: a tiny language model, trained with adaptive and with uniform allocation, measured and reported.
+"""The stages of the quickstart: pretrain a tiny language model, train it with each strategy, measure, report.
 
-Every stage leaves its result in the run folder and is skipped when it is there, so an interrupted run goes on where it
-stopped. The trainings are plain `viprl train` runs in processes of their own, exactly what a user would start.
+Each stage writes its result to the run folder and is skipped if the result exists, so that an interrupted quickstart
+continues where it stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import multiprocessing
 import os
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,97 +19,119 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from viprl.quickstart.measure import measure_accuracy, measure_variance, read_result
-from viprl.quickstart.scale import Settings
-from viprl.quickstart.summary import summarise
-from viprl.runs.files import HISTORY_FILE
+from viprl.errors import InputError, MissingPackageError, TrainingFailedError
+from viprl.quickstart.experiment import ARMS, Experiment
+from viprl.quickstart.measure import measure_accuracy, measure_variance
+from viprl.quickstart.summary import in_words, summarise
+from viprl.runs.files import HISTORY_FILE, METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
 from viprl.runs.history import history_of_outcomes, save_history
+from viprl.train.processes import ONE_THREAD, Training, end_with_parent, progress_bars, run_trainings
 from viprl.utils.files import write_text
-from viprl.utils.json_lines import log_rows
+from viprl.utils.json_lines import log_rows, write_json_lines
 
-console = Console(soft_wrap=True)
-ARMS = ("default", "uniform")
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+NEEDS = (("trl", "trl"), ("sentence_transformers", "minilm"), ("matplotlib", "report"))
+"""Packages and the extras that install them."""
 
-
-class TrainingFailed(ValueError):
-    """One of the trainings ended with an error; the message holds the end of its log."""
+Tasks = dict[str, tuple[Callable[..., dict[str, Any]], Sequence[Any]]]
+"""Name of a measurement -> function and arguments."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where things lie in the run folder."""
+class Folder:
+    """The paths in the run folder."""
 
     root: Path
 
     @property
     def model(self) -> Path:
+        """The pretrained model."""
         return self.root / "model"
 
     @property
     def pool(self) -> Path:
+        """The training prompts."""
         return self.root / "pool.jsonl"
 
     @property
     def held_out(self) -> Path:
+        """The held-out prompts."""
         return self.root / "held_out.jsonl"
 
     def arm(self, strategy: str, seed: int) -> Path:
+        """The run folder of a training."""
         return self.root / "arms" / f"{strategy}-seed{seed}"
 
+    def weights(self, strategy: str, seed: int, step: int) -> Path:
+        """The model of a training after a step."""
+        return self.arm(strategy, seed) / f"checkpoint-{step}" if step else self.model
+
     def measured(self, name: str) -> Path:
+        """The result of a measurement."""
         return self.root / "measured" / f"{name}.json"
 
 
-def run(out: Path, *, seeds: int = 1, jobs: int = 2, settings: Settings | None = None) -> Path:
-    """All stages; returns the path of the report. Raises ValueError where the folder holds another run."""
-    for module, extra in (("trl", "trl"), ("sentence_transformers", "minilm"), ("matplotlib", "report")):
+def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | None = None) -> Path:
+    """Run all stages.
+
+    Args:
+        out: the run folder.
+        seeds: number of repetitions.
+        jobs: processes at the same time, each on one core.
+        experiment: the settings.
+
+    Returns: the path of the report.
+
+    Raises InputError if the folder has a quickstart with other settings, MissingPackageError, and TrainingFailedError
+    with the end of the log of a training that failed.
+    """
+    for module, extra in NEEDS:
         if importlib.util.find_spec(module) is None:
-            raise ImportError(f'the quickstart needs {module}: pip install "viprl[{extra}]"')
-    settings = settings or Settings()
-    place = Place(out)
+            raise MissingPackageError(f'the quickstart needs {module}: pip install "viprl[{extra}]"')
+    experiment, folder, console = experiment or Experiment(), Folder(out), Console(soft_wrap=True)
     began = time.monotonic()
-    _claim(place, settings)
+    _claim(folder, experiment)
+    runs = f"{seeds} seeds" if seeds > 1 else "1 seed"
     console.print(
-        f"[bold]viprl quickstart[/bold]: a small language model learns letter puzzles; {settings.steps} steps of RLOO, "
-        f"{settings.budget} rollouts for {settings.prompts} prompts a step, once with adaptive and once with uniform "
-        f"allocation ({seeds} seed{'s' if seeds > 1 else ''}). Results go to {out}/."
+        f"[bold]viprl quickstart[/bold]: train a tiny language model on letter puzzles with RLOO, once with adaptive "
+        f"and once with uniform allocation ({runs}). Each of {experiment.steps} steps samples {experiment.budget} "
+        f"rollouts for {experiment.prompts} prompts. Results go to {out}/."
     )
-    with _progress() as progress:
-        _pretrain(place, settings, progress)
-        _train(place, settings, seeds, jobs, progress)
-        variance, accuracy = _measure(place, settings, seeds, jobs, progress)
-    summary = summarise(variance, accuracy, settings, seeds)
-    _collect(place, accuracy, summary, seeds)
+    with progress_bars(console) as progress:
+        _pretrain(folder, experiment, progress)
+        _train(folder, experiment, seeds, jobs, progress)
+        variance, accuracy = _measure(folder, experiment, seeds, jobs, progress)
+    summary = summarise(variance, accuracy, experiment, seeds)
+    _collect(folder, accuracy, summary, seeds)
     from viprl.report.run_report import write_report
 
     report = write_report([out], out / "report.html", plots_dir=out / "plots")
-    _say(summary, settings, report, seeds, time.monotonic() - began)
+    for line in in_words(summary):
+        console.print(line, highlight=False)
+    console.print(f"\n{(time.monotonic() - began) / 60:.1f} minutes. Open [bold]{report}[/bold] in a browser.")
     return report
 
 
-def _claim(place: Place, settings: Settings) -> None:
-    place.root.mkdir(parents=True, exist_ok=True)
-    file = place.root / "settings.json"
-    now = json.loads(json.dumps(asdict(settings)))
+def _claim(folder: Folder, experiment: Experiment) -> None:
+    folder.root.mkdir(parents=True, exist_ok=True)
+    file = folder.root / "settings.json"
+    settings = json.loads(json.dumps(asdict(experiment)))
     if file.exists():
         earlier = json.loads(file.read_text(encoding="utf-8"))
-        if earlier != now:
-            changed = ", ".join(key for key in now if earlier.get(key) != now[key])
-            raise ValueError(
-                f"{place.root} holds a quickstart with other settings ({changed}); give another folder with --out, or "
+        if earlier != settings:
+            changed = ", ".join(key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key))
+            raise InputError(
+                f"{folder.root} has a quickstart with other settings ({changed}); choose another folder with --out, or "
                 "delete that one"
             )
-    write_text(file, json.dumps(now, indent=1))
+    write_text(file, json.dumps(settings, indent=1))
 
 
-def _pretrain(place: Place, settings: Settings, progress: Progress) -> None:
-    """The supervised start, and the prompts."""
-    if place.model.is_dir():
+def _pretrain(folder: Folder, experiment: Experiment, progress: Progress) -> None:
+    """Write the prompts and the pretrained model."""
+    if folder.model.is_dir():
         return
     import numpy as np
     import torch
@@ -122,119 +142,85 @@ def _pretrain(place: Place, settings: Settings, progress: Progress) -> None:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    seed = settings.pretraining_seed
-    pool, held_out = late_rl_pool(np.random.default_rng(seed), settings.pool, settings.held_out)
-    for path, problems in ((place.pool, pool), (place.held_out, held_out)):
-        write_text(path, "".join(json.dumps(asdict(problem)) + "\n" for problem in problems))
-    bar = progress.add_task("pretraining the tiny language model", total=settings.pretraining_steps)
+    seed = experiment.pretraining_seed
+    pool, held_out = late_rl_pool(np.random.default_rng(seed), experiment.pool, experiment.held_out)
+    for path, problems in ((folder.pool, pool), (folder.held_out, held_out)):
+        write_json_lines(path, map(asdict, problems))
+    bar = progress.add_task("pretraining the tiny language model", total=experiment.pretraining_steps)
     model, tokenizer = build_model(seed), build_tokenizer()
 
     def advance(step: int, loss: float) -> None:
         progress.update(bar, completed=step)
 
-    pretrain(model, tokenizer, seed=seed, steps=settings.pretraining_steps, progress=advance)
+    pretrain(model, tokenizer, seed=seed, steps=experiment.pretraining_steps, progress=advance)
     logging.disable_progress_bar()
-    part = place.root / ".model"
+    part = folder.root / ".model"
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
-    part.rename(place.model)
+    part.rename(folder.model)
     torch.set_num_threads(threads)
 
 
-def _train(place: Place, settings: Settings, seeds: int, jobs: int, progress: Progress) -> None:
-    """The trainings, `jobs` at a time, each a `viprl train` process whose log says how far it is."""
-    arms = [(strategy, seed) for seed in range(seeds) for strategy in ARMS]
-    waiting = [arm for arm in arms if not (place.arm(*arm) / "final" / "config.json").exists()]
-    running: dict[tuple[str, int], tuple[subprocess.Popen[bytes], Any]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                arm = waiting.pop(0)
-                bar = progress.add_task(f"training with {arm[0]} allocation, seed {arm[1]}", total=settings.steps)
-                running[arm] = (_start(place, settings, *arm), bar)
-            time.sleep(0.5)
-            for arm, (process, bar) in list(running.items()):
-                progress.update(bar, completed=_last_step(place.arm(*arm) / "metrics.jsonl"))
-                if process.poll() is not None:
-                    del running[arm]
-                    if process.returncode != 0:
-                        raise TrainingFailed(_failure(place.arm(*arm), process.returncode))
-                    progress.update(bar, completed=settings.steps)
-    finally:
-        for process, _ in running.values():
-            process.terminate()
-
-
-def _start(place: Place, settings: Settings, strategy: str, seed: int) -> subprocess.Popen[bytes]:
-    folder = place.arm(strategy, seed)
-    config = settings.arm(
-        model=str(place.model), dataset=str(place.pool), output_dir=str(folder), strategy=strategy, seed=seed
-    )
-    file = folder.with_suffix(".yaml")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, yaml.safe_dump(config, sort_keys=False))
-    with folder.with_suffix(".log").open("ab") as log:
-        command = [sys.executable, "-m", "viprl", "train", "--config", str(file)]
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **ONE_THREAD})
-
-
-def _last_step(metrics: Path) -> int:
-    return max((row["step"] for row in log_rows(metrics)), default=0) if metrics.exists() else 0
-
-
-def _failure(folder: Path, code: int) -> str:
-    log = folder.with_suffix(".log")
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-    return f"the training in {folder} ended with exit status {code}; the end of {log}:\n{tail}"
+def _train(folder: Folder, experiment: Experiment, seeds: int, jobs: int, progress: Progress) -> None:
+    """Run the trainings that are not finished."""
+    trainings = []
+    for seed in range(seeds):
+        for strategy in ARMS:
+            place = folder.arm(strategy, seed)
+            paths = {"model": str(folder.model), "dataset": str(folder.pool), "output_dir": str(place)}
+            settings = experiment.config(**paths, strategy=strategy, seed=seed)
+            trainings.append(Training(f"training with {strategy} allocation, seed {seed}", place, settings))
+    waiting = [training for training in trainings if not training.finished()]
+    with contextlib.closing(run_trainings(waiting, progress, jobs=jobs, environment=ONE_THREAD)) as ended:
+        for training, failure in ended:
+            if failure is not None:
+                raise TrainingFailedError(f"{training.name}: {failure.details}")
 
 
 def _measure(
-    place: Place, settings: Settings, seeds: int, jobs: int, progress: Progress
+    folder: Folder, experiment: Experiment, seeds: int, jobs: int, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Gradient variance at checkpoints of the default run, held-out accuracy of both."""
-    variance = {
+    """Gradient variance at checkpoints of the default run, and held-out accuracy at checkpoints of all runs."""
+    variance: Tasks = {
         f"variance-seed{seed}-step{step}": (
-            measure_variance, (str(place.arm("default", seed)), str(place.pool), step, seed, settings)
+            measure_variance, (str(folder.arm("default", seed)), str(folder.pool), step, seed, experiment)
         )
-        for seed in range(seeds) for step in settings.measured_steps()
+        for seed in range(seeds) for step in experiment.measured_steps()
     }  # fmt: skip
-    accuracy = {
+    accuracy: Tasks = {
         f"accuracy-{strategy}-seed{seed}-step{step}": (
             measure_accuracy,
-            (_weights(place, strategy, seed, step), str(place.held_out), strategy, step, seed, settings),
+            (str(folder.weights(strategy, seed, step)), str(folder.held_out), strategy, step, seed, experiment),
         )
-        for seed in range(seeds) for strategy in ARMS for step in settings.evaluated_steps()
+        for seed in range(seeds) for strategy in ARMS for step in experiment.evaluated_steps()
     }  # fmt: skip
-    done = _results(place, {**variance, **accuracy}, jobs, progress)
+    done = _results(folder, {**variance, **accuracy}, jobs, progress)
     return [done[name] for name in variance], [done[name] for name in accuracy]
 
 
-def _weights(place: Place, strategy: str, seed: int, step: int) -> str:
-    return str(place.arm(strategy, seed) / f"checkpoint-{step}") if step else str(place.model)
-
-
-def _results(
-    place: Place, tasks: dict[str, tuple[Callable[..., Any], Sequence[Any]]], jobs: int, progress: Progress
-) -> dict[str, Any]:
-    done = {name: result for name in tasks if (result := read_result(place.measured(name))) is not None}
-    todo = {name: task for name, task in tasks.items() if name not in done}
-    if not todo:
+def _results(folder: Folder, tasks: Tasks, jobs: int, progress: Progress) -> dict[str, Any]:
+    """The result of each task, computed if its file does not exist."""
+    files = {name: folder.measured(name) for name in tasks}
+    done = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+    waiting = {name: task for name, task in tasks.items() if name not in done}
+    if not waiting:
         return done
     bar = progress.add_task("measuring gradient variance and accuracy", total=len(tasks), completed=len(done))
-    place.measured("x").parent.mkdir(exist_ok=True)
-    with _one_thread(), ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        names = {pool.submit(function, *arguments): name for name, (function, arguments) in todo.items()}
+    folder.measured("").parent.mkdir(exist_ok=True)
+    spawn = multiprocessing.get_context("spawn")
+    with _one_thread(), ProcessPoolExecutor(jobs, mp_context=spawn, initializer=end_with_parent) as pool:
+        names = {pool.submit(function, *arguments): name for name, (function, arguments) in waiting.items()}
         for future in as_completed(names):
             name = names[future]
             done[name] = future.result()
-            write_text(place.measured(name), json.dumps(done[name]))
+            write_text(files[name], json.dumps(done[name]))
             progress.advance(bar)
     return done
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes started here use one thread each."""
+    """Processes that start here use one thread each."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
@@ -247,59 +233,16 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _collect(place: Place, accuracy: Sequence[dict[str, Any]], summary: dict[str, Any], seeds: int) -> None:
-    """metrics.jsonl, history.jsonl.gz and summary.json of the whole quickstart."""
-    rows = [row for seed in range(seeds) for arm in ARMS for row in log_rows(place.arm(arm, seed) / "metrics.jsonl")]
+def _collect(folder: Folder, accuracy: Sequence[dict[str, Any]], summary: dict[str, Any], seeds: int) -> None:
+    """Write the metrics, the history and the summary of the whole quickstart."""
+    rows = [row for seed in range(seeds) for arm in ARMS for row in log_rows(folder.arm(arm, seed) / METRICS_FILE)]
     budget = summary["settings"]["budget"]
     for result in accuracy:
         mean = sum(result["scores"]) / len(result["scores"])
         row = {key: result[key] for key in ("strategy", "seed", "step")}
         rows.append({**row, "rollouts": result["step"] * budget, "eval/mean_at_8": mean})
-    write_text(place.root / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    prompts = {f"id:{row['id']}": row["prompt"] for row in log_rows(place.pool)}
-    save_history(place.root / HISTORY_FILE, history_of_outcomes([place.arm("default", 0) / "outcomes.jsonl"], prompts))
-    write_text(place.root / "summary.json", json.dumps(summary, indent=1))
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
-
-
-def _say(summary: dict[str, Any], settings: Settings, report: Path, seeds: int, seconds: float) -> None:
-    """The outcome in plain words."""
-    console.print("\n[bold]What the allocation bought[/bold] (same budget, measured on common rollouts)")
-    words = {"default": "default allocation", "oracle": "with the true probabilities", "paper": "VIP as published"}
-    for name in ("default", "oracle", "paper", "random", "uniform", *settings.also):
-        mean, spread = summary["variance_ratio"][name]["mean"], _spread(summary, name, seeds)
-        wasted = summary["zero_advantage_rollouts"][name]["mean"]
-        console.print(
-            f"  {words.get(name, name):<28} {mean:.2f} ± {spread:.2f} times the gradient variance of uniform; "
-            f"{wasted:.0%} of the rollouts in groups that teach nothing",
-            highlight=False,
-        )
-    over = f"{seeds} seeds (means of each)" if seeds > 1 else f"the {summary['variance_ratio']['default']['n']} batches"
-    console.print(f"  (±: standard deviation over {over})", highlight=False)
-    gap = summary["learning"].get("paired_difference")
-    if gap is not None:
-        noise = gap["low"] is None or gap["low"] <= 0 <= gap["high"]
-        interval = "" if gap["low"] is None else f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-        console.print(
-            f"  held-out accuracy, default minus uniform: {gap['mean']:+.3f}{interval} over {gap['n']} {gap['basis']}"
-            f"{': within noise' if noise else ''}",
-            highlight=False,
-        )
-    console.print(f"\n{seconds / 60:.1f} minutes. Open [bold]{report}[/bold] in a browser.")
-
-
-def _spread(summary: dict[str, Any], name: str, seeds: int) -> float:
-    """Standard deviation of the variance ratio: over the means of the seeds, or over the batches of the only one."""
-    if seeds == 1:
-        return summary["variance_ratio"][name]["sd"] or 0.0
-    return statistics.stdev(entry["variance_ratio"][name]["mean"] for entry in summary["by_seed"].values())
+    write_json_lines(folder.root / METRICS_FILE, rows)
+    prompts = {f"id:{row['id']}": row["prompt"] for row in log_rows(folder.pool)}
+    outcomes = folder.arm("default", 0) / OUTCOMES_FILE
+    save_history(folder.root / HISTORY_FILE, history_of_outcomes([outcomes], prompts))
+    write_text(folder.root / SUMMARY_FILE, json.dumps(summary, indent=1))

@@ -1,7 +1,8 @@
-"""From the quickstart's measurements to `summary.json`, and to the words at the end."""
+"""The summary of the quickstart: as numbers for summary.json, and in words for the terminal."""
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,29 +11,89 @@ from typing import Any
 import numpy as np
 
 from viprl.analysis.statistics import Estimate
+from viprl.quickstart.experiment import ARMS, Experiment
 from viprl.quickstart.measure import variance_ratio, zero_advantage_share
-from viprl.quickstart.scale import Settings
+
+DESCRIPTIONS = {
+    "default": "default (adaptive)",
+    "oracle": "oracle (knows the true success probabilities)",
+    "paper": "paper (VIP as published)",
+    "random": "random",
+    "uniform": "uniform (the same for every prompt)",
+}
 
 
 def summarise(
-    variance: Sequence[dict[str, Any]], accuracy: Sequence[dict[str, Any]], settings: Settings, seeds: int
+    variance: Sequence[dict[str, Any]], accuracy: Sequence[dict[str, Any]], experiment: Experiment, seeds: int
 ) -> dict[str, Any]:
-    """The summary: estimates over batches, steps and seeds; by step; predictions beside truth; held-out accuracy."""
+    """The content of summary.json.
+
+    Args:
+        variance: results of `measure_variance`.
+        accuracy: results of `measure_accuracy`.
+        experiment: the settings.
+        seeds: number of repetitions.
+
+    Returns: means over batches, steps and seeds, also by step and by seed; predicted and true success probabilities
+        ("calibration"); held-out accuracy ("learning"); the settings.
+    """
     by_step = {
-        str(step): _estimates([result for result in variance if result["step"] == step])
+        str(step): _means([result for result in variance if result["step"] == step])
         for step in sorted({result["step"] for result in variance})
     }
     return {
-        **_estimates(variance),
+        **_means(variance),
         "by_step": by_step,
-        "by_seed": {str(seed): _estimates([r for r in variance if r["seed"] == seed]) for seed in range(seeds)},
+        "by_seed": {str(seed): _means([r for r in variance if r["seed"] == seed]) for seed in range(seeds)},
         "calibration": list(_calibration(variance)),
-        "learning": _learning(accuracy, settings.steps),
-        "settings": {**asdict(settings), "seeds": seeds, "estimator": "rloo"},
+        "learning": _learning(accuracy, experiment.steps),
+        "settings": {**asdict(experiment), "seeds": seeds, "estimator": "rloo"},
     }
 
 
-def _estimates(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def in_words(summary: dict[str, Any]) -> list[str]:
+    """The summary as lines for the terminal."""
+    ratios, wasted = summary["variance_ratio"], summary["zero_advantage_rollouts"]
+    seeds = summary["settings"]["seeds"]
+    over = f"{seeds} seeds" if seeds > 1 else f"{ratios['default']['n']} batches"
+    order = [*DESCRIPTIONS, *(name for name in ratios if name not in DESCRIPTIONS)]
+    return [
+        "",
+        "Strategies compared at the same number of rollouts:",
+        "",
+        f"  {'':<46} {'gradient variance':<19} rollouts without",
+        f"  {'':<46} {'relative to uniform':<19} learning signal",
+        *(
+            f"  {DESCRIPTIONS.get(name, name):<46} {ratios[name]['mean']:.2f} ± {_spread(summary, name):<12.2f} "
+            f"{wasted[name]['mean']:.0%}"
+            for name in order
+        ),
+        "",
+        "Lower is better in both columns. The gradient variance is the noise of a training step.",
+        "A rollout has no learning signal if all answers to its prompt are right, or all are wrong.",
+        f"±: standard deviation over {over}.",
+        *_accuracy_in_words(summary["learning"].get("paired_difference")),
+    ]
+
+
+def _accuracy_in_words(gap: dict[str, Any] | None) -> list[str]:
+    if gap is None:
+        return []
+    line = f"Held-out accuracy, default minus uniform: {gap['mean']:+.3f}"
+    if gap["low"] is None:
+        return [f"{line} ({gap['n']} {gap['basis']})."]
+    clear = "a difference" if gap["low"] > 0 or gap["high"] < 0 else "no clear difference"
+    return [f"{line} (95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}, {gap['n']} {gap['basis']}): {clear}."]
+
+
+def _spread(summary: dict[str, Any], name: str) -> float:
+    """Standard deviation of the variance ratio: over the means of the seeds, or over the batches of a single seed."""
+    if summary["settings"]["seeds"] == 1:
+        return summary["variance_ratio"][name]["sd"] or 0.0
+    return statistics.stdev(entry["variance_ratio"][name]["mean"] for entry in summary["by_seed"].values())
+
+
+def _means(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ratios, wasted = defaultdict(list), defaultdict(list)
     for result in results:
         for batch in result["batches"]:
@@ -60,22 +121,19 @@ def _calibration(results: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def _learning(accuracy: Sequence[dict[str, Any]], last: int) -> dict[str, Any]:
-    """Held-out mean@8 at the last step, and default minus uniform, paired by seed (one seed: by prompt)."""
+    """Held-out accuracy at the last step, and default minus uniform, paired by seed (by prompt for a single seed)."""
     final = {(r["strategy"], r["seed"]): np.array(r["scores"]) for r in accuracy if r["step"] == last}
     seeds = sorted({seed for _, seed in final})
-    pairs = [final["default", s] - final["uniform", s] for s in seeds if {("default", s), ("uniform", s)} <= set(final)]
     learning: dict[str, Any] = {
-        name: {"final_eval": _moments([float(final[name, s].mean()) for s in seeds if (name, s) in final])}
-        for name in ("default", "uniform")
+        name: {"final_eval": _moments([float(final[name, seed].mean()) for seed in seeds])} for name in ARMS
     }
-    if pairs:
-        values = [float(pair.mean()) for pair in pairs] if len(pairs) > 1 else pairs[0]
-        gap = Estimate.of(values)
-        if gap is not None:
-            basis = "seeds" if len(pairs) > 1 else "held-out prompts of one seed"
-            learning["paired_difference"] = {
-                "mean": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n, "basis": basis
-            }  # fmt: skip
+    pairs = [final["default", seed] - final["uniform", seed] for seed in seeds]
+    gap = Estimate.of([float(pair.mean()) for pair in pairs] if len(pairs) > 1 else pairs[0])
+    if gap is not None:
+        basis = "seeds" if len(pairs) > 1 else "held-out prompts of one seed"
+        learning["paired_difference"] = {
+            "mean": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n, "basis": basis
+        }  # fmt: skip
     return learning
 
 

@@ -1,9 +1,8 @@
 """Word tasks for the tiny language model: twelve kinds of letter puzzles, written as short sentences.
 
-A *cell* is a pair (kind, length). Each cell carries two fixed things: its systematic mistake (another
-transformation of the same letters) and the share of right answers in the supervised corpus. A model that has
-learned the corpus is therefore *confidently* wrong in some cells and confidently right in others, which is what
-success probabilities look like in late reinforcement learning: U-shaped.
+A *cell* is a pair (kind, length). Each cell has a systematic mistake (another transformation of the same letters) and
+a share of right answers in the supervised corpus. A model that has learned the corpus is almost always wrong in some
+cells and almost always right in others: its success probabilities are U-shaped, as late in reinforcement learning.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from viprl.errors import InputError
+
 LETTERS = "abcdefghij"
 """Letters of the puzzles; the letters of one prompt are distinct."""
 
@@ -21,6 +22,9 @@ LENGTHS = (3, 4, 5, 6)
 """Numbers of letters in a prompt. A kind with fewer shares than lengths stops earlier (`double`: 3 to 5)."""
 
 Group = Literal["live", "solved", "out_of_reach"]
+
+POOL_SHARES: Mapping[Group, float] = {"live": 0.25, "solved": 0.35, "out_of_reach": 0.40}
+"""Shares of the groups in the training and held-out problems."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Kind:
     mistake: Callable[[str], str]
     """The systematic mistake: what the corpus shows instead of the right answer."""
     right_shares: tuple[float, ...]
-    """Share of right answers in the supervised corpus for each length of `LENGTHS`, in [0, 1]."""
+    """Share of right answers in the supervised corpus, in [0, 1], for each length of `LENGTHS`."""
 
     def right_share(self, length: int) -> float:
         """Share of right answers among the corpus examples with `length` letters."""
@@ -46,7 +50,7 @@ class Problem:
     """A prompt with its right answer."""
 
     id: str
-    """Unique name: kind, wording and letters."""
+    """Kind, wording and letters."""
     prompt: str
     """The text that the model reads; the answer follows it directly."""
     solution: str
@@ -143,15 +147,12 @@ def cells(kinds: Sequence[str] | None = None) -> list[tuple[str, int]]:
     names = list(KINDS) if kinds is None else list(kinds)
     unknown = sorted(set(names) - set(KINDS))
     if unknown or not names:
-        raise ValueError(f"kinds must be one or more of {sorted(KINDS)}, got {names}")
+        raise InputError(f"kinds is {names}; expected one or more of {', '.join(sorted(KINDS))}")
     return [(name, length) for name in names for length, _ in zip(LENGTHS, KINDS[name].right_shares, strict=False)]
 
 
 def group_of(kind: str, length: int) -> Group | None:
-    """Group of a cell after the supervised start, from its share of right answers alone.
-
-    None for the cells between the groups (neither clearly live nor clearly settled).
-    """
+    """Group of a cell after the supervised start, by its share of right answers; None if it is in no group."""
     share = KINDS[kind].right_share(length)
     if share == 1:
         return "solved"
@@ -183,7 +184,7 @@ def _draw(kind: str, length: int, rng: np.random.Generator) -> tuple[Problem, st
 def _draw_distinct(
     chosen: Sequence[tuple[str, int]], n: int, rng: np.random.Generator, taken: set[str]
 ) -> list[Problem]:
-    """`n` problems from the cells in turn; their ids are added to `taken`, which none of them was in."""
+    """`n` problems from the cells in turn, without those whose id is in `taken`; their ids are added to `taken`."""
     order = rng.permutation(len(chosen))
     problems: list[Problem] = []
     failures = 0
@@ -193,7 +194,7 @@ def _draw_distinct(
         if problem.id in taken:
             failures += 1
             if failures > 1000 + 20 * n:
-                raise ValueError(f"could not find {n} distinct prompts in cells {list(chosen)}: ask for fewer prompts")
+                raise InputError(f"found fewer than {n} distinct prompts in the cells {list(chosen)}; lower the number")
             continue
         taken.add(problem.id)
         problems.append(problem)
@@ -201,36 +202,25 @@ def _draw_distinct(
 
 
 def sample_problems(n: int, rng: np.random.Generator, kinds: Sequence[str] | None = None) -> list[Problem]:
-    """`n` problems with distinct prompts, spread evenly over the cells of `kinds` and shuffled."""
+    """`n` problems with distinct prompts from all cells of `kinds` in equal numbers, in random order."""
     if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+        raise InputError(f"n is {n}; expected at least 1")
     problems = _draw_distinct(cells(kinds), n, rng, set())
     return [problems[i] for i in rng.permutation(n)]
 
 
-def late_rl_pool(
-    rng: np.random.Generator,
-    n: int = 1024,
-    held_out: int = 256,
-    shares: Mapping[Group, float] | None = None,
-) -> tuple[list[Problem], list[Problem]]:
-    """Training and held-out problems as late reinforcement learning sees them; no prompt is in both.
+def late_rl_pool(rng: np.random.Generator, n: int = 1024, held_out: int = 256) -> tuple[list[Problem], list[Problem]]:
+    """`n` training problems and `held_out` problems, like a data set late in reinforcement learning.
 
-    `shares` are the groups' shares of both sets and sum to one (default: 25 % live, 35 % solved, 40 % out of reach).
-    Which cells are live, solved or out of reach is fixed by `group_of`.
+    No prompt is in both. Each has the groups of `group_of` in the shares `POOL_SHARES`.
     """
-    shares = {"live": 0.25, "solved": 0.35, "out_of_reach": 0.40} if shares is None else shares
-    if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) < 0:
-        raise ValueError(f"shares must be non-negative and sum to 1, got {dict(shares)}")
-    if n < 1 or held_out < 0:
-        raise ValueError(f"n must be at least 1 and held_out at least 0, got n={n}, held_out={held_out}")
     taken: set[str] = set()
     pools: list[list[Problem]] = []
     for size in (n, held_out):
-        # Cumulative rounding: the group sizes differ from their shares by less than one and sum to the size.
-        edges = np.rint(np.cumsum([0.0, *shares.values()]) * size).astype(int)
+        # Cumulative rounding: each group differs from its share by less than one problem.
+        edges = np.rint(np.cumsum([0.0, *POOL_SHARES.values()]) * size).astype(int)
         pool: list[Problem] = []
-        for group, count in zip(shares, np.diff(edges), strict=True):
+        for group, count in zip(POOL_SHARES, np.diff(edges), strict=True):
             members = [cell for cell in cells() if group_of(*cell) == group]
             pool += _draw_distinct(members, int(count), rng, taken)
         pools.append([pool[i] for i in rng.permutation(size)])
@@ -238,9 +228,7 @@ def late_rl_pool(
 
 
 def supervised_corpus(n: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """`n` pairs (prompt, answer) for the supervised start; a fixed share of each cell shows its mistake."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    """`n` pairs (prompt, answer) for the supervised start: right answers and mistakes in the shares of each cell."""
     everything = cells()
     pairs = []
     for cell in rng.integers(len(everything), size=n):

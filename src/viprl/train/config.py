@@ -1,18 +1,17 @@
-"""The configuration of `viprl train`: one YAML file, read and checked before anything heavy is loaded.
+"""The configuration of `viprl train`: one YAML file, checked before anything heavy is loaded.
 
-model: path/or/hub-name          any causal language model
-dataset: train.jsonl             a named set such as gsm8k, a file, a folder, a hub name, or reasoning-gym:TASK
-reward: exact_match              or "module:function", or a list of those
-algorithm: rloo                  or grpo
+model: path/or/hub-name          # any causal language model
+dataset: train.jsonl             # a named set such as gsm8k, a file, a folder, a Hub name, or reasoning-gym:TASK
+reward: exact_match              # or "module:function", or a list of those
+algorithm: rloo                  # or grpo
 output_dir: runs/mine
-vip_strategy: default            every option of VIPRLOOConfig or VIPGRPOConfig goes in beside these
+vip_strategy: default            # any option of VIPRLOOConfig or VIPGRPOConfig
 num_generations: 8
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,54 +19,60 @@ from typing import Any
 
 from viprl.data.gym import canonical
 from viprl.data.loading import DataSource
+from viprl.errors import ConfigError, MissingPackageError, ViprlError
 from viprl.rewards import resolve_rewards
-from viprl.train.config_file import ConfigError, read_config, with_overrides
-
-__all__ = ["ConfigError", "RunConfig", "load_config", "parse_config", "trainer_config"]
+from viprl.train.trainer_options import option_names
+from viprl.train.yaml_files import read_yaml, with_overrides
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What `viprl train` needs besides the trainer's own options."""
+    """The keys of `viprl train` that are not options of the trainer.
+
+    Example:
+        config = parse_config({"model": "my-model", "dataset": "gsm8k", "output_dir": "runs/mine", "max_steps": 100})
+    """
 
     model: str
-    """Folder or hub name of a causal language model."""
+    """Folder or Hub name of a causal language model."""
     dataset: str
-    """A named set, `reasoning-gym:TASK`, a file, a folder or a hub name; see `viprl.data`."""
+    """A named set, `reasoning-gym:TASK`, a file, a folder or a Hub name; see `viprl.data`."""
     output_dir: str
-    """Run folder: checkpoints, metrics.jsonl, outcomes.jsonl. A run found there with the same settings is resumed."""
+    """Run folder: checkpoints, metrics.jsonl, outcomes.jsonl. A run with the same settings in it is resumed."""
     algorithm: str = "rloo"
     """"rloo" or "grpo"."""
     reward: list[str] = field(default_factory=lambda: ["exact_match"])
     """Names of built-in rewards or "module:function" paths."""
     split: str | None = None
-    """Split of a hub or saved data set. Default: the named set's own, else train."""
+    """Split of a Hub data set or of a saved data set. Default: that of the named set, otherwise train."""
     subset: str | None = None
-    """Configuration name of a hub data set."""
+    """Configuration name of a Hub data set."""
     prompt_column: str | None = None
-    """Column of the prompt, with dots into structs. Default: found by the known layouts."""
+    """Column of the prompt; a dot reaches into a struct. Default: found by the known layouts."""
     solution_column: str | None = None
+    """Column of the answer; a dot reaches into a struct. Default: found by the known layouts."""
     answer_after: str | None = None
-    """The answer is what follows this mark in its column, such as "####"."""
+    """The answer is the text after this mark in its column, such as "####"."""
     instruction: str | None = None
-    """Answer instruction: boxed, answer_line, answer_tags, none, or a text (with {question}: a template)."""
+    """Added to the prompt: boxed, answer_line, answer_tags, none, or a text; a text with {question} is a template."""
     system: str | None = None
     """System message."""
     chat: bool | None = None
-    """True: through the model's chat template; false: plain text. Default: as the data has it."""
+    """True: use the chat template of the model. False: plain text. Default: the form that the data has."""
     duplicates: str | None = None
-    """"keep" or "drop" rows that repeat a prompt."""
+    """"keep" or "drop" rows whose prompt occurred before."""
     skip_bad_rows: bool = False
-    """Leave bad and overlong rows out, and say which; otherwise they are an error."""
+    """Leave out bad and overlong rows, and list them. Otherwise they are an error."""
     max_prompt_length: int | None = None
-    """Longest prompt in tokens. Default: what the context leaves beside the completion."""
+    """Longest prompt in tokens. Default: the context of the model minus `max_completion_length`."""
     update_batch_size: int | None = None
-    """Rollouts of one optimiser step over all processes; sets gradient_accumulation_steps."""
+    """Rollouts of one optimizer step over all processes; sets gradient_accumulation_steps."""
     eval_dataset: str | None = None
-    """Evaluated by the trainer itself (see `eval_strategy`)."""
+    """Data for the evaluations of the trainer (see its `eval_strategy`)."""
     eval_split: str | None = None
+    """Split of `eval_dataset`."""
     tokenizer: str | None = None
-    """Folder or hub name; default: the model's."""
+    """Folder or Hub name. Default: that of the model."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Options of the trainer's config class."""
 
@@ -76,167 +81,99 @@ class RunConfig:
         return resolve_rewards(self.reward)
 
     def data(self) -> DataSource:
-        """What to train on."""
+        """The training data."""
         return DataSource(
             self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSource) if f.name != "name"}
         )
 
     def eval_data(self) -> DataSource | None:
-        """What the trainer evaluates on: prompts in the same form, every row of them."""
+        """The evaluation data: prompts in the form of the training data, with all duplicates."""
         if self.eval_dataset is None:
             return None
         return replace(self.data(), name=self.eval_dataset, split=self.eval_split, subset=None, duplicates="keep")
 
 
 OWN_KEYS = tuple(f.name for f in fields(RunConfig) if f.name != "trainer")
+REQUIRED = {
+    "model": "folder or Hub name of a causal language model",
+    "dataset": "a named set such as gsm8k, a file, a folder, a Hub name, or reasoning-gym:TASK",
+    "output_dir": "the run folder",
+}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read and check a YAML file with `key=value` overrides on top.
+    """Read and check a YAML file; `overrides` are `key=value` texts that replace its keys.
 
-    Raises `ConfigError` for everything that can be known without model and data.
+    Raises ConfigError for every mistake that can be found without the model and the data.
     """
-    return parse_config(with_overrides(read_config(path), overrides), str(path))
+    return parse_config(with_overrides(read_yaml(path), overrides), str(path))
 
 
-def parse_config(raw: Mapping[str, Any], where: str = "the configuration") -> RunConfig:
-    """A checked `RunConfig` from a flat mapping; keys that are not ours must be options of the trainer's config."""
+def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunConfig:
+    """Check a flat mapping: each key is one of `RunConfig` or an option of the trainer.
+
+    Args:
+        raw: the keys and values.
+        where: the name of the file, for errors.
+
+    Raises ConfigError, see `load_config`.
+    """
     if "arms" in raw:
-        raise ConfigError(f"{where} has arms, so it is a sweep; run it with `viprl sweep --config FILE.yaml`")
-    for key in ("model", "dataset", "output_dir"):
+        raise ConfigError(f"{where} has the key `arms`, so it is a sweep; run it with `viprl sweep --config FILE.yaml`")
+    for key, meaning in REQUIRED.items():
         if not raw.get(key):
-            raise ConfigError(f"{where}: `{key}` is missing; add `{key}: ...` ({_meaning(key)})")
+            raise ConfigError(f"{where}: `{key}` is missing; add `{key}: ...` ({meaning})")
     algorithm = raw.get("algorithm", "rloo")
     if algorithm not in ("rloo", "grpo"):
         raise ConfigError(f"{where}: algorithm is {algorithm!r}; expected rloo or grpo")
-    options = set(trainer_options(algorithm))
     own = {key: raw[key] for key in OWN_KEYS if key in raw}
-    rest = {key: value for key, value in raw.items() if key not in OWN_KEYS}
-    for key in rest:
-        if key not in options:
-            raise ConfigError(f"{where}: unknown key `{key}`{_closest(key, options | set(OWN_KEYS))}")
-    if own.get("update_batch_size") and "gradient_accumulation_steps" in rest:
-        raise ConfigError(f"{where}: update_batch_size sets gradient_accumulation_steps; leave one of the two out")
+    trainer = {key: value for key, value in raw.items() if key not in OWN_KEYS}
+    known = {*option_names(algorithm), *OWN_KEYS}
+    for key in trainer:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key `{key}`; {_closest(key, known)}")
     rewards = own.get("reward", "exact_match")
     own["reward"] = [rewards] if isinstance(rewards, str) else rewards
-    if not isinstance(own["reward"], list) or not all(isinstance(name, str) for name in own["reward"]):
-        raise ConfigError(f"{where}: reward is {rewards!r}; expected a name such as exact_match, or a list of names")
-    if own.get("eval_split") and not own.get("eval_dataset"):
-        raise ConfigError(f"{where}: eval_split is {own['eval_split']!r}, but there is no eval_dataset; add it")
     try:
         for key in ("dataset", "eval_dataset"):
             own[key] = canonical(own.get(key))
-        for key in OWN_KEYS:
-            _check_kind(key, own.get(key))
-        config = RunConfig(**own, trainer=rest)
+        _check_values(own, trainer)
+        config = RunConfig(**own, trainer=trainer)
         config.rewards()
         config.data()
-    except ValueError as error:
+    except MissingPackageError:
+        raise
+    except (ViprlError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
     return config
 
 
-def _check_kind(key: str, value: Any) -> None:
-    """What YAML made of a value must be what the key takes: `chat: "yes"` is a text, not a truth value."""
+def _check_values(own: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
+    """Raise ConfigError for values of the wrong type and for keys that contradict each other."""
+    for key in OWN_KEYS:
+        _check_type(key, own.get(key))
+    rewards = own["reward"]
+    if not isinstance(rewards, list) or not all(isinstance(name, str) for name in rewards):
+        raise ConfigError(f"reward is {rewards!r}; expected a name such as exact_match, or a list of names")
+    if own.get("update_batch_size") and "gradient_accumulation_steps" in trainer:
+        raise ConfigError("update_batch_size sets gradient_accumulation_steps; give only one of the two")
+    if own.get("eval_split") and not own.get("eval_dataset"):
+        raise ConfigError(f"eval_split is {own['eval_split']!r}, but eval_dataset is missing; add it")
+
+
+def _check_type(key: str, value: Any) -> None:
+    """Raise ConfigError if YAML read another type than the key takes: `chat: "yes"` is a text, not a boolean."""
     kind = next(str(f.type) for f in fields(RunConfig) if f.name == key).removesuffix(" | None")
-    known: dict[str, tuple[type, str]] = {
-        "str": (str, "a text"),
-        "bool": (bool, "true or false"),
-        "int": (int, "a number"),
-    }
-    if value is None or kind not in known:
+    types = {"str": (str, "a text"), "bool": (bool, "true or false"), "int": (int, "a number of at least 1")}
+    if value is None or kind not in types:
         return
-    expected, words = known[kind]
+    expected, words = types[kind]
     if type(value) is not expected or (isinstance(value, int) and expected is int and value < 1):
-        raise ValueError(f"{key} is {value!r}; expected {words}{' of at least 1' if expected is int else ''}")
-
-
-def trainer_options(algorithm: str) -> list[str]:
-    """Names of all options of the algorithm's config class but the output folder, which is ours."""
-    return [f.name for f in fields(config_class(algorithm)) if f.init and f.name != "output_dir"]
-
-
-def config_class(algorithm: str) -> Any:
-    """`VIPRLOOConfig` or `VIPGRPOConfig`."""
-    from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig
-
-    return {"rloo": VIPRLOOConfig, "grpo": VIPGRPOConfig}[algorithm]
-
-
-def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int | None = None) -> Any:
-    """The trainer's config object. Budgets that cannot be met are refused here, with the config's own words.
-
-    A dry run may be made on a machine without the accelerator that the options are for, and by one process for a run
-    of several (`processes`; by default as many as there are). It then leaves the accelerator to the run itself.
-    """
-    defaults = {"report_to": [], "logging_steps": 1, "save_only_model": False}
-    options = {**defaults, **{key: _number(config, key, value) for key, value in config.trainer.items()}}
-    if config.update_batch_size is not None:
-        options["gradient_accumulation_steps"] = _accumulation(config, options, processes)
-    if dry_run and (processes is not None or not _has_accelerator()):
-        options["use_cpu"] = True
-    kind = config_class(config.algorithm)
-    if processes is not None:
-        kind = type(kind.__name__, (kind,), {"world_size": processes})
-    try:
-        return kind(output_dir=config.output_dir, **options)
-    except (ValueError, TypeError) as error:
-        unset = "generation_batch_size" in str(error) and "generation_batch_size" not in options
-        hint = " (per_device_train_batch_size x processes x steps_per_generation, unless it is set)" if unset else ""
-        raise ConfigError(f"the trainer options cannot be used: {str(error).rstrip('.')}{hint}") from error
-
-
-def _accumulation(config: RunConfig, options: Mapping[str, Any], processes: int | None = None) -> int:
-    """gradient_accumulation_steps that make an optimiser step of update_batch_size rollouts on these processes."""
-    device, processes = int(options.get("per_device_train_batch_size", 8)), processes or world_size()
-    size = config.update_batch_size or 1
-    if size % (device * processes):
-        raise ConfigError(
-            f"update_batch_size is {size}, no multiple of per_device_train_batch_size x processes = {device} x "
-            f"{processes}; change one of them"
-        )
-    return size // (device * processes)
-
-
-def world_size() -> int:
-    """Processes of this run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _has_accelerator() -> bool:
-    import torch
-
-    return torch.cuda.is_available() or bool(getattr(torch, "xpu", None) and torch.xpu.is_available())
-
-
-def _number(config: RunConfig, key: str, value: Any) -> Any:
-    """YAML reads 1e-6 as a text; where the option is a number, so is the value, and it is not null."""
-    option = next(f for f in fields(config_class(config.algorithm)) if f.name == key)
-    kind = str(option.type)
-    if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
-        raise ConfigError(f"{key} has no value; leave it out for its default, {option.default}")
-    if isinstance(value, float) and "int" in kind and "float" not in kind:
-        if not value.is_integer():
-            raise ConfigError(f"{key} is {value!r}; expected a whole number")
-        return int(value)
-    for name, convert in (("int", int), ("float", float)):
-        if isinstance(value, str) and name in kind and "str" not in kind and not (name == "int" and "float" in kind):
-            try:
-                return convert(value)
-            except ValueError:
-                raise ConfigError(f"{key} is {value!r}; expected a {'whole ' * (name == 'int')}number") from None
-    return value
-
-
-def _meaning(key: str) -> str:
-    return {
-        "model": "folder or hub name of a causal language model",
-        "dataset": "a named set such as gsm8k, a file, a folder, a hub name, or reasoning-gym:TASK",
-        "output_dir": "where the run is written",
-    }[key]
+        raise ConfigError(f"{key} is {value!r}; expected {words}")
 
 
 def _closest(key: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, sorted(known), n=2)
-    hint = f"; did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
-    return hint or "; the keys are those of docs/train.md and all options of VIPRLOOConfig or VIPGRPOConfig"
+    if near:
+        return f"did you mean {' or '.join(f'`{name}`' for name in near)}?"
+    return "the keys are those of docs/train.md and all options of VIPRLOOConfig or VIPGRPOConfig"

@@ -1,203 +1,128 @@
-"""Running a sweep: one process a training, one after the other, with progress; what fails is told and passed over."""
+"""`viprl sweep`: check all arms, train what is not finished, compare what is."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import json
-import signal
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from viprl.errors import ConfigError, ViprlError
 from viprl.runs.resume import changes, resume_point
-from viprl.train.config import ConfigError, RunConfig, trainer_config
+from viprl.train.config import RunConfig
+from viprl.train.data_cache import DataCache
+from viprl.train.dry_run import dry_run, folder_state
+from viprl.train.processes import progress_bars, run_trainings
 from viprl.train.sweep import Sweep, SweepRun
-from viprl.utils.files import write_text
+from viprl.train.trainer_options import trainer_config
 
-POLL = 0.5  # seconds
-
-
-MOST_PROCESSES = 64  # tried where the number is not known
+MAX_PROCESSES = 64
+"""Most processes of a run that are tried if the launch command sets their number."""
 
 
-def check_sweep(sweep: Sweep, *, tell: bool = True) -> None:
-    """Dry run of every arm, its data read once, and of the folders of all its seeds, which differ in nothing else that
-    is checked. Raises `ConfigError`, naming the arm."""
-    from viprl.train.reader import Reader
-    from viprl.train.training import check_folder, dry_run
+def check_sweep(sweep: Sweep, *, verbose: bool = True) -> None:
+    """Check every arm as `viprl train --dry-run` does, and the run folders of all seeds.
 
-    console, reader = Console(soft_wrap=True), Reader()
-    for run in sweep.runs:  # quick, and before the data is read
-        with _named(run.name):
+    Args:
+        sweep: the sweep.
+        verbose: describe each arm. Otherwise only its name is printed, and finished arms are not checked.
+
+    Raises ConfigError with the name of the arm.
+    """
+    console, cache = Console(soft_wrap=True), DataCache()
+    for run in sweep.runs:  # fast, and fails before the data is read
+        with _names(run.name):
             _check_same_run(run)
     for arm in sweep.arms:
         runs = [run for run in sweep.runs if run.arm == arm]
-        seeds = f"{arm}, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
-        if not tell and all(run.finished() for run in runs):
+        title = f"{arm}, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        if not verbose and all(run.finished() for run in runs):
             continue
-        with _named(f"arm {arm}"):
-            console.rule(seeds, align="left", style="dim") if tell else console.print(f"checking {seeds}", style="dim")
-            processes = _processes(sweep, runs[0].config)
-            facts = dry_run(runs[0].config, processes=processes, reader=reader)
-            args = trainer_config(runs[0].config, dry_run=True, processes=processes)
-        for name, words in facts if tell else ():
-            console.print(f"{name:<12}{words}", highlight=False, markup=False)
+        console.rule(title, align="left", style="dim") if verbose else console.print(f"checking {title}", style="dim")
+        config = runs[0].config  # the seeds differ in nothing else that is checked
+        with _names(f"arm {arm}"):
+            processes = _processes(sweep, config)
+            facts = dry_run(config, processes=processes, cache=cache)
+            args = trainer_config(config, dry_run=True, processes=processes)
+        for name, text in facts if verbose else ():
+            console.print(f"{name:<12}{text}", highlight=False, markup=False)
         for run in runs:
-            with _named(run.name):
-                check_folder(run.config, args)
-    if tell:
-        console.print(f"{len(sweep.runs)} runs: everything that can be told without the model's weights is in order")
-
-
-@contextlib.contextmanager
-def _named(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{what}: {error}") from error
-
-
-def _check_same_run(run: SweepRun) -> None:
-    """Raise `ConfigError` where the folder holds a run with other settings, the strategy among them: `viprl train`
-    would go on with the other one's weights."""
-    resume_point(run.folder, asdict(run.config))
-    if "vip_strategy" in changes(run.folder, asdict(run.config)):
-        raise ConfigError(
-            f"{run.folder} holds a run with another vip_strategy; give the arm another name, or delete that folder"
-        )
-
-
-def _processes(sweep: Sweep, config: RunConfig) -> int:
-    """Processes of a run; where the user's own command sets them, the fewest that suit the batch sizes."""
-    if sweep.processes is not None:
-        return sweep.processes
-    for processes in range(1, MOST_PROCESSES):
-        with contextlib.suppress(ConfigError):
-            trainer_config(config, dry_run=True, processes=processes)
-            return processes
-    return 1  # whose error is then told
+            with _names(run.name):
+                folder_state(run.config, args)
+    if verbose:
+        console.print(f"{len(sweep.runs)} runs: configuration OK (model weights not loaded)", highlight=False)
 
 
 def run_sweep(sweep: Sweep) -> bool:
-    """Check all arms, train what is not finished, compare what is, and tell. True where every run came to its end.
+    """Check all arms, train the runs that are not finished, one after the other, and compare the finished ones.
 
-    Raises `ConfigError` before anything is trained or written, see `check_sweep`. A run that fails is reported and does
-    not stop the others. Interrupted, the same call goes on.
+    A run that fails is reported and does not stop the others. The same call continues an interrupted sweep.
+
+    Args:
+        sweep: the sweep.
+
+    Returns: whether every run is finished.
+
+    Raises ConfigError before anything is trained or written, see `check_sweep`.
     """
     from viprl.report.comparison import compare
 
-    check_sweep(sweep, tell=False)
+    check_sweep(sweep, verbose=False)
     console, failed = Console(soft_wrap=True), {}
-    with _terminable(), _bars(console) as bars:
-        whole = bars.add_task("sweep", total=len(sweep.runs), detail="")
-        for run in sweep.runs:
-            if run.finished():
-                console.print(f"{run.name}: finished before", highlight=False)
-            elif reason := _train(run, sweep.launch, bars):
-                failed[run.name] = reason
-                console.print(f"[red]{run.name}: failed[/red]", highlight=False)
-                console.print(f"{reason} (all of it: {run.log})", highlight=False, markup=False)
-            else:
-                console.print(f"{run.name}: done", highlight=False)
-            bars.advance(whole)
+    waiting = [run for run in sweep.runs if not run.finished()]
+    for run in sweep.runs:
+        if run not in waiting:
+            console.print(f"{run.name}: finished before", highlight=False)
+    with progress_bars(console, transient=True) as progress:
+        overall = progress.add_task("sweep", total=len(sweep.runs), completed=len(sweep.runs) - len(waiting))
+        with contextlib.closing(run_trainings(waiting, progress, launch=sweep.launch)) as trainings:
+            for run, failure in trainings:
+                if failure is None:
+                    console.print(f"{run.name}: finished", highlight=False)
+                else:
+                    failed[run.name] = failure.reason
+                    console.print(f"[red]{run.name}: failed[/red]", highlight=False)
+                    console.print(failure.details, highlight=False, markup=False)
+                progress.advance(overall)
     done = [run for run in sweep.runs if run.finished()]
     if done:
         compare(sweep.folder, [(run.arm, run.seed, run.folder) for run in done], sweep.baseline, failed, console)
     if failed:
         console.print(
-            f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}; the same command tries them again"
+            f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}; run the same command to try again"
         )
     return not failed
 
 
-def _train(run: SweepRun, launch: Sequence[str], bars: Progress) -> str:
-    """Train one run in a process of its own; the reason where it fails, else ""."""
-    run.file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(run.file, run.text())
-    task = bars.add_task(run.name, total=None, detail="starting")
-    command = [*launch, "viprl", "train", "--config", str(run.file)]
-    with run.log.open("a", encoding="utf-8") as log:
-        start = log.tell()
-        try:
-            process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)
-        except OSError as error:
-            bars.remove_task(task)
-            return f"cannot be started: {error}"
-        try:
-            while not _ended(process):
-                bars.update(task, detail=_progress(run.folder))
-        finally:
-            _stop(process)
-            bars.remove_task(task)
-    if process.returncode == 0 and run.finished():
-        return ""
-    with run.log.open(encoding="utf-8", errors="replace") as log:
-        log.seek(start)
-        lines = [line.strip() for line in log.read().splitlines() if line.strip()]
-    ending = f"exit code {process.returncode}" if process.returncode >= 0 else f"killed by signal {-process.returncode}"
-    return f"{ending}: {lines[-1] if lines else 'no output'}"
-
-
-def _ended(process: subprocess.Popen) -> bool:
-    """Whether the process ended within POLL seconds."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(POLL)
-    return process.poll() is not None
-
-
-def _progress(folder: Path) -> str:
-    """The last step that the run has logged."""
-    try:
-        with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 20_000))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-        row = json.loads(lines[-1])
-    except (OSError, ValueError, IndexError):
-        return "starting"
-    epoch = f", pass {row['epoch']:.2f}" if isinstance(row.get("epoch"), float) else ""
-    return f"step {row.get('step')}{epoch}"
-
-
-def _stop(process: subprocess.Popen) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _die_with_parent() -> None:
-    """On Linux a run ends with its sweep, however the sweep ends; else the next sweep would find it still writing."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the sweep as Ctrl-C does, with its run."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
-        yield
-        return
+def _names(what: str) -> Iterator[None]:
+    """Add the name of an arm or a run to an error."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except ViprlError as error:
+        raise ConfigError(f"{what}: {error}") from error
+    except Exception as error:
+        error.add_note(f"in the check of {what}")
+        raise
 
 
-def _bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[detail]}"))
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+def _check_same_run(run: SweepRun) -> None:
+    """Refuse a folder with other settings. `viprl train` itself would continue a run with another strategy."""
+    settings = asdict(run.config)
+    resume_point(run.folder, settings)
+    if "vip_strategy" in changes(run.folder, settings):
+        raise ConfigError(
+            f"{run.folder} has a run with another vip_strategy; rename the arm, or delete the folder to start again"
+        )
+
+
+def _processes(sweep: Sweep, config: RunConfig) -> int:
+    """Processes of a run. If the launch command sets them, the fewest that suit the batch sizes."""
+    if sweep.processes is not None:
+        return sweep.processes
+    for processes in range(1, MAX_PROCESSES + 1):
+        with contextlib.suppress(ConfigError):
+            trainer_config(config, dry_run=True, processes=processes)
+            return processes
+    return 1  # the check then reports its error

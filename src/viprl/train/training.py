@@ -1,4 +1,4 @@
-"""`viprl train`: the user's model and data through the VIP trainers of TRL, logged and resumable."""
+"""`viprl train`: train the model of a configuration with the TRL trainers of VIP; log to the run folder and resume."""
 
 from __future__ import annotations
 
@@ -14,37 +14,45 @@ import yaml
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
+from viprl.errors import StateError
 from viprl.runs.files import FINISHED_FILE, HISTORY_FILE, OUTCOMES_FILE, SETTINGS_FILE
 from viprl.runs.history import history_of_outcomes, save_history
 from viprl.runs.prompt_texts import PromptTexts
-from viprl.runs.resume import at_end, copy_model, finished, resume_point, state_of
+from viprl.runs.resume import copy_model, finished, resume_point, state_of
 from viprl.runs.run_log import RunLog, only_writer
-from viprl.train.config import ConfigError, RunConfig
-from viprl.train.prepare import Prepared, prepare, trusted
-from viprl.train.reader import Reader
-from viprl.train.summary import summary
+from viprl.train.config import RunConfig
+from viprl.train.dry_run import training_complete
+from viprl.train.prepare import Prepared, prepare, trusts_code
 from viprl.utils.files import write_text
-from viprl.utils.state_file import StateError
 
 logger = logging.getLogger(__name__)
 
 
 def train(config: RunConfig) -> Path:
-    """Run or resume the training that `config` describes; returns the run folder."""
-    folder = Path(config.output_dir)
-    resume_point(folder, asdict(config))  # another run's folder is refused before the data is read
-    if finished(folder, asdict(config)):
-        logger.warning("%s is finished; raise max_steps to go on", folder)
+    """Start or resume a training.
+
+    Args:
+        config: the run.
+
+    Returns: the run folder.
+
+    Raises a `viprl.errors.ViprlError` for mistakes in the configuration, the data and the run folder. Exceptions of the
+    reward functions and of TRL are passed on.
+    """
+    folder, settings = Path(config.output_dir), asdict(config)
+    resume_point(folder, settings)  # fails before the data is read
+    if finished(folder, settings):
+        logger.warning("%s is already finished; raise max_steps to train further", folder)
         return folder
     run = prepare(config)
     for note in run.notes:
         logger.warning("%s", note)
     main = os.environ.get("RANK", "0") == "0"
     with only_writer(folder) if main else nullcontext():
-        checkpoint = resume_point(folder, asdict(config))
-        if checkpoint is None or not _at_end(folder, config, checkpoint, run.args):
-            return _train(config, run, folder, checkpoint)
-        if main:  # killed while it wrote its end; the trainer, resumed at its last step, would make another one
+        checkpoint = resume_point(folder, settings)
+        if checkpoint is None or not training_complete(config, checkpoint, run.args):
+            _train(config, run, folder, checkpoint)
+        elif main:  # killed after the last step; a trainer that resumes there would make another step
             state = state_of(checkpoint)
             best = state["best_model_checkpoint"] if run.args.load_best_model_at_end else None
             copy_model(folder / Path(best).name if best else checkpoint, folder / "final")
@@ -52,15 +60,13 @@ def train(config: RunConfig) -> Path:
     return folder
 
 
-def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | None) -> Path:
+def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | None) -> None:
     args = run.args
-    # 32 bits unless told otherwise, as TRL does: a learning rate of 1e-6 is lost in the weights' last bits of bfloat16
-    model = AutoModelForCausalLM.from_pretrained(
-        config.model, **{"dtype": "float32", "trust_remote_code": trusted(args), **(args.model_init_kwargs or {})}
-    )
-    kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
-    args.model_init_kwargs = None  # spent; TRL warns where it meets them with a model that is loaded
-    trainer = kind(
+    # 32 bits by default, as in TRL: in bfloat16 the steps of a learning rate of 1e-6 are lost in rounding
+    options = {"dtype": "float32", "trust_remote_code": trusts_code(args), **(args.model_init_kwargs or {})}
+    model = AutoModelForCausalLM.from_pretrained(config.model, **options)
+    args.model_init_kwargs = None  # TRL warns about them if the model is already loaded
+    trainer = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm](
         model,
         config.rewards(),
         args,
@@ -75,64 +81,38 @@ def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | No
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except StateError as error:
-        raise ConfigError(f"{error}; or delete {checkpoint} to go on from the checkpoint before it") from error
+        raise StateError(f"{error}; or delete {checkpoint} to resume from the checkpoint before it") from error
     trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
         _close(folder, trainer.state.global_step)
-    return folder
-
-
-def _at_end(folder: Path, config: RunConfig, checkpoint: Path, args: Any) -> bool:
-    """Whether the training is complete at the checkpoint; `args` is the trainer's config."""
-    steps, epochs = args.max_steps, args.num_train_epochs
-    return at_end(folder, asdict(config), checkpoint, max_steps=steps, num_train_epochs=epochs)
 
 
 def _close(folder: Path, step: int) -> None:
-    """What a run writes last."""
+    """Write the last files of a run."""
     _save_history(folder)
     write_text(folder / FINISHED_FILE, json.dumps({"step": step}) + "\n")
 
 
 def _save_history(folder: Path) -> None:
-    """The outcomes so far by prompt, for `viprl replay`."""
+    """Write the outcomes so far by prompt, for `viprl replay`."""
     if (folder / OUTCOMES_FILE).exists():
         save_history(folder / HISTORY_FILE, history_of_outcomes([folder / OUTCOMES_FILE], PromptTexts(folder).read()))
 
 
-def dry_run(config: RunConfig, *, processes: int | None = None, reader: Reader | None = None) -> list[tuple[str, str]]:
-    """All checks of a run, and what it would do in (name, words); no weights, no accelerator, nothing written.
-
-    `processes` and `reader` as `prepare` takes them.
-    """
-    folder = Path(config.output_dir)
-    resume_point(folder, asdict(config))  # another run's folder is refused before the data is read
-    run = prepare(config, dry_run=True, processes=processes, reader=reader)
-    return [*summary(config, run), ("folder", f"{folder}{check_folder(config, run.args)}")]
-
-
-def check_folder(config: RunConfig, args: Any) -> str:
-    """What the run finds in its folder, in words; `args` is the trainer's config. Raises `ConfigError` for a run with
-    other settings."""
-    folder = Path(config.output_dir)
-    checkpoint = resume_point(folder, asdict(config))
-    if finished(folder, asdict(config)):
-        return ", finished: nothing is left to train (raise max_steps to go on)"
-    if checkpoint is None:
-        return ""
-    done = _at_end(folder, config, checkpoint, args)
-    return f", trained to its end at {checkpoint.name}" if done else f", resumed from {checkpoint.name}"
-
-
 class LogToFolder(TrainerCallback):
-    """Writes what the trainer logs, and the outcomes of every generation batch, to a `RunLog`."""
+    """Writes what the trainer logs, and the outcomes of every generation batch, to the run folder.
+
+    Args:
+        trainer: a trainer of `viprl.engines.trl`.
+        log: the log of the run folder.
+    """
 
     def __init__(self, trainer: Any, log: RunLog) -> None:
         self.trainer, self.log, self.texts = trainer, log, PromptTexts(log.folder)
         trainer.vip_listeners.append(self.record)
 
     def record(self, groups: Groups) -> None:
-        """One generation batch; it belongs to the step that is being computed."""
+        """Log one generation batch. It belongs to the step that is being computed."""
         if groups.observation is not None:
             seen, step = groups.observation, self.trainer.state.global_step + 1
             self.texts.add(step, seen.keys, groups.prompts)
@@ -147,5 +127,5 @@ class LogToFolder(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         values = dict(logs or {})
-        if "train_runtime" not in values:  # the closing summary is no step
+        if "train_runtime" not in values:  # the summary at the end is not a step
             self.log.metrics(state.global_step, values)

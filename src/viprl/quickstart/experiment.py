@@ -1,14 +1,17 @@
-"""The numbers of the quickstart, in one place."""
+"""The settings of the quickstart, in one place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+ARMS = ("default", "uniform")
+"""The strategies that train."""
+
 
 @dataclass(frozen=True)
-class Settings:
-    """A late-RL pool that two cores train on in minutes."""
+class Experiment:
+    """What the quickstart trains and measures. The defaults take minutes on two cores."""
 
     prompts: int = 32
     """Q, prompts of a step."""
@@ -20,34 +23,37 @@ class Settings:
     learning_rate: float = 1e-4
     warmup_steps: int = 10
     pool: int = 1024
+    """Training prompts."""
     held_out: int = 256
+    """Held-out prompts."""
     pretraining_seed: int = 0
     pretraining_steps: int = 400
     checkpoint_every: int = 20
-    """Steps between checkpoints: what an interruption can cost, and the points of the learning curve."""
+    """Steps between checkpoints, which are also the points of the learning curve."""
     measure_every: int = 40
     """Steps between measurements of the gradient variance."""
     batches: int = 4
-    """Batches measured each time."""
+    """Batches of each measurement."""
     rollouts: int = 96
-    """Rollouts of a prompt that its variance law is estimated from, the same for all strategies."""
+    """Rollouts of a prompt from which its gradient variance is estimated; the same for all strategies."""
     truth: int = 256
-    """Further rollouts of a prompt for its true success probability, told to the oracle; independent of the above."""
+    """Further, independent rollouts of a prompt that give the oracle its success probability."""
     answers: int = 8
-    """Answers to a held-out prompt: mean@8."""
+    """Answers to each held-out prompt."""
     max_tokens: int = 12
-    also: tuple[str, ...] = ()
-    """Further strategies that watch the default run and are measured with the others."""
+    """Longest completion."""
+    shadow: tuple[str, ...] = ()
+    """Further strategies that are measured with the others; they learn from the outcomes of the default run."""
 
     def shadows(self) -> tuple[str, ...]:
-        """Strategies that watch the default run and learn from its outcomes."""
-        return ("paper", "random", *self.also)
+        """Strategies that learn from the outcomes of the default run without acting."""
+        return ("paper", "random", *self.shadow)
 
     def measured(self) -> tuple[str, ...]:
-        """All strategies whose gradient variance is measured."""
-        return ("default", "paper", "oracle", "random", "uniform", *self.also)
+        """All strategies whose gradient variance is measured; the first one trains."""
+        return ("default", "paper", "oracle", "random", "uniform", *self.shadow)
 
-    def arm(self, *, model: str, dataset: str, output_dir: str, strategy: str, seed: int) -> dict[str, Any]:
+    def config(self, *, model: str, dataset: str, output_dir: str, strategy: str, seed: int) -> dict[str, Any]:
         """The `viprl train` configuration of one training."""
         return {
             "model": model,
@@ -84,5 +90,5 @@ class Settings:
         return list(range(self.measure_every, self.steps + 1, self.measure_every))
 
     def evaluated_steps(self) -> list[int]:
-        """Steps at which held-out answers are scored; 0 is the pretrained model."""
+        """Steps at which held-out answers are scored; step 0 is the pretrained model."""
         return list(range(0, self.steps + 1, self.checkpoint_every))

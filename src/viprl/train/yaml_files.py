@@ -1,4 +1,4 @@
-"""YAML files with `extends`, `--set key=value` on top, and no key twice."""
+"""YAML files that extend each other, and `--set key=value` overrides."""
 
 from __future__ import annotations
 
@@ -11,36 +11,41 @@ import yaml
 from viprl.errors import ConfigError
 
 
-def read_config(path: str | Path, command: str = "train") -> dict[str, Any]:
-    """The keys of a file on top of those of the files that it `extends` (a path or a list of them, relative to the
-    file; a later one wins over an earlier one). A mapping is merged key by key, everything else replaced.
+def read_yaml(path: str | Path, command: str = "train") -> dict[str, Any]:
+    """The keys of a file.
 
-    Raises `ConfigError` for missing files, cycles, keys that stand twice, and text that is no mapping.
+    A file may name others with `extends` (a path or a list of paths relative to the file). Its own keys win over
+    theirs, and a later file of the list wins over an earlier one. Mappings are merged key by key; other values are
+    replaced.
+
+    Args:
+        path: the file.
+        command: the command that reads it, for errors.
+
+    Raises ConfigError for missing files, cycles, duplicate keys, and content that is not a mapping.
     """
     return _read(Path(path), (), command)
 
 
 def with_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`raw` with `key=value` texts on top; the value is YAML, a dot in the key goes into a mapping."""
+    """`raw` with `key=value` texts applied. The value is YAML; a dot in the key reaches into a mapping."""
     merged = dict(raw)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set is {text!r}; expected key=value, such as --set max_steps=100")
         try:
-            read: Any = yaml.load(value, _Strict)
+            parsed: Any = yaml.load(value, _Loader)
         except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--set {text}: the value is not valid YAML ({getattr(error, 'problem', error)})"
-            ) from error
+            raise ConfigError(f"--set {text}: the value is not valid YAML ({_problem(error)})") from error
         for part in reversed(key.strip().split(".")):
-            read = {part: read}
-        merged = merge(merged, read)
+            parsed = {part: parsed}
+        merged = merge(merged, parsed)
     return merged
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` wins; two mappings under one key are merged in turn."""
+    """The keys of both; `above` wins, and two mappings under the same key are merged in turn."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -52,11 +57,11 @@ def _read(path: Path, children: tuple[Path, ...], command: str) -> dict[str, Any
     place = path.resolve()
     if place in children:
         chain = " -> ".join(p.name for p in (*children[children.index(place) :], place))
-        raise ConfigError(f"the files extend each other in a circle: {chain}; take one `extends` out")
+        raise ConfigError(f"the files extend each other in a cycle: {chain}; remove one `extends`")
     if not path.is_file():
-        by = f" (`extends` of {children[-1]})" if children else ""
+        by = f" (in `extends` of {children[-1]})" if children else ""
         what = "is a folder" if path.is_dir() else "no such file"
-        raise ConfigError(f"{path}: {what}{by}; `viprl {command} --config FILE.yaml` reads a YAML file")
+        raise ConfigError(f"{path}: {what}{by}; expected a YAML file: viprl {command} --config FILE.yaml")
     raw = _parse(path)
     parents = raw.pop("extends", None) or []
     parents = [parents] if isinstance(parents, str) else parents
@@ -70,21 +75,26 @@ def _read(path: Path, children: tuple[Path, ...], command: str) -> dict[str, Any
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Strict)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ConfigError(f"{path} is not valid YAML: {line}{getattr(error, 'problem', error)}") from error
+        raise ConfigError(f"{path} is not valid YAML: {line}{_problem(error)}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds {type(raw).__name__}; expected `key: value` lines such as `model: my-model`")
+        kind = "nothing" if raw is None else f"a {type(raw).__name__}"
+        raise ConfigError(f"{path} contains {kind}; expected lines `key: value`, such as `model: my-model`")
     for key in raw:
         if not isinstance(key, str):
-            raise ConfigError(f"{path}: the key {key!r} is no text")
+            raise ConfigError(f"{path}: the key {key!r} is not a text; put it in quotes")
     return raw
 
 
-class _Strict(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+def _problem(error: Exception) -> str:
+    return getattr(error, "problem", None) or str(error)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses duplicate keys. PyYAML would silently use the last one."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -92,9 +102,9 @@ class _Strict(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, Hashable):
-                break  # the parent class says what is wrong with it
+                break  # super() reports it
             if key_node.tag != "tag:yaml.org,2002:merge" and key in seen:
-                problem = f"the key `{key}` stands twice (lines {seen[key]} and {line}); leave one of them"
+                problem = f"duplicate key `{key}` (lines {seen[key]} and {line}); remove one of them"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen[key] = line
         return super().construct_mapping(node, deep)

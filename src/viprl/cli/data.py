@@ -1,0 +1,94 @@
+"""`viprl data show` and `viprl data verl`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viprl.cli.options import Duplicates, PromptColumn, SolutionColumn, Split, Subset
+
+data = typer.Typer(help="Inspect a data set, or export it for verl.", no_args_is_help=True)
+
+
+@data.command()
+def show(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Named set, file, folder, Hub name or reasoning-gym:TASK. Without it the named sets are listed."
+        ),
+    ] = None,
+    split: Split = None,
+    subset: Subset = None,
+    prompt_column: PromptColumn = None,
+    solution_column: SolutionColumn = None,
+    answer_after: Annotated[
+        str | None, typer.Option(help="The answer is the text after this mark in its column, such as ####.")
+    ] = None,
+    instruction: Annotated[
+        str | None, typer.Option(help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    chat: Annotated[bool | None, typer.Option(help="Use the chat template of the model, or plain text.")] = None,
+    duplicates: Duplicates = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Training will leave out bad and overlong rows.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or Hub name of a model: show lengths in its tokens and its template.")
+    ] = None,
+    completion: Annotated[int, typer.Option(min=0, help="Tokens of the context reserved for the completion.")] = 0,
+) -> None:
+    """Show how a data set is read: columns, rows, duplicates, bad rows, lengths and two examples."""
+    from rich.console import Console
+
+    from viprl.data.show import show_data, show_names
+
+    if source is None:
+        show_names(Console())
+        return
+    from viprl.data.loading import DataSource
+
+    source_options = DataSource(
+        source,
+        split=split,
+        subset=subset,
+        prompt_column=prompt_column,
+        solution_column=solution_column,
+        answer_after=answer_after,
+        instruction=instruction,
+        system=system,
+        chat=chat,
+        duplicates=duplicates,
+        skip_bad_rows=skip_bad_rows,
+    )
+    show_data(source_options, Console(), model, completion)
+
+
+@data.command()
+def verl(
+    source: Annotated[str, typer.Argument(help="Named set, file, folder or Hub name.")],
+    out: Annotated[Path, typer.Option(help="Parquet file for verl's data.train_files or data.val_files.")],
+    split: Split = None,
+    instruction: Annotated[
+        str, typer.Option(help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.")
+    ] = "answer_line",
+    data_source: Annotated[
+        str,
+        typer.Option(help="verl chooses its reward by this name; math_dapo reads a last line `Answer: ...`."),
+    ] = "math_dapo",
+    duplicates: Duplicates = "drop",
+) -> None:
+    """Write a data set in verl's format: prompt, reference answer and the name of verl's reward function."""
+    from viprl.data.export import to_verl_rows, write_parquet
+    from viprl.data.loading import DataSource, load
+
+    loaded = load(
+        DataSource(source, split, instruction=instruction, chat=True, duplicates=duplicates, skip_bad_rows=True)
+    )
+    for note in loaded.notes:
+        typer.echo(note)
+    rows = to_verl_rows(loaded.dataset, data_source=data_source)
+    typer.echo(f"{write_parquet(out, rows)}: {len(rows):,} rows")

@@ -1,0 +1,31 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viprl.settings import Settings, options
+
+SET = "key=value, replaces a key of the file. May be repeated. The value is YAML; a dot reaches into a mapping."
+
+Split = Annotated[str | None, typer.Option(help="Split of a Hub data set or of a saved data set.")]
+Subset = Annotated[str | None, typer.Option(help="Configuration name of a Hub data set.")]
+PromptColumn = Annotated[str | None, typer.Option(help="Column of the prompt; a dot reaches into a struct.")]
+SolutionColumn = Annotated[str | None, typer.Option(help="Column of the answer; a dot reaches into a struct.")]
+Duplicates = Annotated[str | None, typer.Option(help="keep or drop rows whose prompt occurred before.")]
+JsonFile = Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.")]
+
+_HELP = {option.name: option.metadata["help"] for option in options(Settings)}
+
+
+def help_of(name: str) -> str:
+    """The help text of an option of VIP, without its default: commands have defaults of their own."""
+    return _HELP[name].partition(" Default: ")[0]
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,31 @@
+"""`viprl sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from viprl.cli.options import SET
+
+
+def sweep(
+    config: Annotated[Path, typer.Option(help="YAML file with base, arms, seeds and output_dir.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help=SET + " It applies to every run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every arm and its data, load no weights, and stop.")
+    ] = False,
+) -> None:
+    """Train every arm with every seed, one run after the other, and compare the arms in one report.
+
+    The same command continues an interrupted sweep.
+    """
+    from viprl.train.sweep import load_sweep
+    from viprl.train.sweep_run import check_sweep, run_sweep
+
+    plan = load_sweep(config, set_ or ())
+    if dry_run:
+        check_sweep(plan)
+    elif not run_sweep(plan):
+        raise typer.Exit(1)

@@ -1,0 +1,101 @@
+"""The options of the trainer: their names, the values that YAML gives them, and the trainer's config object."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any
+
+from viprl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from viprl.train.config import RunConfig
+
+DEFAULTS: dict[str, Any] = {"report_to": [], "logging_steps": 1, "save_only_model": False}
+"""Defaults that differ from TRL's."""
+
+
+def config_class(algorithm: str) -> Any:
+    """`VIPRLOOConfig` or `VIPGRPOConfig`."""
+    from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig
+
+    return {"rloo": VIPRLOOConfig, "grpo": VIPGRPOConfig}[algorithm]
+
+
+def option_names(algorithm: str) -> list[str]:
+    """Names of all options of the algorithm's config class except output_dir, which is a key of `RunConfig`."""
+    return [f.name for f in fields(config_class(algorithm)) if f.init and f.name != "output_dir"]
+
+
+def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int | None = None) -> Any:
+    """The trainer's config object.
+
+    Args:
+        config: the run.
+        dry_run: the run is only checked, perhaps on a machine without the accelerator that its options require.
+        processes: the number of processes of the run, if it is checked by a single one. Default: the real number.
+
+    Raises ConfigError for values that the trainer refuses, such as a budget that the bounds cannot meet.
+    """
+    kind = config_class(config.algorithm)
+    known = {f.name: f for f in fields(kind)}
+    options: dict[str, Any] = DEFAULTS | {key: _value(known[key], value) for key, value in config.trainer.items()}
+    if config.update_batch_size is not None:
+        options["gradient_accumulation_steps"] = accumulation_steps(
+            config.update_batch_size, options.get("per_device_train_batch_size", 8), processes or world_size()
+        )
+    if dry_run and (processes is not None or not _has_accelerator()):
+        options["use_cpu"] = True
+    if processes is not None:
+        kind = type(kind.__name__, (kind,), {"world_size": processes})
+    try:
+        return kind(output_dir=config.output_dir, **options)
+    except (ValueError, TypeError) as error:
+        unset = "generation_batch_size" in str(error) and "generation_batch_size" not in options
+        hint = (
+            " (default of generation_batch_size: per_device_train_batch_size x processes x steps_per_generation)"
+            if unset
+            else ""
+        )
+        raise ConfigError(f"trainer options: {str(error).rstrip('.')}{hint}") from error
+
+
+def accumulation_steps(update_batch_size: int, per_device: int, processes: int) -> int:
+    """Gradient accumulation steps that make one optimizer step of `update_batch_size` rollouts."""
+    together = per_device * processes
+    if update_batch_size % together:
+        raise ConfigError(
+            f"update_batch_size is {update_batch_size}; expected a multiple of per_device_train_batch_size x "
+            f"processes = {per_device} x {processes} = {together}"
+        )
+    return update_batch_size // together
+
+
+def world_size() -> int:
+    """Number of processes of this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or bool(getattr(torch, "xpu", None) and torch.xpu.is_available())
+
+
+def _value(option: Field, value: Any) -> Any:
+    """The value as the option takes it: YAML reads 1e-6 as a text and 8.0 as a float."""
+    kind, name = str(option.type), option.name
+    if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
+        raise ConfigError(f"{name} has no value; remove the key to use the default, {option.default}")
+    takes_int, takes_float = "int" in kind, "float" in kind
+    if isinstance(value, float) and takes_int and not takes_float:
+        if not value.is_integer():
+            raise ConfigError(f"{name} is {value!r}; expected a whole number")
+        return int(value)
+    if isinstance(value, str) and (takes_int or takes_float) and "str" not in kind:
+        try:
+            return float(value) if takes_float else int(value)
+        except ValueError:
+            expected = "a number" if takes_float else "a whole number"
+            raise ConfigError(f"{name} is {value!r}; expected {expected}") from None
+    return value

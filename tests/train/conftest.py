@@ -1,0 +1,76 @@
+"""A configuration that works, and the folder of its finished run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
+
+import tiny
+from viprl.train.config import parse_config
+from viprl.train.training import train
+from viprl.utils.json_lines import write_json_lines
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tiny.model().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, model_folder) -> dict:
+    """The keys of a run of four steps in tmp_path/run, with checkpoints at steps 2 and 4."""
+    return run_settings(tmp_path, model_folder)
+
+
+def run_settings(tmp_path: Path, model_folder: Path) -> dict:
+    write_json_lines(tmp_path / "data.jsonl", tiny.dataset(32).to_list())
+    return {
+        "model": str(model_folder), "dataset": str(tmp_path / "data.jsonl"),
+        "output_dir": str(tmp_path / "run"), "vip_strategy": "random", "vip_features": "none", "num_generations": 4,
+        "per_device_train_batch_size": 16, "max_completion_length": 4, "max_steps": 4, "save_steps": 2, "use_cpu": True,
+        "bf16": False, "beta": 0.0, "disable_tqdm": True, "gradient_checkpointing": False, "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory, model_folder) -> tuple[dict, Path]:
+    """Settings and folder of a finished run; not to be changed."""
+    tmp_path = tmp_path_factory.mktemp("finished")
+    keys = run_settings(tmp_path, model_folder)
+    return keys, train(parse_config(keys))
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path) -> tuple[dict, Path]:
+    """Settings and folder of a finished run, a copy for each test."""
+    keys, folder = finished_once
+    shutil.copytree(folder, tmp_path / "run")
+    return keys | {"output_dir": str(tmp_path / "run")}, tmp_path / "run"
+
+
+class Puzzles:
+    """Stands in for a task of reasoning-gym: makes row i when it is read, and fails if somebody reads all rows."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __getitem__(self, i: int) -> dict:
+        self.made += 1
+        assert self.made < 5_000, "the whole data set is read"
+        return {"question": f"puzzle {i}", "answer": "a", "metadata": {}}
+
+
+@pytest.fixture
+def endless(settings, monkeypatch) -> dict:
+    """The keys of a run on an endless data set."""
+    puzzles = Puzzles()
+    monkeypatch.setattr("viprl.data.gym._generator", lambda *_: puzzles)
+    return settings | {"dataset": "reasoning-gym:puzzles", "instruction": "none", "save_steps": 1}

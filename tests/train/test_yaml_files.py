@@ -1,0 +1,51 @@
+"""`extends`, `--set`, duplicate keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from viprl.errors import ConfigError
+from viprl.train.yaml_files import read_yaml, with_overrides
+
+
+def test_a_file_extends_others_and_overrides_come_last(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a.yaml").write_text("x: 1\ny: 1\nm: {a: 1, b: 1}\n")
+    (tmp_path / "parts" / "b.yaml").write_text("extends: a.yaml\ny: 2\nm: {b: 2}\n")
+    (tmp_path / "c.yaml").write_text("extends: [parts/b.yaml, parts/d.yaml]\nz: 3\n")
+    (tmp_path / "parts" / "d.yaml").write_text("y: 4\n")
+    raw = read_yaml(tmp_path / "c.yaml")
+    assert raw == {"x": 1, "y": 4, "z": 3, "m": {"a": 1, "b": 2}}
+    over = with_overrides(raw, ["m.b=[1, 2]", "w=1e-6", "z=null", "n.o.p=true"])
+    assert over == {"x": 1, "y": 4, "z": None, "w": "1e-6", "m": {"a": 1, "b": [1, 2]}, "n": {"o": {"p": True}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ["`a`", "lines 1 and 3"]),
+        ("m:\n  a: 1\n  a: 2\n", ["`a`", "lines 2 and 3"]),
+        ("extends: self.yaml\n", ["self.yaml -> self.yaml"]),
+        ("extends: none.yaml\n", ["none.yaml", "`extends`"]),
+        ("extends: {a: 1}\n", ["extends is {'a': 1}"]),
+        ("3: a\n", ["key 3"]),
+        ("? [a]\n: 1\n", ["not valid YAML"]),
+        ("model: [1\n", ["not valid YAML", "line 2"]),
+        ("- 1\n- 2\n", ["list"]),
+        ("", ["nothing"]),
+        (None, ["self.yaml", "no such file"]),
+    ],
+)
+def test_files_that_are_refused(tmp_path, text, parts):
+    if text is not None:
+        (tmp_path / "self.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(tmp_path / "self.yaml")
+    assert all(part in str(error.value) for part in parts)
+
+
+@pytest.mark.parametrize("override", ["vip_strategy", "=3", "a=[1", "a={b: 1, b: 2}"])
+def test_overrides_that_are_refused(override):
+    with pytest.raises(ConfigError) as error:
+        with_overrides({}, [override])
+    assert override in str(error.value)
