@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from rich.table import Table
 
+from viprl.analysis.statistics import Estimate
 from viprl.evaluate.scores import Scores
 from viprl.utils.files import write_bytes, write_text
 from viprl.utils.json_lines import write_json_lines
@@ -53,9 +54,7 @@ def terminal_table(result: Scores) -> Table:
     """The metrics by k in per cent, with their intervals."""
     table = Table("k", *result.metrics)
     for k in result.ks:
-        estimates = (by_k[k] for by_k in result.metrics.values())
-        cells = ((100 * (value or 0.0) for value in (e.mean, e.low, e.high)) for e in estimates)
-        table.add_row(str(k), *("{:.2f}  [{:.2f}, {:.2f}]".format(*cell) for cell in cells))
+        table.add_row(str(k), *(_cell(by_k[k]) for by_k in result.metrics.values()))
     return table
 
 
@@ -72,6 +71,11 @@ def remarks(result: Scores) -> list[str]:
     if truncated:
         lines.append(f"{truncated / completions:.1%} of the completions reached --max-new-tokens")
     return lines
+
+
+def _cell(e: Estimate) -> str:
+    interval = "" if e.low is None or e.high is None else f"  [{100 * e.low:.2f}, {100 * e.high:.2f}]"
+    return f"{100 * e.mean:.2f}{interval}"
 
 
 def _storable(value: Any) -> Any:

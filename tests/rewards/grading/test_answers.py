@@ -11,15 +11,7 @@ import answer_pairs
 from viprl.errors import InputError
 from viprl.rewards.grading.answers import classes, compare, score
 from viprl.rewards.grading.quick_verdict import cleaned, quick_verdict
-from viprl.rewards.grading.verifier import Verdict, Verifier
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    """One process for the whole module."""
-    pool = Verifier(1, cpu_seconds=1.0)
-    yield pool
-    pool.close()
+from viprl.rewards.grading.verifier import Verdict
 
 
 @pytest.mark.parametrize(("table", "verdict"), [("EQUAL", True), ("DIFFERENT", False)])

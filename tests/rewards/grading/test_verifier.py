@@ -21,14 +21,6 @@ from viprl.rewards.grading.answers import compare, score
 from viprl.rewards.grading.verifier import Verdict, Verifier
 
 
-@pytest.fixture(scope="module")
-def verifier():
-    """One process for the whole module."""
-    pool = Verifier(1, cpu_seconds=1.0)
-    yield pool
-    pool.close()
-
-
 def test_answers_that_break_the_comparison_are_wrong():
     pool = Verifier(2, cpu_seconds=0.2, credit=1.0)
     asked = [*answer_pairs.BREAKERS, "x \\cdot 5"]
