@@ -95,8 +95,8 @@ def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
 def _check_header(path: Path, header: Mapping[str, str], kind: str, version: int) -> None:
     if header.get("format") != _FORMAT:
         raise StateError(
-            f"{path} has the format {header.get('format')!r}; expected {_FORMAT!r}; check the path, or upgrade viprl if "
-            "a newer version wrote it"
+            f"{path} has the format {header.get('format')!r}; expected {_FORMAT!r}; check the path, or upgrade viprl "
+            "if a newer version wrote it"
         )
     if header.get("kind") != kind:
         raise StateError(f"{path} holds a state of kind {header.get('kind')!r}; expected {kind!r}; check the path")

@@ -78,6 +78,17 @@ def test_a_process_that_the_system_killed_is_replaced():
     pool.close()
 
 
+def test_a_process_serves_many_pairs_below_a_large_parent():
+    ballast = b"x" * (300 << 20)
+    pool = Verifier(1, memory=512 << 20)
+    used = set()
+    for i in range(3):
+        assert pool.compare([(f"x+{i}", f"{i}+x")]) == [Verdict.EQUAL]
+        used |= {process._popen.pid for process in pool._processes}
+    pool.close()
+    assert len(used) == 1 and len(ballast) == 300 << 20
+
+
 def test_memory_is_limited():
     """In the worker, an allocation beyond the limit raises MemoryError."""
     out = subprocess.run(
