@@ -1,4 +1,4 @@
-"""Prompts with their answers, from named sets, files, folders, the Hugging Face hub and reasoning-gym.
+"""Prompts with their answers, from named sets, files, folders, the Hugging Face Hub and reasoning-gym.
 
 `load(DataSource(name, ...))` reads, checks and formats them.
 """

@@ -16,7 +16,7 @@ BATCH = 512
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model folder or hub name, padding on the left. Raises InputError if it cannot be loaded."""
+    """The tokenizer of a model folder or Hub name, padding on the left. Raises InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     _check_folder(model)
@@ -26,7 +26,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"the tokenizer of {model!r} cannot be loaded ({type(error).__name__}: {reason}); give a model folder or a "
-            "hub name, or set `tokenizer`"
+            "Hub name, or set `tokenizer`"
         ) from error
 
 
@@ -47,7 +47,7 @@ def _check_folder(model: str) -> None:
     local = model.startswith(("/", ".", "~")) or model.count("/") > 1 or Path(model).is_file()
     if local and not Path(model).is_dir():
         what = "is a file" if Path(model).is_file() else "does not exist"
-        raise InputError(f"{model} {what}; expected the folder of a model, or its name on the hub")
+        raise InputError(f"{model} {what}; expected the folder of a model, or its name on the Hub")
 
 
 def context_of(model_config: Any, overrides: Mapping[str, Any] | None = None) -> int | None:

@@ -1,4 +1,4 @@
-"""`load`: checked rows of `prompt` and `solution` from a named set, a file, a folder, the hub or reasoning-gym."""
+"""`load`: checked rows of `prompt` and `solution` from a named set, a file, a folder, the Hub or reasoning-gym."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class DataSource:
     """
 
     name: str
-    """A name of `viprl.data.NAMED`, `reasoning-gym:TASK?...`, a file, a folder or a hub name."""
+    """A name of `viprl.data.NAMED`, `reasoning-gym:TASK?...`, a file, a folder or a Hub name."""
     split: str | None = None
-    """Split of a folder or of a data set on the hub. Default: "train"."""
+    """Split of a folder or of a data set on the Hub. Default: "train"."""
     subset: str | None = None
-    """Configuration name of a data set on the hub."""
+    """Configuration name of a data set on the Hub."""
     prompt_column: str | None = None
     """Column of the prompt; a dot selects a field of a struct."""
     solution_column: str | None = None

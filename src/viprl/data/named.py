@@ -11,7 +11,7 @@ class NamedSet:
     """Where a data set is and how its rows are read."""
 
     hub: str
-    """Repository on the Hugging Face hub."""
+    """Repository on the Hugging Face Hub."""
     split: str
     rows: int
     """Rows of the split; for display only."""
@@ -38,7 +38,7 @@ DAPO_WRAPPER = (
 NAMED: dict[str, NamedSet] = {
     "dapo-math-17k": NamedSet(
         "BytedTsinghua-SIA/DAPO-Math-17k", "train", 1_791_700, "prompt", "reward_model.ground_truth",
-        "competition problems with integer answers; the file on the hub has every row 100 times",
+        "competition problems with integer answers; the file on the Hub has every row 100 times",
         wrapper=DAPO_WRAPPER, duplicates="drop",
     ),
     "aime24": NamedSet("HuggingFaceH4/aime_2024", "train", 30, "problem", "answer", "AIME I and II of 2024"),

@@ -29,7 +29,7 @@ def show_names(console: Console) -> None:
         columns = f"prompt: {known.prompt_column} · answer: {answer}"
         console.print(f"{'':<15}{escape(where)} · {escape(columns)}", soft_wrap=True, highlight=False)
     console.print(
-        f"{'others':<15}reasoning-gym:TASK, a file ({', '.join(SUFFIXES)}), a folder, or a hub name", soft_wrap=True
+        f"{'others':<15}reasoning-gym:TASK, a file ({', '.join(SUFFIXES)}), a folder, or a Hub name", soft_wrap=True
     )
 
 
@@ -41,7 +41,7 @@ def show_data(source: DataSource, console: Console, model: str | None = None, co
     Args:
         source: the data set.
         console: where to print.
-        model: folder or hub name: lengths in its tokens, examples through its chat template.
+        model: folder or Hub name: lengths in its tokens, examples through its chat template.
         completion: tokens that a completion may take of the model's context.
 
     Raises what `viprl.data.load` raises; InputError if the model's tokenizer or configuration cannot be loaded.

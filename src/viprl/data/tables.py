@@ -1,4 +1,4 @@
-"""Arrow tables from a file, a folder or the Hugging Face hub."""
+"""Arrow tables from a file, a folder or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def read_table(source: str, split: str, subset: str | None) -> pa.Table:
     """All rows of a data set.
 
     Args:
-        source: a file with one of `SUFFIXES`, a folder (saved by `datasets`, or a copy of a hub repository), or a hub
+        source: a file with one of `SUFFIXES`, a folder (saved by `datasets`, or a copy of a Hub repository), or a Hub
             name.
-        split, subset: of a folder or a data set on the hub.
+        split, subset: of a folder or a data set on the Hub.
 
     Raises FileError if the source is not found, DataError if its content cannot be read; of a JSON file it gives the
     first bad row, counted from 1.
@@ -109,15 +109,15 @@ def _read_hub(source: str, split: str, subset: str | None) -> pa.Table:
         raise FileError(f"no file, folder or named set {source!r}{closest(source)}")
     try:
         return load_dataset(source, subset, split=split).with_format("arrow")[:]
-    except Exception as error:  # the hub fails in many ways
+    except Exception as error:  # the Hub fails in many ways
         reason = f"{type(error).__name__}: {_first_line(error)}"
         if source in {known.hub for known in NAMED.values()}:
             raise FileError(
-                f"{source} cannot be downloaded from the hub ({reason}); give the file or folder of a local copy"
+                f"{source} cannot be downloaded from the Hub ({reason}); give the file or folder of a local copy"
             ) from error
         raise FileError(
             f"{source!r} is not a named set ({', '.join(NAMED)}), a file ({', '.join(SUFFIXES)}) or a folder, and the "
-            f"hub has no such data set ({reason})"
+            f"Hub has no such data set ({reason})"
         ) from error
 
 

@@ -9,5 +9,4 @@ pass_at_k.py    the estimators and their intervals
 scores.py       the metrics of all problems
 results.py      metrics.json, the table of problems, and the table in the terminal
 evaluation.py   all steps in order
-command.py      the options of `viprl evaluate`, checked
 """

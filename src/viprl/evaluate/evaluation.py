@@ -36,7 +36,7 @@ class Plan:
     """What to sample from a model."""
 
     model: str
-    """Folder or hub name."""
+    """Folder or Hub name."""
     data: DataSource
     sampling: Sampling
     limit: int | None = None
@@ -48,7 +48,7 @@ class Plan:
     tensor_parallel: int = 1
     """GPUs for one model, with vLLM."""
     tokenizer: str | None = None
-    """Folder or hub name. Default: the model's."""
+    """Folder or Hub name. Default: the model's."""
 
 
 def evaluate_generations(
@@ -186,7 +186,7 @@ def _digest(problems: Sequence[TokenizedProblem]) -> str:
 
 
 def _weights(folder: Path) -> str | None:
-    """A hash of names, sizes and times of the weight files, which a training may replace; None for a hub name."""
+    """A hash of names, sizes and times of the weight files, which a training may replace; None for a Hub name."""
     if not folder.is_dir():
         return None
     files = sorted(path for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind))

@@ -64,7 +64,7 @@ def vllm_sampler(
     """A sampler with vLLM.
 
     Args:
-        model: folder or hub name.
+        model: folder or Hub name.
         tokenizer: of the prompts.
         settings: see `Sampling`.
         context: tokens of the longest prompt and completion.
@@ -112,7 +112,7 @@ def transformers_sampler(
     products.
 
     Args:
-        model: folder or hub name.
+        model: folder or Hub name.
         tokenizer: of the prompts.
         settings: see `Sampling`.
         batch_size: completions of one problem at once.

