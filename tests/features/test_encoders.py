@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_encoder import TEXTS, Toy, rounded
+from toy_encoder import TEXTS, Toy
 
 from viprl.errors import FileError, InputError, MissingPackageError
 from viprl.features.cache import FeatureCache
@@ -183,17 +183,6 @@ class TestMiniLM:
         for row, text in zip(found, texts, strict=True):
             np.testing.assert_allclose(row, minilm.encode([text])[0], atol=1e-5)
 
-    def test_two_wordings_of_a_question_are_neighbours(self, minilm: MiniLM) -> None:
-        texts = [
-            "What is the sum of two and three?", "Add 2 and 3. What do you get?",
-            "A train travels 60 miles in 2 hours. How fast is it?", "Find the speed of a train: 60 miles, 2 hours.",
-            "Prove that the square root of 2 is irrational.", "Show that sqrt(2) is not a rational number.",
-        ]  # fmt: skip
-        vectors = minilm.encode(texts)
-        likeness = vectors @ vectors.T
-        np.fill_diagonal(likeness, -1)
-        np.testing.assert_array_equal(likeness.argmax(axis=1), [1, 0, 3, 2, 5, 4])
-
     def test_does_not_run_the_package_of_the_weights(self, minilm: MiniLM) -> None:
         code = (
             "import sys; from viprl.features.encoders import MiniLM; print(MiniLM().folder); "
@@ -201,12 +190,6 @@ class TestMiniLM:
         )
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         assert done.stdout.strip() == str(minilm.folder)
-
-    def test_cached_vectors(self, minilm: MiniLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        FeatureCache(minilm, tmp_path)(TEXTS)
-        later = MiniLM()
-        monkeypatch.setattr(later, "encode", lambda texts: pytest.fail(f"{texts} are in the cache"))
-        np.testing.assert_array_equal(FeatureCache(later, tmp_path)(TEXTS), rounded(minilm.encode(TEXTS)))
 
     def test_with_length_the_embedding_dominates_distances(self, minilm: MiniLM) -> None:
         both = resolve("minilm+length")

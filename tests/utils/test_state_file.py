@@ -62,14 +62,6 @@ def wait(child: int) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def wait_until(condition: Callable[..., bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail("the writer wrote nothing for a minute")
-        time.sleep(0.001)
-
-
 def big(turn: int) -> dict[str, Any]:
     return {"turn": turn, "a": np.full(100_000, turn)}
 
@@ -291,24 +283,6 @@ class TestCrashes:
         assert len(list(tmp_path.glob(".s.*.tmp"))) > 20  # the processes died while writing
         assert wait(fork(cut_off, size)) == 0
         assert same(load(path, kind="test", version=3), new)
-
-    @needs_fork
-    def test_kill_9_at_random_moments(self, tmp_path: Path) -> None:
-        path = tmp_path / "s"
-        save(path, big(0), kind="test", version=3)
-        rng = np.random.default_rng(0)
-        turn = 0
-        for _ in range(40):
-            before = path.stat().st_ino
-            writer = fork(write_for_ever, path, turn + 1)
-            wait_until(lambda before=before: path.stat().st_ino != before)
-            time.sleep(rng.uniform(0, 0.02))
-            os.kill(writer, signal.SIGKILL)
-            assert wait(writer) == signal.SIGKILL
-            found = load(path, kind="test", version=3)
-            assert found["turn"] > turn
-            turn = found["turn"]
-            assert same(found, big(turn))
 
     @needs_fork
     def test_reading_while_two_write(self, tmp_path: Path) -> None:

@@ -170,14 +170,14 @@ class Concatenated:
         return np.hstack([encoder.encode(texts) for encoder in self.encoders])
 
 
-def minilm_and_length(model: str | Path | None = None) -> Concatenated:
+def minilm_and_length() -> Concatenated:
     """MiniLM and the length of the prompt, 386 columns.
 
     The length is centred at 150 characters and 33 words and scaled by .3: ten times the length moves a prompt by 1,
     while the embeddings of two maths questions are about 1.3 apart. So the embedding dominates distances, and a
     regression can still use the length.
     """
-    return Concatenated(MiniLM(model), Length(scale=0.3, centre=(5.0, 3.5)))
+    return Concatenated(MiniLM(), Length(scale=0.3, centre=(5.0, 3.5)))
 
 
 @cache
