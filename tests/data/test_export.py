@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from viprl.cli import app
 from viprl.data.export import to_verl_rows, write_parquet
 from viprl.errors import DataError
-
-parquet = pytest.importorskip("pyarrow.parquet")
 
 
 def test_rows_have_what_verl_reads(tmp_path):

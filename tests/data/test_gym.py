@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
 pytest.importorskip("reasoning_gym", reason='needs pip install "viprl[gym]"')
 
 from viprl.data import DataSource, load

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-
-pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
-
 import pyarrow as pa
 
 from viprl.data.layout import equal_values, first_copies

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
-pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
-
 from data_files import TEMPLATE
 
 import tiny

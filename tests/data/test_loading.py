@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
-
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from data_files import dapo_rows, lines
 from datasets import Dataset
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("datasets", reason='needs pip install "viprl[trl]"')
-
 from viprl.data.question import Format, read_answer
 from viprl.errors import DataError
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
-
 from data_files import TEMPLATE, lines
 from typer.testing import CliRunner
 

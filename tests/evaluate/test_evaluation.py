@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
-pytest.importorskip("pyarrow", reason='needs pip install "viprl[eval]"')
-
 import tiny
 from viprl.data import DataSource
 from viprl.errors import StateError, ViprlError

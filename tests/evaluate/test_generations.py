@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-pytest.importorskip("datasets", reason='needs pip install "viprl[eval]"')
-
 from viprl.errors import DataError, FileError
 from viprl.evaluate.generations import Generations, Store, check_same_problems, read_generations, seed_of
 

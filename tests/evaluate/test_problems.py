@@ -6,9 +6,6 @@ import json
 
 import pytest
 
-pytest.importorskip("transformers", reason='needs pip install "viprl[trl]"')
-pytest.importorskip("datasets", reason='needs pip install "viprl[eval]"')
-
 import tiny
 from viprl.data import DataSource
 from viprl.errors import DataError, InputError

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
+import pyarrow.parquet
 import pytest
 
-pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
-pytest.importorskip("datasets", reason='needs pip install "viprl[eval]"')
-
-import pyarrow.parquet
 from known_generations import KNOWN, known_file
-
 from shared_data import SHARED
 from viprl.data import DataSource
 from viprl.errors import DataError, InputError
@@ -89,7 +84,8 @@ def test_completions_of_the_problems_of_a_data_set(tmp_path):
 
 @pytest.mark.skipif(not (SHARED / "math500.jsonl.gz").exists(), reason="needs the shared data")
 def test_references_of_math500_are_right():
-    with gzip.open(SHARED / "math500.jsonl.gz", "rt") as file:
-        answers = [json.loads(line)["answer"] for line in file]
-    problems = [Generations(str(i), a, (rf"so \boxed{{{a}}}", "?")) for i, a in enumerate(answers)]
+    rows = log_rows(SHARED / "math500.jsonl.gz")
+    problems = [
+        Generations(str(i), row["answer"], (rf"so \boxed{{{row['answer']}}}", "?")) for i, row in enumerate(rows)
+    ]
     assert [p.answer for p in grade(problems, "boxed") if p.correct != (True, False)] == []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,9 +39,6 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and kill -9")
-
-
 def fork(function: Callable[..., None], *arguments: Any) -> int:
     """Run ``function(*arguments)`` in a child process and return its id."""
     child = os.fork()
@@ -60,15 +55,6 @@ def wait(child: int) -> int:
     """Exit status of a child, or the signal that killed it."""
     _, status = os.waitpid(child, 0)
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def big(turn: int) -> dict[str, Any]:
-    return {"turn": turn, "a": np.full(100_000, turn)}
-
-
-def write_for_ever(path: Path, turn: int) -> None:
-    for later in itertools.count(turn):
-        save(path, big(later), kind="test", version=3)
 
 
 def round_trip(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +246,7 @@ class TestCrashes:
         save(tmp_path / "s", {"a": 1}, kind="test", version=3)
         assert events == ["file", "replace", "folder"]
 
-    @needs_fork
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_killed_by_the_kernel_at_any_byte(self, tmp_path: Path) -> None:
         import resource
 
@@ -283,21 +269,3 @@ class TestCrashes:
         assert len(list(tmp_path.glob(".s.*.tmp"))) > 20  # the processes died while writing
         assert wait(fork(cut_off, size)) == 0
         assert same(load(path, kind="test", version=3), new)
-
-    @needs_fork
-    def test_reading_while_two_write(self, tmp_path: Path) -> None:
-        path = tmp_path / "s"
-        save(path, big(0), kind="test", version=3)
-        writers = [fork(write_for_ever, path, 1) for _ in range(2)]
-        try:
-            seen: set[int] = set()
-            deadline = time.monotonic() + 60
-            while len(seen) < 20 and time.monotonic() < deadline:
-                found = load(path, kind="test", version=3)
-                seen.add(found["turn"])
-                assert same(found, big(found["turn"]))
-            assert len(seen) == 20
-        finally:
-            for writer in writers:
-                os.kill(writer, signal.SIGKILL)
-                wait(writer)
