@@ -162,7 +162,7 @@ class TestRefusals:
         bad = [*good[:5], good[5][:-1], *good[6:]]
         with pytest.raises(InputError, match=rf"prompt 5 .*{plan.counts[5]} .*{plan.counts[5] - 1} "):
             one.observe(PROMPTS, bad)
-        with pytest.raises(InputError, match="11 .*12 "):
+        with pytest.raises(InputError, match=r"11 .*12 "):
             one.observe(PROMPTS, good[:-1])
         assert one.metrics() == {}
         for agent in (one, other):

@@ -28,8 +28,8 @@ class WithoutText(GridFilter):
 
 
 PREDICTORS = (
-    GridFilter, WithoutText, GaussianProcess, SuccessRate, Oracle, RidgeRegression, MovingAverage, BetaCounts, LearnedBeta,
-    ImplicitEvidence, CountPriority, ZeroVarianceRuns,
+    GridFilter, WithoutText, GaussianProcess, SuccessRate, Oracle, RidgeRegression, MovingAverage, BetaCounts,
+    LearnedBeta, ImplicitEvidence, CountPriority, ZeroVarianceRuns,
 )  # fmt: skip
 
 
