@@ -1,29 +1,35 @@
-"""A model, a tokenizer and data so small that a TRL step takes milliseconds."""
+"""A model, a tokenizer and data so small that a training step takes milliseconds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 LETTERS = "abcdefgh"
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *LETTERS])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
-    )
+SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
-def model(seed: int = 0) -> LlamaForCausalLM:
+def tokenizer(words: Sequence[str] = LETTERS, **options: Any) -> PreTrainedTokenizerFast:
+    """A token for each word. `options` are those of the tokenizer."""
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *words])}
+    tokens = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>", "padding_side": "left"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, **(special | options))
+
+
+def model(seed: int = 0, words: Sequence[str] = LETTERS) -> LlamaForCausalLM:
+    """Random weights, for the tokenizer of the same words."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=3 + len(LETTERS),
+            vocab_size=len(SPECIAL) + len(words),
             hidden_size=16,
             intermediate_size=32,
             num_hidden_layers=1,
@@ -36,7 +42,9 @@ def model(seed: int = 0) -> LlamaForCausalLM:
     )
 
 
-def dataset(n: int = 16, **columns: list) -> Dataset:
+def dataset(n: int = 16, **columns: list):
+    from datasets import Dataset
+
     prompts = [f"{x} {y}" for x in LETTERS for y in LETTERS][:n]
     return Dataset.from_dict({"prompt": prompts, "solution": [p.split()[0] for p in prompts], **columns})
 

@@ -1,4 +1,4 @@
-"""Commands as they are launched, under torchrun on two CPU processes."""
+"""Two CPU processes under torchrun, and the recipes of accelerate."""
 
 from __future__ import annotations
 
@@ -20,49 +20,39 @@ HERE = Path(__file__).parent
 RECIPES = HERE.parents[2] / "recipes"
 
 
-def torchrun(*command: str) -> None:
-    """Run two processes on this machine. Raises with their output if one fails."""
-    words = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
-        "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", *command,
-    ]  # fmt: skip
-    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(words, env=os.environ | own, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-
-
-def test_viprl_train(tmp_path):
-    tiny.model().save_pretrained(tmp_path / "model")
-    tiny.tokenizer().save_pretrained(tmp_path / "model")
+def test_two_processes(tmp_path):
+    """FSDP2 has the settings of the recipe, except for the number of processes and their precision."""
+    tiny.model().save_pretrained(tmp_path / "start")
+    tiny.tokenizer().save_pretrained(tmp_path / "start")
     tiny.dataset(32).to_json(tmp_path / "data.jsonl")
     settings = {
-        "model": str(tmp_path / "model"), "dataset": str(tmp_path / "data.jsonl"), "output_dir": str(tmp_path / "run"),
+        "model": str(tmp_path / "start"), "dataset": str(tmp_path / "data.jsonl"), "output_dir": str(tmp_path / "run"),
         "vip_strategy": "random", "vip_features": "none", "num_generations": 4, "per_device_train_batch_size": 10,
         "max_completion_length": 4, "max_steps": 3, "save_steps": 2, "use_cpu": True, "bf16": False,
         "disable_tqdm": True, "gradient_checkpointing": False,
     }  # fmt: skip
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    torchrun("-m", "viprl", "train", "--config", str(file))
-    rows = list(log_rows(tmp_path / "run" / "outcomes.jsonl"))
-    assert [row["step"] for row in rows] == [1, 2, 3], "one process writes the log"
-    assert all(sum(row["counts"]) == 20 and len(row["counts"]) == 5 for row in rows)
-    assert (tmp_path / "run" / "checkpoint-2" / "vip_state.safetensors").exists()
-    assert json.loads((tmp_path / "run" / "finished.json").read_text()) == {"step": 3}
-
-
-def test_two_processes(tmp_path):
-    """FSDP2 with the settings of the recipe, except for the number of processes and their precision."""
-    tiny.model().save_pretrained(tmp_path / "start")
-    settings = yaml.safe_load((RECIPES / "fsdp.yaml").read_text())
-    plugin = {name.upper(): str(value) for name, value in settings["fsdp_config"].items()}
-    torchrun(str(HERE / "two_processes.py"), str(tmp_path), json.dumps(plugin))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    recipe = yaml.safe_load((RECIPES / "fsdp.yaml").read_text())
+    plugin = {name.upper(): str(value) for name, value in recipe["fsdp_config"].items()}
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
+        "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
+        str(HERE / "two_processes.py"), str(tmp_path), json.dumps(plugin),
+    ]  # fmt: skip
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     steps = {"rloo": 6, "grpo": 6, "server": 3, "colocate": 3, "fsdp": 4}
     assert {name: len(batches) for name, batches in first.items()} == steps
     assert all(len({tuple(counts) for counts in first[kind]}) > 1 for kind in ("rloo", "grpo")), "counts vary"
+    rows = list(log_rows(tmp_path / "run" / "outcomes.jsonl"))
+    assert [row["step"] for row in rows] == [1, 2, 3], "one process writes the log"
+    assert all(sum(row["counts"]) == 20 and len(row["counts"]) == 5 for row in rows)
+    assert (tmp_path / "run" / "checkpoint-2" / "vip_state.safetensors").exists()
+    assert json.loads((tmp_path / "run" / "finished.json").read_text()) == {"step": 3}
 
 
 @pytest.mark.parametrize("name", ["fsdp", "deepspeed_zero3"])

@@ -13,8 +13,6 @@ pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
 
 from datasets import Dataset
 from fake_vllm import Engine, install
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 from trl import GRPOTrainer
 from trl_runs import KINDS, C, on_loss, options, recording, row_logprobs, watched
 
@@ -27,19 +25,8 @@ if "environment_factory" not in inspect.signature(GRPOTrainer.__init__).paramete
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 CALL = {x: json.dumps({"name": "look", "arguments": {"letter": x}}, separators=(",", ":")) for x in tiny.LETTERS}
-WORDS = [
-    "<pad>",
-    "<eos>",
-    "<unk>",
-    *tiny.LETTERS,
-    "<user>",
-    "<assistant>",
-    "<tool>",
-    "<call>",
-    "</call>",
-    *CALL.values(),
-]
-ID = {word: i for i, word in enumerate(WORDS)}
+WORDS = [*tiny.LETTERS, "<user>", "<assistant>", "<tool>", "<call>", "</call>", *CALL.values()]
+ID = {word: i for i, word in enumerate([*tiny.SPECIAL, *WORDS])}
 TEMPLATE = (
     "{%- for m in messages %}{{ ' <' ~ m.role ~ '> ' ~ (m.content or '') }}"
     "{%- for c in m.tool_calls or [] %}{{ ' <call> ' ~ (c.function | tojson) ~ ' </call>' }}{%- endfor %}"
@@ -58,20 +45,10 @@ RESPONSE = {
 }  # fmt: skip
 
 
-def chat_tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel(ID, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
-    )
+def chat_tokenizer():
+    tokenizer = tiny.tokenizer(WORDS)
     tokenizer.chat_template, tokenizer.response_template = TEMPLATE, RESPONSE
     return tokenizer
-
-
-def chat_model():
-    model = tiny.model()
-    model.resize_token_embeddings(len(WORDS))
-    return model
 
 
 @pytest.fixture
@@ -82,7 +59,7 @@ def engine(monkeypatch) -> Engine:
 
 
 def answer(engine: Engine, prompt: list[int]) -> list[int]:
-    letter = next(WORDS[i] for i in prompt if WORDS[i] in tiny.LETTERS)
+    letter = next(x for x in tiny.LETTERS if ID[x] in prompt)
     if ID["<tool>"] not in prompt and engine.random.random() < 0.75:
         return [ID["<call>"], ID[CALL[letter]], ID["</call>"], ID["<eos>"]]
     return [ID[letter]] * engine.random.randint(1, 3) + [ID["<eos>"]]
@@ -95,7 +72,7 @@ def train(folder, reward, data, *, vip=None, steps=3, extra, **more) -> VIPGRPOT
         vip_features="none", **more,
     )  # fmt: skip
     return VIPGRPOTrainer(
-        chat_model(),
+        tiny.model(words=WORDS),
         reward,
         config(**settings),
         train_dataset=data,

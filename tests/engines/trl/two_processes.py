@@ -1,7 +1,7 @@
 """Run by test_trl_launch.py under torchrun on two gloo processes; every rank checks its own part.
 
-Both trainers, with a resume; one vLLM server for both processes, and one engine over both (tensor parallel) with a
-stream of prompts; FSDP2.
+`viprl train`; both trainers, with a resume; one vLLM server for both processes, and one engine over both (tensor
+parallel) with a stream of prompts; FSDP2.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trl_runs import KINDS, Recording, on_loss
 
 import tiny
 from viprl.advantages import group_advantages, rollout_weights
+from viprl.cli import app
 from viprl.engines.trl import VIPGRPOConfig, VIPGRPOTrainer, VIPRLOOConfig, VIPRLOOTrainer
 
 COMMON = {
@@ -118,6 +119,8 @@ def run_fsdp(folder: Path, plugin: dict[str, str], resume: str | None = None) ->
 if __name__ == "__main__":
     folder, plugin = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
+    app(["train", "--config", str(folder / "config.yaml")], standalone_mode=False)
+    AcceleratorState._reset_state(reset_partial_state=True)
     seen = {}
     for kind in KINDS:
         seen[kind] = run(kind, folder, steps=6, save=4, resume=None)

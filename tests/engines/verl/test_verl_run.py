@@ -1,7 +1,7 @@
 """`python -m verl.trainer.main_ppo` on real Ray: every step has the planned rollouts, and no groups are mixed.
 
-One run has one rank and sizes that need padding; one has two ranks, is killed, resumed, and then loses its rollout
-server. Several tests check each run, so it is started once."""
+The run has two FSDP2 ranks on gloo, is killed, resumed, and then loses its rollout server. Several tests check it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from toy import compute_score
 from viprl.advantages import group_advantages
 from viprl.runs.engine_logs import read_history
 
-CALLBACK = {"trainer.checkpoint_callback_class": "record.Record", "trainer.save_freq": 1}
 N = 4
 
 
@@ -26,31 +25,21 @@ def records(run):
 
 
 @pytest.fixture(scope="module")
-def one_rank(tmp_path_factory):
-    """6 steps, Q = 6 and C = 24 with mini-batches of 16 rows: 8 rows of padding. Half of the prompts use a tool."""
-    run = launch.Run(tmp_path_factory.mktemp("one_rank"), prompts=12, tools=True)
-    run.run(
-        timeout=600,
-        **CALLBACK,
-        **{
-            "data.train_batch_size": 6,
-            "data.max_response_length": 10,
-            "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
-            "actor_rollout_ref.rollout.multi_turn.function_tool_path": launch.HERE / "toy_tool.py",
-            "actor_rollout_ref.rollout.multi_turn.format": "toy",
-            "trainer.total_training_steps": 6,
-        },
-    )
-    return run
+def finished(tmp_path_factory):
+    """Q = 6 and C = 24 with mini-batches of 16 rows: 8 rows of padding. Half of the prompts use a tool.
 
-
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory):
-    """FSDP2 on two gloo ranks, Q = 8 and C = 32, killed in step 6; its record of steps 4 and 5 is kept in `before`, its
-    "latest" marker set back to 3. Resumed from there, it continues to step 7 or 8, where the rollout server dies."""
-    run = launch.Run(tmp_path_factory.mktemp("two_ranks"), ranks=2)
-    settings = CALLBACK | {
+    The run is killed in step 6; the record of steps 4 and 5 is kept in `before`, the "latest" marker set back to 3.
+    Resumed from there, it continues to step 7 or 8, where the rollout server dies."""
+    run = launch.Run(tmp_path_factory.mktemp("run"), ranks=2, prompts=12, tools=True)
+    settings = {
+        "trainer.checkpoint_callback_class": "record.Record",
+        "trainer.save_freq": 1,
+        "data.train_batch_size": 6,
+        "data.max_response_length": 10,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.rollout.multi_turn.function_tool_path": launch.HERE / "toy_tool.py",
+        "actor_rollout_ref.rollout.multi_turn.format": "toy",
         "trainer.total_training_steps": 9,
         "trainer.resume_mode": "auto",
         "trainer.max_actor_ckpt_to_keep": 3,
@@ -67,11 +56,6 @@ def two_ranks(tmp_path_factory):
     (run.folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
     run.status = run.finish(run.start({"VIPRL_TEST_DIE": "7"}, **settings), timeout=600)
     return run
-
-
-@pytest.fixture(params=["one_rank", "two_ranks"])
-def finished(request):
-    return request.getfixturevalue(request.param)
 
 
 def test_every_step_has_the_planned_rollouts_and_the_budget(finished):
@@ -108,13 +92,13 @@ def test_groups_are_intact(finished):
                 np.testing.assert_allclose(advantages, value * np.array(mask), atol=1e-5)
 
 
-def test_padding_is_reported_and_has_no_effect(one_rank):
-    for step, record in records(one_rank).items():
+def test_padding_is_reported_and_has_no_effect(finished):
+    for record in records(finished).values():
         assert len(record["padding"]) == 8 and len(record["advantages"]) == 32
         assert not any(np.any(record["advantages"][key]) for key in record["padding"])
-        assert one_rank.metrics()[step]["vip/padding_rows"] == 8
-        assert one_rank.metrics()[step]["vip/rollouts"] == 24
-    assert " 8 masked rows" in one_rank.log()
+    for logged in finished.metrics().values():
+        assert (logged["vip/padding_rows"], logged["vip/rollouts"]) == (8, 24)
+    assert " 8 masked rows" in finished.log()
 
 
 def test_metrics_and_settings_are_logged(finished):
@@ -130,11 +114,11 @@ def test_metrics_and_settings_are_logged(finished):
     assert "loss_agg_mode=seq-mean-token-sum-norm" in finished.log()
 
 
-def test_tool_loops_get_variable_counts(one_rank):
+def test_tool_loops_get_variable_counts(finished):
     """Prompts with a tool have two assistant turns, the tool's answer masked between them."""
     counts, turns = set(), set()
-    for step, record in records(one_rank).items():
-        for row in one_rank.dump(step):
+    for step, record in records(finished).items():
+        for row in finished.dump(step):
             if row["uid"] not in record["padding"] and "<tools>" in row["input"]:
                 counts.add(record["planned"][row["uid"].rsplit("_", 2)[0]])
                 _, mask = record["advantages"][row["uid"]]
@@ -142,26 +126,26 @@ def test_tool_loops_get_variable_counts(one_rank):
     assert turns == {True} and len(counts) > 1
 
 
-def test_a_resumed_run_repeats_the_allocations(two_ranks):
-    resumed = records(two_ranks)
+def test_a_resumed_run_repeats_the_allocations(finished):
+    resumed = records(finished)
     for step in (4, 5):
-        before = json.loads((two_ranks.folder / "before" / f"{step}.json").read_text())
+        before = json.loads((finished.folder / "before" / f"{step}.json").read_text())
         by_prompt = [
             {record["uids"][uid]: n for uid, n in record["planned"].items()} for record in (before, resumed[step])
         ]
         assert by_prompt[0] == by_prompt[1]
 
 
-def test_state_is_pruned_with_verls_checkpoints(two_ranks):
-    assert two_ranks.pruned == [1, 2]
+def test_state_is_pruned_with_verls_checkpoints(finished):
+    assert finished.pruned == [1, 2]
     for step in (6, 7):
-        assert (two_ranks.folder / f"checkpoints/global_step_{step}/actor/vip_state.safetensors").is_file()
+        assert (finished.folder / f"checkpoints/global_step_{step}/actor/vip_state.safetensors").is_file()
 
 
-def test_a_dead_rollout_server_ends_the_run(two_ranks):
-    assert two_ranks.status not in (0, None)
-    assert max(records(two_ranks)) == 7, "the server died when step 8 began"
-    assert "RuntimeError" in two_ranks.log()
+def test_a_dead_rollout_server_ends_the_run(finished):
+    assert finished.status not in (0, None)
+    assert max(records(finished)) == 7, "the server died when step 8 began"
+    assert "RuntimeError" in finished.log()
 
 
 def test_the_dump_is_read_back(finished):

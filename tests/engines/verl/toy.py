@@ -13,35 +13,14 @@ ANSWERS = ["a", "abcdefgh", "ab", "h", "abcd", "x", "bcdefgh", "c"]
 """Letters of which a response needs one, by prompt: from hopeless (x) to nearly certain."""
 
 
-def save_model(folder: Path, seed: int = 0) -> Path:
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+WORDS = ("<go>", "<call>", "<answer>", "<tools>", *LETTERS, *"0123456789")
 
-    special = ["<pad>", "<eos>", "<unk>", "<go>", "<call>", "<answer>", "<tools>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *LETTERS, *"0123456789"])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", chat_template=TEMPLATE
-    )
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            pad_token_id=0,
-            eos_token_id=1,
-            bos_token_id=None,
-        )
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+
+def save_model(folder: Path, seed: int = 0) -> Path:
+    import tiny
+
+    tiny.model(seed, WORDS).save_pretrained(folder)
+    tiny.tokenizer(WORDS, chat_template=TEMPLATE).save_pretrained(folder)
     return folder
 
 

@@ -9,8 +9,9 @@ from types import FrameType
 from typing import Any
 
 
-def failed_function(error: BaseException, functions: Sequence[Any], names: Sequence[str]) -> str | None:
-    """Name of the reward function in which `error` was raised; None if its traceback passes through none of them.
+def failed_functions(error: BaseException, functions: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """Names of the reward functions in which `error` was raised: one, several that share their code, or none if the
+    traceback passes through none of them.
 
     Args:
         error: an exception that was caught.
@@ -18,10 +19,10 @@ def failed_function(error: BaseException, functions: Sequence[Any], names: Seque
         names: the engine's name of each.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        for function, name in zip(functions, names, strict=False):
-            if _runs(frame, function):
-                return name
-    return None
+        found = [name for function, name in zip(functions, names, strict=False) if _runs(frame, function)]
+        if found:
+            return list(dict.fromkeys(found))
+    return []
 
 
 def _runs(frame: FrameType, function: Any) -> bool:

@@ -47,7 +47,7 @@ from viprl.engines.prompt_id import identified
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.epoch_sampler import EpochSampler
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages
-from viprl.engines.trl.reward_errors import failed_function
+from viprl.engines.trl.reward_errors import failed_functions
 from viprl.engines.trl.trainer_configs import VIPGRPOConfig, VIPRLOOConfig, vip_settings
 from viprl.engines.trl.training_set import check_training_set
 from viprl.engines.trl.trl_api import CONTRACT
@@ -205,10 +205,10 @@ class VIPTrainer(_Host):
         try:
             rewards = super()._calculate_rewards(*args, **kwargs)
         except Exception as error:
-            name = failed_function(error, self.reward_funcs, self.reward_func_names)
-            step = self.state.global_step
+            names, step = failed_functions(error, self.reward_funcs, self.reward_func_names), self.state.global_step
             when = f"at training step {step + 1}" if current else f"in the evaluation after training step {step}"
-            error.add_note(f"raised by the reward function {name!r} {when}" if name else f"raised {when}")
+            what = f"by the reward function {' or '.join(map(repr, names))} " if names else ""
+            error.add_note(f"raised {what}{when}")
             raise
         if current is not None:
             current.rewards = rewards.detach().clone()
