@@ -121,7 +121,9 @@ class Pool:
             if len(visits) >= size:
                 fix = f"visits to {visits[size - 1]}"
             else:
-                fix = f"batch_size to {len(kept)}" if kept else f"visits to {visits[-1]} and batch_size to {len(visits)}"
+                fix = (
+                    f"batch_size to {len(kept)}" if kept else f"visits to {visits[-1]} and batch_size to {len(visits)}"
+                )
             raise InputError(
                 f"{len(kept)} of {len(histories)} prompts have at least {t} visits, but a batch has {size}; lower {fix}"
             )
