@@ -10,6 +10,9 @@ import traceback
 import pytest
 import typer
 
+for package, extra in (("trl", "trl"), ("matplotlib", "report"), ("sentence_transformers", "minilm")):
+    pytest.importorskip(package, reason=f'needs pip install "viprl[{extra}]"')
+
 from viprl import cli
 from viprl.errors import ConfigError, DataError
 from viprl.settings import Settings, options
@@ -91,6 +94,8 @@ def test_an_interrupt(monkeypatch, capsys, command, name, resumable):
         (["replay", "nowhere.jsonl"], ["nowhere.jsonl"]),
         (["replay", "nowhere.jsonl", "--loop", "ajar"], ["ajar", "open", "closed"]),
         (["data", "show", "nowhere.jsonl"], ["nowhere.jsonl"]),
+        (["quickstart", "--out", "FILE"], ["FILE"]),
+        (["quickstart", "--shadow", "papr"], ["'papr'"]),
         (["evaluate"], ["--generations", "--model"]),
         (["evaluate", "--generations", "x.jsonl", "--n", "4", "--chat"], ["--n, --chat"]),
         (["evaluate", "--generations", "x.jsonl", "--k", "1,b"], ["--k", "'1,b'"]),

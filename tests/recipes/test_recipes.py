@@ -93,8 +93,8 @@ def test_a_recipe_passes_a_dry_run_and_is_what_its_name_says(path, local, tmp_pa
     assert (args.temperature, args.top_p, args.max_completion_length) == (1.0, 0.99, 15 * 1024)
     assert (args.loss_type, args.scale_rewards, config.max_prompt_length) == ("dapo", "none", 1024)
     facts = dict(dry_run(config))
-    assert "600 rows, chat" in facts["data"] and facts["reward"].startswith("math (1 ")
-    assert facts["steps"].startswith(f"8 of {config.update_batch_size:,} rollouts")
+    assert "600 rows, chat" in facts["data"] and "gives 1 " in facts["reward"]
+    assert facts["steps"].startswith(f"8 optimizer steps of {config.update_batch_size:,} rollouts")
 
 
 def test_arms_differ_only_in_the_strategy():

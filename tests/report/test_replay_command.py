@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from viprl.analysis.replay import PHASES, SCORES
 from viprl.cli import app
-from viprl.errors import InputError
 from viprl.runs.history import PromptHistory, save_history
 
 
@@ -51,8 +50,3 @@ def test_the_command(tmp_path, history):
     CliRunner().invoke(app, f"{arguments}{tmp_path}/out/open.json".split(), catch_exceptions=False)
     open_loop = json.loads((tmp_path / "out/open.json").read_text())["strategies"]["default"]["phases"]
     assert [phase["brier"] for phase in open_loop] != [phase["brier"] for phase in phases]
-
-
-def test_the_loop_is_open_or_closed(history):
-    result = CliRunner().invoke(app, ["replay", str(history), "--loop", "ajar"])
-    assert isinstance(result.exception, InputError) and "'ajar'" in str(result.exception)

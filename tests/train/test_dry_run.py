@@ -22,20 +22,13 @@ def test_the_description_of_a_run(settings, tmp_path):
     assert numbers(facts["model"].removeprefix(settings["model"])) == [64, 4]
     assert numbers(facts["data"].removeprefix(settings["dataset"])) == [32, 2]
     assert numbers(facts["batch"]) == [16, 64, 4]
-    assert numbers(facts["steps"]) == [
-        6,
-        32,
-        1,
-        3,
-        2,
-        1.5,
-    ]  # steps, rollouts, processes; batches, steps of each; epochs
-    assert (
-        "random" in facts["allocation"] and numbers(facts["allocation"]) == [2, 24] and "paper" in facts["allocation"]
-    )
+    # steps, rollouts, processes, steps of a batch, batches, epochs
+    assert numbers(facts["steps"]) == [6, 32, 1, 2, 3, 1.5]
+    allocation = facts["allocation"]
+    assert "random" in allocation and numbers(allocation) == [2, 24] and "paper" in allocation
     assert facts["folder"] == str(tmp_path / "run") and not (tmp_path / "run").exists()
     epochs = dict(dry_run(parse_config(settings | {"max_steps": -1, "num_train_epochs": 0.5})))
-    assert numbers(epochs["steps"]) == [4, 16, 1, 4, 1, 0.5]
+    assert numbers(epochs["steps"]) == [4, 16, 1, 1, 4, 0.5]
 
 
 def test_the_weights_are_not_needed(settings, tmp_path, model_folder):

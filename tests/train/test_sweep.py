@@ -53,6 +53,7 @@ def test_processes_and_launch(tmp_path, base):
     ("keys", "parts"),
     [
         ({"arms": None}, ["`arms` is None"]),
+        ({"arms": None, "model": "m"}, ["viprl train"]),
         ({"arms": {"a": 3}}, ["arm a is 3"]),
         ({"arms": {"a/b": {}}}, ["'a/b'"]),
         ({"arms": {"a": {"seed": 3}}}, ["arm a", "seed"]),

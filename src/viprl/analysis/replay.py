@@ -118,7 +118,12 @@ class Pool:
         kept = [history for history in histories if len(history.successes) >= t]
         if len(kept) < size:
             visits = sorted((len(history.successes) for history in histories), reverse=True)
-            fix = f"visits to {visits[size - 1]}" if len(visits) >= size else f"batch_size to {max(len(kept), 1)}"
+            if len(visits) >= size:
+                fix = f"visits to {visits[size - 1]}"
+            else:
+                fix = (
+                    f"batch_size to {len(kept)}" if kept else f"visits to {visits[-1]} and batch_size to {len(visits)}"
+                )
             raise InputError(
                 f"{len(kept)} of {len(histories)} prompts have at least {t} visits, but a batch has {size}; lower {fix}"
             )

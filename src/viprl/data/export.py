@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from viprl.errors import DataError, MissingPackageError
+from viprl.utils.files import make_folder
 
 
 def to_verl_rows(
@@ -55,6 +56,6 @@ def write_parquet(path: str | Path, rows: list[dict[str, Any]]) -> Path:
     except ImportError as error:
         raise MissingPackageError(f'parquet files need pyarrow: pip install "viprl[verl]" ({error})') from error
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     parquet.write_table(pa.Table.from_pylist(rows), path)
     return path

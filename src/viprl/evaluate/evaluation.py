@@ -22,7 +22,7 @@ from viprl.evaluate.sampling import Sampler, Sampling, choose_backend, transform
 from viprl.evaluate.scores import Scores, check_ks, scores, usual_ks
 from viprl.rewards.registry import MODES, require_packages
 from viprl.runs.run_log import only_writer
-from viprl.utils.files import write_text
+from viprl.utils.files import make_folder, write_text
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -108,7 +108,7 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path)
         "model": plan.model, "weights": _weights(Path(plan.model)), "dataset": plan.data.name, "limit": plan.limit,
         "backend": backend, "prompts": _digest(problems),
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with only_writer(out):
         _claim(out, settings)
         store = Store(out / SAMPLES_FILE)

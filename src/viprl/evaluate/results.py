@@ -13,7 +13,7 @@ from rich.table import Table
 
 from viprl.analysis.statistics import Estimate
 from viprl.evaluate.scores import Scores
-from viprl.utils.files import write_bytes, write_text
+from viprl.utils.files import make_folder, write_bytes, write_text
 from viprl.utils.json_lines import write_json_lines
 
 METRICS_FILE, PROBLEMS_FILE, PROBLEMS_TABLE = "metrics.json", "problems.jsonl", "problems.parquet"
@@ -40,7 +40,7 @@ def write_results(result: Scores, settings: Mapping[str, Any], json_file: Path |
     text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     for file in (json_file, None if out is None else out / METRICS_FILE):
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
             write_text(file, text)
     if out is not None:
         write_json_lines(out / PROBLEMS_FILE, result.problems)

@@ -28,8 +28,9 @@ from viprl.quickstart.measure import measure_accuracy, measure_variance
 from viprl.quickstart.summary import in_words, summarise
 from viprl.runs.files import HISTORY_FILE, METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
 from viprl.runs.history import history_of_outcomes, save_history
+from viprl.strategies import check_training_strategy
 from viprl.train.processes import ONE_THREAD, Training, end_with_parent, progress_bars, run_trainings
-from viprl.utils.files import write_text
+from viprl.utils.files import make_folder, write_text
 from viprl.utils.json_lines import log_rows, write_json_lines
 
 NEEDS = (("trl", "trl"), ("sentence_transformers", "minilm"), ("matplotlib", "report"))
@@ -84,13 +85,15 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
 
     Returns: the path of the report.
 
-    Raises InputError if the folder has a quickstart with other settings, MissingPackageError, and TrainingFailedError
-    with the end of the log of a training that failed.
+    Raises InputError for unknown strategies and if the folder has a quickstart with other settings, FileError,
+    MissingPackageError, and TrainingFailedError with the end of the log of a training that failed.
     """
     for module, extra in NEEDS:
         if importlib.util.find_spec(module) is None:
             raise MissingPackageError(f'the quickstart needs {module}: pip install "viprl[{extra}]"')
     experiment, folder, console = experiment or Experiment(), Folder(out), Console(soft_wrap=True)
+    for name in experiment.shadow:
+        check_training_strategy(name)
     began = time.monotonic()
     _claim(folder, experiment)
     runs = f"{seeds} seeds" if seeds > 1 else "1 seed"
@@ -115,7 +118,7 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
 
 
 def _claim(folder: Folder, experiment: Experiment) -> None:
-    folder.root.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.root)
     file = folder.root / "settings.json"
     settings = json.loads(json.dumps(asdict(experiment)))
     if file.exists():

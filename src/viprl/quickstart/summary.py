@@ -62,7 +62,7 @@ def in_words(summary: dict[str, Any]) -> list[str]:
         "Strategies compared at the same number of rollouts:",
         "",
         f"  {'':<46} {'gradient variance':<19} rollouts without",
-        f"  {'':<46} {'relative to uniform':<19} learning signal",
+        f"  {'':<46} {'relative to uniform':<19} a gradient",
         *(
             f"  {DESCRIPTIONS.get(name, name):<46} {ratios[name]['mean']:.2f} ± {_spread(summary, name):<12.2f} "
             f"{wasted[name]['mean']:.0%}"
@@ -70,7 +70,7 @@ def in_words(summary: dict[str, Any]) -> list[str]:
         ),
         "",
         "Lower is better in both columns. The gradient variance is the noise of a training step.",
-        "A rollout has no learning signal if all answers to its prompt are right, or all are wrong.",
+        "A rollout has no gradient if all answers to its prompt are right, or if all are wrong.",
         f"±: standard deviation over {over}.",
         *_accuracy_in_words(summary["learning"].get("paired_difference")),
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from viprl.errors import MissingPackageError
+from viprl.utils.files import make_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +100,7 @@ def inline_svg(figure: Figure, prefix: str) -> str:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write `name`.svg and `name`.png, the latter on white, into the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (folder / f"{name}.svg").write_text(_svg(figure), encoding="utf-8")
     figure.savefig(folder / f"{name}.png", dpi=180, facecolor="white")
 

@@ -20,7 +20,7 @@ from viprl.report.replay_page import Results, described, labels, mean_words, wri
 from viprl.runs.engine_logs import read_history
 from viprl.runs.history import PromptHistory
 from viprl.strategies import Strategy
-from viprl.utils.files import write_text
+from viprl.utils.files import make_folder, write_text
 
 PRINTED = ("capture", "log_loss")
 """The scores that are printed."""
@@ -47,10 +47,14 @@ def run_replay(
         report: the page and its figures are written into this folder.
         console: for the tables. Default: standard output.
 
-    Raises what `read_history` and `replay` raise, MissingPackageError for a report without matplotlib.
+    Raises what `read_history` and `replay` raise, MissingPackageError for a report without matplotlib,
+    FileError if a folder cannot be created.
     """
     if report is not None:
         canvas()  # fail before the replay if matplotlib is missing
+    for folder in (report, json_file and json_file.parent):
+        if folder is not None:
+            make_folder(folder)
     histories = read_history(file, reward=reward, success=success)
     results = _with_progress(histories, strategies, protocol, features)
     console = Console() if console is None else console
@@ -59,7 +63,6 @@ def run_replay(
     for score in PRINTED:
         console.print(score_table(results, score))
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_file, json.dumps(as_json(results), indent=1, allow_nan=False) + "\n")
         console.print(f"numbers: {json_file}", highlight=False)
     if report is not None:

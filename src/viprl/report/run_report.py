@@ -15,7 +15,7 @@ from viprl.report.page import INTERVAL, Section, page, table
 from viprl.report.view import View
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
-from viprl.utils.files import write_text
+from viprl.utils.files import make_folder, write_text
 from viprl.utils.numerics import number
 
 _SECTIONS = (
@@ -85,7 +85,7 @@ def write_report(
     headlines = [(run.name if len(runs) > 1 else "", findings(run)) for run in runs]
     title = f"Rollout allocation: {', '.join(run.name for run in runs)}"
     target = Path(out) / REPORT_FILE if Path(out).is_dir() else Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     write_text(target, page(title, _subtitle(view), headlines, shown, _GLOSSARY))
     if plots_dir is not None:
         for drawing in (drawing for section in shown for drawing in section.drawings):

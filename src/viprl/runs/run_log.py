@@ -13,7 +13,7 @@ from typing import Any
 
 from viprl.errors import FileError
 from viprl.runs.files import LOCK_FILE, METRICS_FILE, OUTCOMES_FILE
-from viprl.utils.files import locked
+from viprl.utils.files import locked, make_folder
 from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
 
 
@@ -30,7 +30,7 @@ class RunLog:
 
     def __init__(self, folder: str | Path, *, strategy: str, seed: int) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.strategy, self.seed, self.rollouts = strategy, seed, 0
 
     def rewind(self, step: int) -> None:
@@ -74,7 +74,7 @@ class RunLog:
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Lock a run folder, so that two processes never write the same run. Raises FileError if it is locked."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / LOCK_FILE).open("w") as file, ExitStack() as stack:
         try:
             stack.enter_context(locked(file))

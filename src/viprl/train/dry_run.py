@@ -61,9 +61,11 @@ def _facts(config: RunConfig, run: Prepared) -> Facts:
     rows = "endless" if is_gym(config.dataset) else f"{len(run.dataset):,} rows"
     form = "plain text" if isinstance(run.dataset[0]["prompt"], str) else "chat"
     prompts = args.generation_batch_size // args.num_generations
-    rewards = ", ".join(f"{name} ({_number(value)} for the first solution)" for name, value in run.reward_check)
+    rewards = ", ".join(
+        f"{name} (gives {_number(value)} to the solution of the first row)" for name, value in run.reward_check
+    )
     shadow = f"; in shadow: {', '.join(args.vip_shadow)}" if args.vip_shadow else ""
-    loss = f"GRPO loss {args.loss_type}" if config.algorithm == "grpo" else "RLOO loss"
+    loss = args.loss_type if config.algorithm == "grpo" else "RLOO"
     bounds = f"{args.vip_min_rollouts} to {args.vip_max_rollouts} rollouts per prompt"
     return [
         ("model", f"{config.model}, {context}, completions up to {args.max_completion_length:,} tokens"),
@@ -71,8 +73,8 @@ def _facts(config: RunConfig, run: Prepared) -> Facts:
         ("reward", rewards),
         ("batch", f"{prompts:,} prompts, {args.generation_batch_size:,} rollouts ({args.num_generations} per prompt)"),
         ("steps", _steps(config, args, run.dataset, prompts)),
-        ("allocation", f"strategy {args.vip_strategy}, {bounds}{shadow}"),
-        ("gradient", f"estimator {args.vip_estimator}, prompt weighting by {args.vip_prompt_weighting}, {loss}"),
+        ("allocation", f"strategy: {args.vip_strategy}, {bounds}{shadow}"),
+        ("gradient", f"estimator: {args.vip_estimator}, prompt weighting: {args.vip_prompt_weighting}, loss: {loss}"),
     ]
 
 
@@ -88,10 +90,12 @@ def _steps(config: RunConfig, args: Any, dataset: Any, prompts: int) -> str:
         epochs = args.num_train_epochs
         batches = int(len(dataset) // prompts * epochs)
         steps = batches * per_batch
-    each = f"{steps:,} of {rollouts:,} rollouts on {processes} process{'es' if processes > 1 else ''}"
-    words = f"{each}; {batches:,} generation batches, {per_batch} steps for each"
-    return words if is_gym(config.dataset) else f"{words}; {epochs:.3g} epochs"
+    text = (
+        f"{steps:,} optimizer steps of {rollouts:,} rollouts on {processes} process{'es' if processes > 1 else ''}, "
+        f"{per_batch} for each of {batches:,} batches"
+    )
+    return text if is_gym(config.dataset) else f"{text}; {epochs:.3g} epochs"
 
 
 def _number(value: float | None) -> str:
-    return "no reward" if value is None else f"{value:g}"
+    return "None" if value is None else f"{value:g}"

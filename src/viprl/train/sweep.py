@@ -67,6 +67,8 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises ConfigError with the name of the file and, for a mistake in an arm, of the arm.
     """
     raw = read_yaml(path, "sweep")
+    if "arms" not in raw and "model" in raw:
+        raise ConfigError(f"{path} has no `arms`, so it is a single run; run it with `viprl train --config FILE.yaml`")
     for key in raw:
         if key not in KEYS:
             raise ConfigError(

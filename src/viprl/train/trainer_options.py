@@ -53,9 +53,7 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
     except (ValueError, TypeError) as error:
         unset = "generation_batch_size" in str(error) and "generation_batch_size" not in options
         hint = (
-            " (default of generation_batch_size: per_device_train_batch_size x processes x steps_per_generation)"
-            if unset
-            else ""
+            ". generation_batch_size is per_device_train_batch_size x processes x steps_per_generation" if unset else ""
         )
         raise ConfigError(f"trainer options: {str(error).rstrip('.')}{hint}") from error
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from viprl.errors import FileError
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system
@@ -20,7 +22,7 @@ except ImportError:  # not a POSIX system
 def write_bytes(path: str | Path, payload: bytes) -> None:
     """Write a file so that at any moment, crashes and power cuts included, the old or the new one is whole.
 
-    A crash can leave a hidden `.tmp` file behind, which is never read.
+    A crash can leave a hidden `.tmp` file behind, which is never read. Raises FileError.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -30,9 +32,11 @@ def write_bytes(path: str | Path, payload: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened; the rename is still atomic
         folder = os.open(path.parent, os.O_RDONLY)
@@ -40,6 +44,14 @@ def write_bytes(path: str | Path, payload: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def make_folder(path: str | Path) -> None:
+    """Create a folder, and its parents, if it does not exist. Raises FileError."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"the folder {path} cannot be created: {error.strerror}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:
