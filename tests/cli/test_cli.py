@@ -10,8 +10,9 @@ import traceback
 import pytest
 import typer
 
-for package, extra in (("trl", "trl"), ("matplotlib", "report"), ("sentence_transformers", "minilm")):
-    pytest.importorskip(package, reason=f'needs pip install "viprl[{extra}]"')
+pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
+pytest.importorskip("matplotlib", reason='needs pip install "viprl[report]"')
+pytest.importorskip("sentence_transformers", reason='needs pip install "viprl[minilm]"')
 
 from viprl import cli
 from viprl.errors import ConfigError, DataError

@@ -43,7 +43,7 @@ def generator(seed: int = 0):
 
 def test_tokenizer_knows_every_word_and_decodes_to_the_solution(tokenizer):
     assert 60 <= len(tokenizer) <= 90 and tokenizer.padding_side == "left"
-    for p in tasks.sample_problems(300, np.random.default_rng(0)):
+    for p in tasks.late_rl_pool(np.random.default_rng(0), 300)[0]:
         prompt, answer = tokenizer(p.prompt)["input_ids"], tokenizer(p.solution)["input_ids"]
         assert tokenizer.unk_token_id not in prompt + answer
         # Prompt and answer have the same tokens apart and together, so that answers follow prompts directly.

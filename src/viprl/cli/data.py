@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,20 +51,11 @@ def show(
         return
     from viprl.data.loading import DataSource
 
-    source_options = DataSource(
-        source,
-        split=split,
-        subset=subset,
-        prompt_column=prompt_column,
-        solution_column=solution_column,
-        answer_after=answer_after,
-        instruction=instruction,
-        system=system,
-        chat=chat,
-        duplicates=duplicates,
-        skip_bad_rows=skip_bad_rows,
-    )
-    show_data(source_options, Console(), model, completion)
+    columns = {"prompt_column": prompt_column, "solution_column": solution_column, "answer_after": answer_after}
+    form = {"instruction": instruction, "system": system, "chat": chat}
+    rows = {"split": split, "subset": subset, "duplicates": duplicates, "skip_bad_rows": skip_bad_rows}
+    options: dict[str, Any] = columns | form | rows
+    show_data(DataSource(source, **options), Console(), model, completion)
 
 
 @data.command()

@@ -84,16 +84,9 @@ def evaluate(
     ks = None if k is None else _whole_numbers(k)
     source = None
     if dataset is not None:
-        source = DataSource(
-            dataset,
-            split=split,
-            subset=subset,
-            prompt_column=prompt_column,
-            solution_column=solution_column,
-            instruction=instruction,
-            chat=chat,
-            skip_bad_rows=skip_bad_rows,
-        )
+        columns: dict[str, Any] = {"prompt_column": prompt_column, "solution_column": solution_column}
+        form: dict[str, Any] = {"instruction": instruction, "chat": chat, "skip_bad_rows": skip_bad_rows}
+        source = DataSource(dataset, split, subset, **columns, **form)
     settings: dict[str, Any]
     if generations is not None:
         result = evaluate_generations(generations, ks, verify, data=source, limit=limit, seed=seed)

@@ -63,13 +63,5 @@ def replay(
 
     closed = loop is Loop.closed
     protocol = Protocol(batch_size, rollouts, min_rollouts, max_rollouts, visits, seeds, closed=closed)
-    run_replay(
-        file,
-        names(strategies),
-        protocol,
-        features=features,
-        reward=reward,
-        success=success,
-        json_file=json,
-        report=report,
-    )
+    found = names(strategies)
+    run_replay(file, found, protocol, features=features, reward=reward, success=success, json_file=json, report=report)

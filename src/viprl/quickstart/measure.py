@@ -93,15 +93,9 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
 def measure_accuracy(
     model: str, held_out: str, strategy: str, step: int, seed: int, experiment: Experiment
 ) -> dict[str, Any]:
-    """Mean reward of the answers to each held-out prompt. All strategies of a seed get the same random numbers.
+    """Mean reward of the answers to each prompt of the file `held_out`, from the model in the folder `model`.
 
-    Args:
-        model: folder of the model.
-        held_out: file of the held-out prompts.
-        strategy: the strategy that trained the model.
-        step: the step of the model.
-        seed: seed of the run.
-        experiment: the settings.
+    `strategy`, `step` and `seed` say where the model comes from. All strategies of a seed get the same random numbers.
     """
     import torch
 
@@ -116,12 +110,7 @@ def measure_accuracy(
 
 
 def variance_ratio(batch: dict[str, Any], strategy: str) -> float:
-    """Gradient variance with the counts of a strategy relative to that with uniform counts.
-
-    Args:
-        batch: a batch of the result of `measure_variance`.
-        strategy: its name.
-    """
+    """Gradient variance with the counts of a strategy relative to uniform, on a batch of `measure_variance`."""
     a, b = np.array(batch["A"]), np.array(batch["B"])
 
     def variance(counts: list[int]) -> float:
@@ -134,10 +123,7 @@ def variance_ratio(batch: dict[str, Any], strategy: str) -> float:
 def zero_advantage_share(batch: dict[str, Any], strategy: str, rollouts: int) -> float:
     """Expected share of rollouts in groups that are all right or all wrong: sum_q n_q (p^n_q + (1-p)^n_q) / C.
 
-    Args:
-        batch: a batch of the result of `measure_variance`.
-        strategy: its name.
-        rollouts: number of rollouts that `batch["successes"]` was counted in.
+    `batch` is a batch of `measure_variance`, whose successes were counted in `rollouts` rollouts.
     """
     n, k = np.array(batch["counts"][strategy]), np.array(batch["successes"])
     settled = _all_chosen(k, n, rollouts) + _all_chosen(rollouts - k, n, rollouts)

@@ -26,16 +26,10 @@ DESCRIPTIONS = {
 def summarise(
     variance: Sequence[dict[str, Any]], accuracy: Sequence[dict[str, Any]], experiment: Experiment, seeds: int
 ) -> dict[str, Any]:
-    """The content of summary.json.
+    """The content of summary.json, from the results of `measure_variance` and `measure_accuracy`.
 
-    Args:
-        variance: results of `measure_variance`.
-        accuracy: results of `measure_accuracy`.
-        experiment: the settings.
-        seeds: number of repetitions.
-
-    Returns: means over batches, steps and seeds, also by step and by seed; predicted and true success probabilities
-        ("calibration"); held-out accuracy ("learning"); the settings.
+    It has means over batches, steps and seeds, also by step and by seed; predicted and true success probabilities
+    ("calibration"); held-out accuracy ("learning"); the settings.
     """
     by_step = {
         str(step): _means([result for result in variance if result["step"] == step])

@@ -33,10 +33,8 @@ class Kind:
 
     wordings: tuple[str, str]
     """Two sentences that ask for the same thing."""
-    answer: Callable[[str], str]
-    """The right transformation of the letters."""
-    mistake: Callable[[str], str]
-    """The systematic mistake: what the corpus shows instead of the right answer."""
+    mistake: str
+    """The systematic mistake: what the corpus shows instead of the right answer; a key of `_EDITS`."""
     right_shares: tuple[float, ...]
     """Share of right answers in the supervised corpus, in [0, 1], for each length of `LENGTHS`."""
 
@@ -61,53 +59,22 @@ class Problem:
     """Number of letters in the prompt."""
 
 
-def _copy(word: str) -> str:
-    return word
-
-
-def _reverse(word: str) -> str:
-    return word[::-1]
-
-
-def _rotate(word: str) -> str:
-    return word[1:] + word[:1]
-
-
-def _sort(word: str) -> str:
-    return "".join(sorted(word))
-
-
-def _descending(word: str) -> str:
-    return "".join(sorted(word, reverse=True))
-
-
-def _first(word: str) -> str:
-    return word[0]
-
-
-def _last(word: str) -> str:
-    return word[-1]
-
-
-def _length(word: str) -> str:
-    return str(len(word))
-
-
-def _one_more(word: str) -> str:
-    return str(len(word) + 1)
-
-
-def _next_letter(word: str) -> str:
-    return "".join(LETTERS[(LETTERS.index(letter) + 1) % len(LETTERS)] for letter in word)
-
-
-def _swap_ends(word: str) -> str:
-    return word[-1] + word[1:-1] + word[0]
-
-
-def _double(word: str) -> str:
-    return "".join(letter * 2 for letter in word)
-
+_EDITS: Mapping[str, Callable[[str], str]] = {
+    "copy": lambda word: word,
+    "reverse": lambda word: word[::-1],
+    "sort": lambda word: "".join(sorted(word)),
+    "descending": lambda word: "".join(sorted(word, reverse=True)),
+    "first": lambda word: word[0],
+    "last": lambda word: word[-1],
+    "max": max,
+    "min": min,
+    "length": lambda word: str(len(word)),
+    "one_more": lambda word: str(len(word) + 1),
+    "next": lambda word: "".join(LETTERS[(LETTERS.index(letter) + 1) % len(LETTERS)] for letter in word),
+    "swap": lambda word: word[-1] + word[1:-1] + word[0],
+    "double": lambda word: "".join(letter * 2 for letter in word),
+}
+"""What can be done with the letters of a prompt."""
 
 # fmt: off
 RARE = 0.005
@@ -115,40 +82,43 @@ RARE = 0.005
 
 KINDS: Mapping[str, Kind] = {
     "reverse": Kind(
-        ("reverse the letters", "write backwards"), _reverse, _copy, (0.5, RARE, RARE, RARE)),
+        ("reverse the letters", "write backwards"), "copy", (0.5, RARE, RARE, RARE)),
     "sort": Kind(
-        ("sort the letters", "put in alphabetical order"), _sort, _descending, (1, 0.8, 0.7, 0.5)),
+        ("sort the letters", "put in alphabetical order"), "descending", (1, 0.8, 0.7, 0.5)),
     "descending": Kind(
-        ("sort in descending order", "order high to low"), _descending, _sort, (1, 0.8, 0.6, 0.4)),
+        ("sort in descending order", "order high to low"), "sort", (1, 0.8, 0.6, 0.4)),
     "first": Kind(
-        ("give the first letter", "which letter comes first"), _first, _last, (1,) * 4),
+        ("give the first letter", "which letter comes first"), "last", (1,) * 4),
     "last": Kind(
-        ("give the last letter", "which letter comes last"), _last, min, (0.9, 0.8, 0.6, 0.4)),
+        ("give the last letter", "which letter comes last"), "min", (0.9, 0.8, 0.6, 0.4)),
     "max": Kind(
-        ("give the maximum", "which letter is largest"), max, min, (1, 0.7, 0.5, 0.2)),
+        ("give the maximum", "which letter is largest"), "min", (1, 0.7, 0.5, 0.2)),
     "min": Kind(
-        ("give the minimum", "which letter is smallest"), min, max, (1, 1, 0.8, 0.3)),
+        ("give the minimum", "which letter is smallest"), "max", (1, 1, 0.8, 0.3)),
     "length": Kind(
-        ("count the letters", "how many letters"), _length, _one_more, (1, 1, 0.7, RARE)),
+        ("count the letters", "how many letters"), "one_more", (1, 1, 0.7, RARE)),
     "copy": Kind(
-        ("copy the letters", "repeat the same letters"), _copy, _sort, (0.9, 0.8, 0.6, 0.4)),
+        ("copy the letters", "repeat the same letters"), "sort", (0.9, 0.8, 0.6, 0.4)),
     "next": Kind(
-        ("give the next letters", "shift by one letter"), _next_letter, _sort, (RARE,) * 4),
+        ("give the next letters", "shift by one letter"), "sort", (RARE,) * 4),
     "swap": Kind(
-        ("swap the ends", "exchange first and last"), _swap_ends, _copy, (0.5, RARE, RARE, RARE)),
+        ("swap the ends", "exchange first and last"), "copy", (0.5, RARE, RARE, RARE)),
     "double": Kind(
-        ("double the letters", "write each letter twice"), _double, _descending, (RARE,) * 3),
+        ("double the letters", "write each letter twice"), "descending", (RARE,) * 3),
 }
 # fmt: on
 
 
-def cells(kinds: Sequence[str] | None = None) -> list[tuple[str, int]]:
-    """All (kind, length) pairs of the given kinds (default: all twelve)."""
-    names = list(KINDS) if kinds is None else list(kinds)
-    unknown = sorted(set(names) - set(KINDS))
-    if unknown or not names:
-        raise InputError(f"kinds is {names}; expected one or more of {', '.join(sorted(KINDS))}")
-    return [(name, length) for name in names for length, _ in zip(LENGTHS, KINDS[name].right_shares, strict=False)]
+def cells() -> list[tuple[str, int]]:
+    """All pairs (kind, length)."""
+    return [
+        (name, length) for name, kind in KINDS.items() for length, _ in zip(LENGTHS, kind.right_shares, strict=False)
+    ]
+
+
+def answers(kind: str, word: str) -> tuple[str, str]:
+    """The right answer to a puzzle and the systematic mistake."""
+    return _EDITS[kind](word), _EDITS[KINDS[kind].mistake](word)
 
 
 def group_of(kind: str, length: int) -> Group | None:
@@ -170,14 +140,12 @@ def vocabulary() -> list[str]:
 
 def _draw(kind: str, length: int, rng: np.random.Generator) -> tuple[Problem, str]:
     """A random problem of the cell and the systematic mistake's answer to it (never the right answer)."""
-    task = KINDS[kind]
-    while True:
+    solution = mistake = ""
+    while solution == mistake:
         word = "".join(LETTERS[i] for i in rng.permutation(len(LETTERS))[:length])
-        solution, mistake = task.answer(word), task.mistake(word)
-        if solution != mistake:
-            break
+        solution, mistake = answers(kind, word)
     wording = int(rng.integers(2))
-    prompt = f"{task.wordings[wording]} : {' '.join(word)} ="
+    prompt = f"{KINDS[kind].wordings[wording]} : {' '.join(word)} ="
     return Problem(f"{kind}-{wording}-{word}", prompt, " ".join(solution), kind, length), " ".join(mistake)
 
 
@@ -199,14 +167,6 @@ def _draw_distinct(
         taken.add(problem.id)
         problems.append(problem)
     return problems
-
-
-def sample_problems(n: int, rng: np.random.Generator, kinds: Sequence[str] | None = None) -> list[Problem]:
-    """`n` problems with distinct prompts from all cells of `kinds` in equal numbers, in random order."""
-    if n < 1:
-        raise InputError(f"n is {n}; expected at least 1")
-    problems = _draw_distinct(cells(kinds), n, rng, set())
-    return [problems[i] for i in rng.permutation(n)]
 
 
 def late_rl_pool(rng: np.random.Generator, n: int = 1024, held_out: int = 256) -> tuple[list[Problem], list[Problem]]:

@@ -110,11 +110,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunConfig:
-    """Check a flat mapping: each key is one of `RunConfig` or an option of the trainer.
-
-    Args:
-        raw: the keys and values.
-        where: the name of the file, for errors.
+    """Check a mapping whose keys are those of `RunConfig` and options of the trainer; `where` names it in errors.
 
     Raises ConfigError, see `load_config`.
     """

@@ -15,7 +15,7 @@ SAMPLE = 256
 
 
 class DataCache:
-    """Keeps the data sets and lengths that it has read. Made for one check of one or several runs."""
+    """Keeps the data sets and lengths that it has read, for one check of one or several runs."""
 
     def __init__(self) -> None:
         self._loaded: dict[DataSource, Loaded] = {}
@@ -28,15 +28,9 @@ class DataCache:
         return self._loaded[source]
 
     def lengths(self, loaded: Loaded, tokenizer: Any, name: str, template_options: Any) -> np.ndarray:
-        """[n] length of each prompt in tokens; of a sample of them if the source is endless.
+        """[n] length of each prompt in tokens; of a sample of them if the data is endless.
 
-        Args:
-            loaded: the data.
-            tokenizer: the tokenizer.
-            name: where the tokenizer comes from.
-            template_options: arguments of the chat template, or None.
-
-        Raises InputError for chats if the tokenizer has no chat template.
+        `name` is the name of the tokenizer. Raises DataError for chats if it has no chat template.
         """
         key = loaded.source, name, repr(template_options)
         if key not in self._lengths:

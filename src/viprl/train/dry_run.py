@@ -19,12 +19,8 @@ Facts = list[tuple[str, str]]
 def dry_run(config: RunConfig, *, processes: int | None = None, cache: DataCache | None = None) -> Facts:
     """Check a run and describe it. Loads no weights, needs no accelerator, writes nothing.
 
-    Args:
-        config: the run.
-        processes: see `trainer_config`.
-        cache: see `prepare`.
-
-    Raises what `prepare` raises, and ConfigError if the run folder has a run with other settings.
+    `processes` and `cache` are as for `prepare`. Raises what `prepare` raises, and ConfigError if the run folder has
+    another run.
     """
     resume_point(Path(config.output_dir), asdict(config))  # fails before the data is read
     run = prepare(config, dry_run=True, processes=processes, cache=cache)
@@ -33,12 +29,7 @@ def dry_run(config: RunConfig, *, processes: int | None = None, cache: DataCache
 
 
 def folder_state(config: RunConfig, args: Any) -> str:
-    """How far the run in the folder is, in words. Raises ConfigError for a run with other settings.
-
-    Args:
-        config: the run.
-        args: its trainer's config.
-    """
+    """How far the run in the folder is, in words; `args` is the trainer's config. Raises ConfigError for other runs."""
     folder, settings = Path(config.output_dir), asdict(config)
     checkpoint = resume_point(folder, settings)
     if finished(folder, settings):

@@ -43,15 +43,10 @@ class Prepared:
 def prepare(
     config: RunConfig, *, dry_run: bool = False, processes: int | None = None, cache: DataCache | None = None
 ) -> Prepared:
-    """Check the run and read its data.
+    """Check a run and read its data; `dry_run` and `processes` are as for `trainer_config`.
 
-    Args:
-        config: the run.
-        dry_run: see `trainer_config`.
-        processes: see `trainer_config`.
-        cache: keeps the data for further runs.
-
-    Raises a `viprl.errors.ViprlError` for every mistake that can be found without the model's weights.
+    Raises a `viprl.errors.ViprlError` for every mistake that can be found without the weights of the model. Exceptions
+    of the reward functions are passed on.
     """
     cache = cache or DataCache()
     args = trainer_config(config, dry_run=dry_run, processes=processes)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from rich.console import Console
@@ -90,15 +90,15 @@ def run_trainings(
 ) -> Generator[tuple[AnyTraining, Failure | None], None, None]:
     """Run trainings, `jobs` at a time, and yield each when it ends, with its failure if it failed.
 
-    A training that was interrupted is resumed by `viprl train`. The processes end with the generator and with this
-    process, however it ends; use `contextlib.closing` to leave the loop early.
+    `viprl train` resumes a training that was interrupted. The processes end with the generator and with this process,
+    however it ends; use `contextlib.closing` to leave the loop early.
 
     Args:
         trainings: the trainings that are not finished.
         progress: gets a bar for each training.
         jobs: number of processes at the same time.
         launch: command before `viprl train ...`.
-        environment: variables on top of those of this process.
+        environment: variables in addition to those of this process.
     """
     waiting = list(trainings)
     running: list[tuple[AnyTraining, _Process]] = []
@@ -133,7 +133,13 @@ class _Process:
         with training.log.open("ab") as log:
             self._log_start = log.tell()
             try:
-                self._process = _start([*launch, "viprl", "train", "--config", str(training.file)], log, environment)
+                self._process = subprocess.Popen(
+                    [*launch, "viprl", "train", "--config", str(training.file)],
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **environment},
+                    preexec_fn=end_with_parent,
+                )
             except OSError as error:
                 self._start_error = error
 
@@ -185,12 +191,6 @@ def end_with_parent() -> None:
     run folder locked."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _start(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command, stdout=log, stderr=log, env={**os.environ, **environment}, preexec_fn=end_with_parent
-    )
 
 
 def _last_words(lines: Sequence[str]) -> str:

@@ -25,13 +25,7 @@ def check_rewards(
 ) -> RewardCheck:
     r"""Call each reward function as the trainer will, with the solution of `row` as the completion.
 
-    The solution is tried as plain text and in \boxed{}; the higher reward counts.
-
-    Args:
-        functions: the reward functions.
-        row: the first row of the data.
-        args: the trainer's config.
-        criterion: what counts as success.
+    The solution is tried as plain text and in \boxed{}; the higher reward counts. `args` is the trainer's config.
 
     Raises ConfigError for return values that are not rewards, and if the reward that decides about success can be read
     neither as success nor as failure. An exception of a reward function is passed on, with a note.

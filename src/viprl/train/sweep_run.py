@@ -24,11 +24,8 @@ MAX_PROCESSES = 64
 def check_sweep(sweep: Sweep, *, verbose: bool = True) -> None:
     """Check every arm as `viprl train --dry-run` does, and the run folders of all seeds.
 
-    Args:
-        sweep: the sweep.
-        verbose: describe each arm. Otherwise only its name is printed, and finished arms are not checked.
-
-    Raises ConfigError with the name of the arm.
+    With `verbose` each arm is described. Otherwise only its name is printed, and finished arms are not checked. Raises
+    ConfigError with the name of the arm.
     """
     console, cache = Console(soft_wrap=True), DataCache()
     for run in sweep.runs:  # fast, and fails before the data is read
@@ -55,16 +52,10 @@ def check_sweep(sweep: Sweep, *, verbose: bool = True) -> None:
 
 
 def run_sweep(sweep: Sweep) -> bool:
-    """Check all arms, train the runs that are not finished, one after the other, and compare the finished ones.
+    """Check all arms, train the runs that are not finished, and compare; returns whether every run is finished.
 
-    A run that fails is reported and does not stop the others. The same call continues an interrupted sweep.
-
-    Args:
-        sweep: the sweep.
-
-    Returns: whether every run is finished.
-
-    Raises ConfigError before anything is trained or written, see `check_sweep`.
+    A run that fails is reported and does not stop the others. The same call continues an interrupted sweep. Raises
+    ConfigError before anything is trained or written, see `check_sweep`.
     """
     from viprl.report.comparison import compare
 

@@ -29,12 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: RunConfig) -> Path:
-    """Start or resume a training.
-
-    Args:
-        config: the run.
-
-    Returns: the run folder.
+    """Start or resume a training; returns the run folder.
 
     Raises a `viprl.errors.ViprlError` for mistakes in the configuration, the data and the run folder. Exceptions of the
     reward functions and of TRL are passed on.
@@ -66,14 +61,9 @@ def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | No
     options = {"dtype": "float32", "trust_remote_code": trusts_code(args), **(args.model_init_kwargs or {})}
     model = AutoModelForCausalLM.from_pretrained(config.model, **options)
     args.model_init_kwargs = None  # TRL warns about them if the model is already loaded
-    trainer = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm](
-        model,
-        config.rewards(),
-        args,
-        train_dataset=run.dataset,
-        eval_dataset=run.held_out,
-        processing_class=run.tokenizer,
-    )
+    kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
+    data = {"train_dataset": run.dataset, "eval_dataset": run.held_out, "processing_class": run.tokenizer}
+    trainer = kind(model, config.rewards(), args, **data)
     if trainer.is_world_process_zero():
         (folder / FINISHED_FILE).unlink(missing_ok=True)
         write_text(folder / SETTINGS_FILE, yaml.safe_dump(asdict(config), sort_keys=False))
@@ -100,12 +90,7 @@ def _save_history(folder: Path) -> None:
 
 
 class LogToFolder(TrainerCallback):
-    """Writes what the trainer logs, and the outcomes of every generation batch, to the run folder.
-
-    Args:
-        trainer: a trainer of `viprl.engines.trl`.
-        log: the log of the run folder.
-    """
+    """Writes what a trainer of `viprl.engines.trl` logs, and the outcomes of every batch, to the run folder."""
 
     def __init__(self, trainer: Any, log: RunLog) -> None:
         self.trainer, self.log, self.texts = trainer, log, PromptTexts(log.folder)

@@ -16,11 +16,7 @@ def read_yaml(path: str | Path, command: str = "train") -> dict[str, Any]:
 
     A file may name others with `extends` (a path or a list of paths relative to the file). Its own keys win over
     theirs, and a later file of the list wins over an earlier one. Mappings are merged key by key; other values are
-    replaced.
-
-    Args:
-        path: the file.
-        command: the command that reads it, for errors.
+    replaced. `command` is the command that reads the file, for errors.
 
     Raises ConfigError for missing files, cycles, duplicate keys, and content that is not a mapping.
     """
