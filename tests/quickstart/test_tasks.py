@@ -37,7 +37,7 @@ def test_the_letter_after_the_last_is_the_first():
 
 
 def test_problems_have_distinct_prompts_in_both_wordings_and_their_right_answers():
-    problems = sum(tasks.late_rl_pool(np.random.default_rng(3), 400, 100), [])
+    problems = [p for part in tasks.late_rl_pool(np.random.default_rng(3), 400, 100) for p in part]
     assert len({p.prompt for p in problems}) == len({p.id for p in problems}) == 500
     for p in problems:
         words, letters = p.prompt.removesuffix(" =").split(" : ")

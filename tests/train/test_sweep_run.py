@@ -51,7 +51,9 @@ def base(settings) -> dict:
 
 
 def write(tmp_path: Path, base: dict, /, arms: dict | None = None, **keys) -> Path:
-    (tmp_path / "fake.py").write_text(FAKE.replace("DEFAULTS", repr(asdict(RunConfig("", "", "")))))
+    (tmp_path / "fake.py").write_text(
+        FAKE.replace("DEFAULTS", repr(asdict(RunConfig(model="", dataset="", output_dir=""))))
+    )
     raw = {"base": base, "output_dir": str(tmp_path / "out"), "arms": arms or {"uniform": UNIFORM, "ema": EMA}}
     raw |= {"seeds": [0, 1, 2], "launch": f"{sys.executable} {tmp_path / 'fake.py'}"} | keys
     path = tmp_path / "sweep.yaml"

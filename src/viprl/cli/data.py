@@ -77,7 +77,7 @@ def verl(
     from viprl.data.loading import DataSource, load
 
     loaded = load(
-        DataSource(source, split, instruction=instruction, chat=True, duplicates=duplicates, skip_bad_rows=True)
+        DataSource(source, split=split, instruction=instruction, chat=True, duplicates=duplicates, skip_bad_rows=True)
     )
     for note in loaded.notes:
         typer.echo(note)

@@ -84,9 +84,10 @@ def evaluate(
     ks = None if k is None else _whole_numbers(k)
     source = None
     if dataset is not None:
+        rows: dict[str, Any] = {"split": split, "subset": subset, "skip_bad_rows": skip_bad_rows}
+        form: dict[str, Any] = {"instruction": instruction, "chat": chat}
         columns: dict[str, Any] = {"prompt_column": prompt_column, "solution_column": solution_column}
-        form: dict[str, Any] = {"instruction": instruction, "chat": chat, "skip_bad_rows": skip_bad_rows}
-        source = DataSource(dataset, split, subset, **columns, **form)
+        source = DataSource(dataset, **rows, **form, **columns)
     settings: dict[str, Any]
     if generations is not None:
         result = evaluate_generations(generations, ks, verify, data=source, limit=limit, seed=seed)

@@ -22,15 +22,13 @@ SHOWN = 8  # bad rows that a message describes
 LEAVE_OUT = "leave them out (skip_bad_rows: true in a configuration, --skip-bad-rows on the command line)"
 
 
-@dataclass(frozen=True)
-class DataSource:
-    """Where a data set is and how its rows are read. None: the default of the named set or of the file.
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How the rows of a data set are read. None: the default of the named set or of the file.
 
     Raises InputError for values that cannot be used.
     """
 
-    name: str
-    """A name of `viprl.data.NAMED`, `reasoning-gym:TASK?...`, a file, a folder or a Hub name."""
     split: str | None = None
     """Split of a folder or of a data set on the Hub. Default: "train"."""
     subset: str | None = None
@@ -42,9 +40,11 @@ class DataSource:
     answer_after: str | None = None
     """The answer is the text after this mark, such as "####"."""
     instruction: str | None = None
-    """See `viprl.data.question.Format`, as for `system` and `chat`."""
+    """Added to the prompt: boxed, answer_line, answer_tags, none, or a text; a text with {question} is a template."""
     system: str | None = None
+    """System message."""
     chat: bool | None = None
+    """True: use the chat template of the model. False: plain text."""
     duplicates: str | None = None
     """"keep", or "drop" to keep only the first row of each prompt."""
     skip_bad_rows: bool = False
@@ -54,6 +54,14 @@ class DataSource:
         if self.duplicates not in (None, "keep", "drop"):
             raise InputError(f"duplicates is {self.duplicates!r}; expected keep or drop")
         Format(self.instruction, self.system, self.chat)
+
+
+@dataclass(frozen=True)
+class DataSource(DataOptions):
+    """Where a data set is, and how its rows are read (see `DataOptions`)."""
+
+    name: str
+    """A name of `viprl.data.NAMED`, `reasoning-gym:TASK?...`, a file, a folder or a Hub name."""
 
 
 @dataclass(frozen=True)

@@ -76,37 +76,23 @@ _EDITS: Mapping[str, Callable[[str], str]] = {
 }
 """What can be done with the letters of a prompt."""
 
-# fmt: off
 RARE = 0.005
 """Share of right answers in the cells that are out of reach."""
 
 KINDS: Mapping[str, Kind] = {
-    "reverse": Kind(
-        ("reverse the letters", "write backwards"), "copy", (0.5, RARE, RARE, RARE)),
-    "sort": Kind(
-        ("sort the letters", "put in alphabetical order"), "descending", (1, 0.8, 0.7, 0.5)),
-    "descending": Kind(
-        ("sort in descending order", "order high to low"), "sort", (1, 0.8, 0.6, 0.4)),
-    "first": Kind(
-        ("give the first letter", "which letter comes first"), "last", (1,) * 4),
-    "last": Kind(
-        ("give the last letter", "which letter comes last"), "min", (0.9, 0.8, 0.6, 0.4)),
-    "max": Kind(
-        ("give the maximum", "which letter is largest"), "min", (1, 0.7, 0.5, 0.2)),
-    "min": Kind(
-        ("give the minimum", "which letter is smallest"), "max", (1, 1, 0.8, 0.3)),
-    "length": Kind(
-        ("count the letters", "how many letters"), "one_more", (1, 1, 0.7, RARE)),
-    "copy": Kind(
-        ("copy the letters", "repeat the same letters"), "sort", (0.9, 0.8, 0.6, 0.4)),
-    "next": Kind(
-        ("give the next letters", "shift by one letter"), "sort", (RARE,) * 4),
-    "swap": Kind(
-        ("swap the ends", "exchange first and last"), "copy", (0.5, RARE, RARE, RARE)),
-    "double": Kind(
-        ("double the letters", "write each letter twice"), "descending", (RARE,) * 3),
+    "reverse": Kind(("reverse the letters", "write backwards"), "copy", (0.5, RARE, RARE, RARE)),
+    "sort": Kind(("sort the letters", "put in alphabetical order"), "descending", (1, 0.8, 0.7, 0.5)),
+    "descending": Kind(("sort in descending order", "order high to low"), "sort", (1, 0.8, 0.6, 0.4)),
+    "first": Kind(("give the first letter", "which letter comes first"), "last", (1,) * 4),
+    "last": Kind(("give the last letter", "which letter comes last"), "min", (0.9, 0.8, 0.6, 0.4)),
+    "max": Kind(("give the maximum", "which letter is largest"), "min", (1, 0.7, 0.5, 0.2)),
+    "min": Kind(("give the minimum", "which letter is smallest"), "max", (1, 1, 0.8, 0.3)),
+    "length": Kind(("count the letters", "how many letters"), "one_more", (1, 1, 0.7, RARE)),
+    "copy": Kind(("copy the letters", "repeat the same letters"), "sort", (0.9, 0.8, 0.6, 0.4)),
+    "next": Kind(("give the next letters", "shift by one letter"), "sort", (RARE,) * 4),
+    "swap": Kind(("swap the ends", "exchange first and last"), "copy", (0.5, RARE, RARE, RARE)),
+    "double": Kind(("double the letters", "write each letter twice"), "descending", (RARE,) * 3),
 }
-# fmt: on
 
 
 def cells() -> list[tuple[str, int]]:

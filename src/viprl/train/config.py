@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from viprl.data.gym import canonical
-from viprl.data.loading import DataSource
+from viprl.data.loading import DataOptions, DataSource
 from viprl.errors import ConfigError, MissingPackageError, ViprlError
 from viprl.rewards import resolve_rewards
 from viprl.train.trainer_options import option_names
 from viprl.train.yaml_files import read_yaml, with_overrides
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """The keys of `viprl train` that are not options of the trainer.
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(DataOptions):
+    """The keys of `viprl train` that are not options of the trainer. `DataOptions` has those that read the data.
 
     Example:
         config = parse_config({"model": "my-model", "dataset": "gsm8k", "output_dir": "runs/mine", "max_steps": 100})
@@ -43,26 +43,6 @@ class RunConfig:
     """"rloo" or "grpo"."""
     reward: list[str] = field(default_factory=lambda: ["exact_match"])
     """Names of built-in rewards or "module:function" paths."""
-    split: str | None = None
-    """Split of a Hub data set or of a saved data set. Default: that of the named set, otherwise train."""
-    subset: str | None = None
-    """Configuration name of a Hub data set."""
-    prompt_column: str | None = None
-    """Column of the prompt; a dot reaches into a struct. Default: found by the known layouts."""
-    solution_column: str | None = None
-    """Column of the answer; a dot reaches into a struct. Default: found by the known layouts."""
-    answer_after: str | None = None
-    """The answer is the text after this mark in its column, such as "####"."""
-    instruction: str | None = None
-    """Added to the prompt: boxed, answer_line, answer_tags, none, or a text; a text with {question} is a template."""
-    system: str | None = None
-    """System message."""
-    chat: bool | None = None
-    """True: use the chat template of the model. False: plain text. Default: the form that the data has."""
-    duplicates: str | None = None
-    """"keep" or "drop" rows whose prompt occurred before."""
-    skip_bad_rows: bool = False
-    """Leave out bad and overlong rows, and list them. Otherwise they are an error."""
     max_prompt_length: int | None = None
     """Longest prompt in tokens. Default: the context of the model minus `max_completion_length`."""
     update_batch_size: int | None = None
@@ -82,9 +62,7 @@ class RunConfig:
 
     def data(self) -> DataSource:
         """The training data."""
-        return DataSource(
-            self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataSource) if f.name != "name"}
-        )
+        return DataSource(self.dataset, **{f.name: getattr(self, f.name) for f in fields(DataOptions)})
 
     def eval_data(self) -> DataSource | None:
         """The evaluation data: prompts in the form of the training data, with all duplicates."""
@@ -136,7 +114,6 @@ def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunCon
         _check_values(own, trainer)
         config = RunConfig(**own, trainer=trainer)
         config.rewards()
-        config.data()
     except MissingPackageError:
         raise
     except (ViprlError, ValueError) as error:
