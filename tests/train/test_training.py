@@ -62,11 +62,13 @@ def test_a_killed_run_continues(settings, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "viprl", "train", "--config", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
     metrics = tmp_path / "run" / METRICS_FILE
     deadline = time.monotonic() + 240
     while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 12):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended or hangs"
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
