@@ -4,7 +4,11 @@ The loop: prompts -> features -> predictors -> weights -> allocation -> engines 
 """
 
 from viprl.advantages import group_advantages, rollout_weights
+from viprl.allocation.budget import Budget
+from viprl.allocation.guard import Guard
 from viprl.allocation.optimum import Allocation, allocate, allocate_weights
+from viprl.allocation.rules import Rule
+from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.strategies import STRATEGIES, Strategy
 from viprl.vip import VIP, Observation
 
@@ -14,7 +18,13 @@ __all__ = [
     "STRATEGIES",
     "VIP",
     "Allocation",
+    "Batch",
+    "Budget",
+    "Guard",
     "Observation",
+    "Prediction",
+    "Predictor",
+    "Rule",
     "Strategy",
     "allocate",
     "allocate_weights",

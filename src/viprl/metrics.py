@@ -35,6 +35,9 @@ ROLLOUTS = "rollouts"
 PADDING_ROWS = "padding_rows"
 """verl: masked rows that verl added to the step."""
 
+ROLLOUTS_COLUMN = "vip_rollouts"
+"""TRL: column of the logged completions with the rollouts of each prompt."""
+
 # OTHER METRICS
 REWARD = "reward"
 """TRL: mean reward of the step."""

@@ -64,15 +64,18 @@ class Strategy:
     """A predictor and a rule.
 
     Example:
-        vip = VIP(strategy=Strategy(MyPredictor(), name="mine"), min_rollouts=2, max_rollouts=32)
+        vip = VIP(strategy=Strategy(MyPredictor(), guard=Guard(), name="mine"), min_rollouts=2, max_rollouts=32)
 
     Args:
-        predictor: beliefs about each prompt.
-        rule: from beliefs to counts. Default: the exact minimum of the predicted variance.
-        weights: learns the variance weights from outcomes and log probabilities; None for E[p(1-p)].
-        guard: falls back towards uniform if the predictions do harm; None for no guard.
+        predictor: beliefs about each prompt, see `viprl.Predictor`.
+        rule: from beliefs to counts, see `viprl.Rule`. Default: the exact minimum of the predicted variance.
+        weights: learns the variance weights from outcomes and log probabilities
+            (`viprl.weights.learned_weights.LearnedWeights`); None for E[p(1-p)].
+        guard: falls back towards uniform if the predictions do harm (`viprl.Guard`); None for no guard.
         name: in metrics and saved states. Default: the name of the predictor's class.
         summary: one line for tables.
+
+    Raises InputError if `predictor` is not a `Predictor` object or `rule` is not a `Rule` object.
     """
 
     def __init__(
@@ -85,6 +88,10 @@ class Strategy:
         name: str = "",
         summary: str = "",
     ) -> None:
+        for role, part, kind in (("predictor", predictor, Predictor), ("rule", rule or MinimumVariance(), Rule)):
+            if not isinstance(part, kind):
+                hint = f"; call it: {part.__name__}()" if isinstance(part, type) else ""
+                raise InputError(f"{role} is {part!r}; expected an object of a subclass of viprl.{kind.__name__}{hint}")
         self.predictor, self.rule, self.weights, self.guard = predictor, rule or MinimumVariance(), weights, guard
         self.name, self.summary = name or type(predictor).__name__, summary
 
@@ -98,6 +105,11 @@ class Strategy:
         All candidates break ties by the same `seed`, so that only their weights differ.
         """
         believed = self.predictor.predict(batch)
+        if not isinstance(believed, Prediction):
+            raise TypeError(
+                f"{type(self.predictor).__name__}.predict returned a {type(believed).__name__}; return a "
+                "viprl.Prediction, such as Prediction.of_points(p) for success probabilities p"
+            )
         if self.weights is not None:
             believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
         prediction = believed.at(rows)
@@ -192,17 +204,19 @@ STRATEGIES: dict[str, tuple[str, Callable[[], Strategy]]] = {
 """Name -> (one line about it, function that builds it)."""
 
 
-def build_strategy(strategy: str | Strategy) -> Strategy:
+def build_strategy(strategy: str | Strategy, option: str = "strategy") -> Strategy:
     """A new strategy from a name in `STRATEGIES`, or a copy of a `Strategy`.
 
-    Raises InputError for unknown names.
+    Raises InputError for anything else; `option` is how the caller spells the option.
     """
     if isinstance(strategy, Strategy):
         return strategy.fresh()
+    if isinstance(strategy, Predictor):
+        raise InputError(f"{option} is a predictor; give {option}=Strategy({type(strategy).__name__}(...))")
     if strategy not in STRATEGIES:
         near = difflib.get_close_matches(str(strategy), STRATEGIES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"strategy is {strategy!r}; {hint}expected one of {', '.join(STRATEGIES)}, or a Strategy")
+        raise InputError(f"{option} is {strategy!r}; {hint}expected one of {', '.join(STRATEGIES)}, or a Strategy")
     summary, build = STRATEGIES[strategy]
     built = build()
     built.name, built.summary = strategy, summary
@@ -220,11 +234,11 @@ def named_strategies(strategies: Sequence[str | Strategy]) -> dict[str, Strategy
     return built
 
 
-def check_training_strategy(strategy: str | Strategy) -> None:
-    """Raise InputError for a strategy that a training run cannot use: unknown names, and "oracle"."""
+def check_training_strategy(strategy: str | Strategy, option: str = "strategy") -> None:
+    """Raise InputError for a strategy that a training run cannot use: unknown ones, and "oracle"."""
     if strategy == "oracle":
         raise InputError(
-            "strategy 'oracle' needs the true success probabilities, which no training run knows; use it in "
-            "`viprl replay`, or in experiments with VIP.tell_oracle"
+            f"{option} is 'oracle', which needs the true success probabilities, and no training run knows them; use it "
+            "in `viprl replay`, or in experiments with VIP.tell_oracle"
         )
-    build_strategy(strategy)
+    build_strategy(strategy, option)

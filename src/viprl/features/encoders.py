@@ -97,7 +97,9 @@ class MiniLM:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise MissingPackageError(_MISSING) from error
+            raise MissingPackageError(
+                f"sentence-transformers cannot be imported ({error}); reinstall it, or set features='length'"
+            ) from error
         return SentenceTransformer(str(self.folder), device=self.device, local_files_only=True)
 
     def encode(self, texts: list[str]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from viprl.errors import DataError, FileError
+from viprl.metrics import ROLLOUTS_COLUMN
 from viprl.outcomes import RewardReader, Success, tally
 from viprl.prompts import Prompt
 from viprl.runs.files import HISTORY_FILE
@@ -23,7 +24,7 @@ from viprl.runs.history import (
 )
 from viprl.utils.json_lines import read_json_lines
 
-_TRL_COLUMNS = ("step", "prompt", "completion", "advantage")
+_TRL_COLUMNS = ("step", "prompt", "completion", "advantage", ROLLOUTS_COLUMN)
 """Columns of TRL's completions that are not rewards."""
 _VERL_UID = re.compile(r"(.+_\d+)_\d+", re.DOTALL)
 """SAMPLE_ROLLOUT_OUTPUT; the first two parts name a rollout."""

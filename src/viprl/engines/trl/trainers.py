@@ -53,7 +53,7 @@ from viprl.engines.trl.training_set import check_training_set
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip
 from viprl.engines.warm_start import warm_start
-from viprl.metrics import PREFIX
+from viprl.metrics import PREFIX, ROLLOUTS_COLUMN
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.vip import VIP, Observation
@@ -201,7 +201,7 @@ class VIPTrainer(_Host):
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         current = self._vip_generation
         if current is not None:
-            self._log_completion_extra("vip_rollouts", current.plan.counts[current.local].tolist())
+            self._log_completion_extra(ROLLOUTS_COLUMN, current.plan.counts[current.local].tolist())
         try:
             rewards = super()._calculate_rewards(*args, **kwargs)
         except Exception as error:
