@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from viprl.advantages import check_prompt_weighting
 from viprl.errors import InputError
@@ -24,6 +26,8 @@ from viprl.prompts import text as text_of
 
 if TYPE_CHECKING:
     from viprl.strategies import Strategy
+
+Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 
 def _about(kind: Any, help: str) -> dict[str, Any]:
@@ -163,6 +167,17 @@ def parameter_list(fields: Sequence[Field], prefix: str = "") -> str:
         kind = getattr(f.metadata["kind"], "__name__", str(f.metadata["kind"]))
         entries.append(f"{prefix}{f.name} (`{kind}`, *optional*, defaults to `{f.default!r}`):\n{help_text}")
     return "\n".join(entries)
+
+
+def documented(fields: Sequence[Field], prefix: str = "") -> Callable[[Documented], Documented]:
+    """A decorator that puts the parameter list of `fields` in place of the line {options} in a docstring."""
+
+    def decorate(target: Documented) -> Documented:
+        doc, listed = inspect.cleandoc(target.__doc__ or ""), parameter_list(fields, prefix)
+        target.__doc__ = re.sub(r"(?m)^( *)\{options\}$", lambda line: textwrap.indent(listed, line[1]), doc)
+        return target
+
+    return decorate
 
 
 def read_settings(

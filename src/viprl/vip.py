@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from viprl import metrics as names
-from viprl.allocation.budget import Budget, even_counts
+from viprl.allocation.budget import Budget, default_max_rollouts, even_counts
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.variance_models import get_variance_model
 from viprl.errors import InputError, StateError
@@ -27,7 +26,7 @@ from viprl.predictors.base import Batch
 from viprl.prompts import Prompt, PromptBatch, identity
 from viprl.runs.engine_logs import read_history
 from viprl.runs.history import visits
-from viprl.settings import Settings, options, parameter_list
+from viprl.settings import Settings, documented, options
 from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils import state_file
 from viprl.utils.arrays import FloatArray
@@ -37,8 +36,6 @@ from viprl.weights.surprisal import Surprisal, SurprisalUnit, measured_weight
 logger = logging.getLogger(__name__)
 
 STATE_KIND, STATE_VERSION = "viprl.VIP", 5
-AVERAGES = 6
-"""Default of max_rollouts, in average groups of the batch."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,29 @@ class Observation:
     """[Q] rollouts that could be scored."""
 
 
+@documented(options(Settings))
 class VIP(Settings):
-    # The docstring is below the class: it lists the options of `Settings`.
+    """Adaptive rollout allocation for one training run.
+
+    A prompt is a text, a list of chat messages, or a mapping with `prompt` and optionally `id`. Prompts may repeat in a
+    batch and may be new at any time. A prompt is identified by its id if it has one, otherwise by its content.
+
+    Example:
+        vip = VIP(estimator="rloo", min_rollouts=2, max_rollouts=32)
+        plan = vip.allocate(prompts, budget=512)          # plan.counts: rollouts of each prompt, sum 512
+        rewards = [sample_and_score(prompt, n) for prompt, n in zip(prompts, plan.counts)]
+        vip.observe(prompts, rewards)                     # one list of rewards for each prompt
+
+    `strategy` and `shadow` also take `viprl.Strategy` objects, which are copied; `features` also takes a function or an
+    encoder, `success` a callable, and `text` a function from a prompt to the text that is embedded.
+
+    Args:
+        {options}
+
+    Raises InputError (a ValueError) for unknown names and impossible bounds, MissingPackageError (an ImportError) if
+    features need a package that is not installed.
+    """
+
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -306,7 +324,7 @@ class VIP(Settings):
         least = self.min_rollouts if min_rollouts is None else min_rollouts
         most = self.max_rollouts if max_rollouts is None else max_rollouts
         if most is None and prompts:
-            most = max(-(-AVERAGES * budget // prompts), int(np.max(self._least() if least is None else least)))
+            most = default_max_rollouts(prompts, budget, self._least() if least is None else least)
         return Budget.of(prompts, budget, least, most, self._model)
 
     def _choice(self, strategy: Strategy) -> FeatureChoice:
@@ -362,28 +380,6 @@ class VIP(Settings):
             else:
                 self._metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
             strategy.review(proposal, successes, rollouts, self._model, surprisal)
-
-
-VIP.__doc__ = f"""Adaptive rollout allocation for one training run.
-
-A prompt is a text, a list of chat messages, or a mapping with `prompt` and optionally `id`. Prompts may repeat in a
-batch and may be new at any time. A prompt is identified by its id if it has one, otherwise by its content.
-
-Example:
-    vip = VIP(estimator="rloo", min_rollouts=2, max_rollouts=32)
-    plan = vip.allocate(prompts, budget=512)          # plan.counts: rollouts of each prompt, sum 512
-    rewards = [sample_and_score(prompt, n) for prompt, n in zip(prompts, plan.counts)]
-    vip.observe(prompts, rewards)                     # one list of rewards for each prompt
-
-`strategy` and `shadow` also take `viprl.Strategy` objects, which are copied; `features` also takes a function or an
-encoder, `success` a callable, and `text` a function from a prompt to the text that is embedded.
-
-Args:
-{textwrap.indent(parameter_list(options(Settings)), "    ")}
-
-Raises InputError (a ValueError) for unknown names and impossible bounds, MissingPackageError (an ImportError) if
-features need a package that is not installed.
-"""
 
 
 def _check_shapes(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from log_files import plain, visits_of, write_lines, write_parquet
 
+from log_files import plain, visits_of, write_lines, write_parquet
 from viprl.errors import DataError, FileError
 from viprl.runs.engine_logs import from_trl, from_verl, read_history
 from viprl.runs.history import save_history

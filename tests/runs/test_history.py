@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from log_files import plain, write_lines, write_parquet
 
+from log_files import plain, write_lines, write_parquet
 from viprl.errors import DataError
 from viprl.runs.history import history_of_outcomes, read_history_file, save_history, visits
 from viprl.runs.run_log import RunLog

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from log_files import write_lines
 
+from log_files import write_lines
 from viprl.errors import DataError, FileError, InputError
 from viprl.runs.reader import load_run, load_runs
 

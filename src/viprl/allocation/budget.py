@@ -73,6 +73,11 @@ class Budget:
         return cls(c, least, np.maximum(np.minimum(most, c), least), model)  # no prompt can get more than C
 
 
+def default_max_rollouts(prompts: int, total: int, min_rollouts: ArrayLike) -> int:
+    """Six average groups, at least the fewest rollouts of any prompt."""
+    return max(-(-6 * total // prompts), int(np.max(min_rollouts)))
+
+
 def even_counts(budget: Budget) -> FloatArray:
     """[Q] real counts, as equal as the bounds allow, that sum to C: clip(level, L, U)."""
 

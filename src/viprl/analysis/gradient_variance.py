@@ -56,22 +56,6 @@ class VarianceLaw:
             return ((n - 1) / n) ** 2 * rloo
         raise InputError(f"estimator is {estimator!r}; expected 'rloo' or 'dr_grpo'")
 
-    def batch_variance(self, counts: ArrayLike, estimator: Literal["rloo", "dr_grpo"] = "rloo") -> float:
-        """Variance of the batch gradient (1/Q) sum_q g_q, which weighs prompts equally, with counts [Q]."""
-        per_prompt = np.atleast_1d(self.variance(counts, estimator))
-        return float(per_prompt.sum() / per_prompt.size**2)
-
-    @staticmethod
-    def stack(laws: Sequence[VarianceLaw]) -> VarianceLaw:
-        """The laws of Q prompts as one law with fields of shape [Q]."""
-        if not laws:
-            raise InputError("no laws were given; expected at least one")
-        return VarianceLaw(
-            A=np.array([law.A for law in laws]),
-            B=np.array([law.B for law in laws]),
-            squared_gradient=np.array([law.squared_gradient for law in laws]),
-        )
-
 
 def exact_law(rewards: ArrayLike, gram: ArrayLike) -> VarianceLaw:
     """Unbiased estimate of a prompt's variance law from m >= 4 independent rollouts.

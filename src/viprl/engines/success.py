@@ -29,12 +29,7 @@ class SuccessCriterion:
     """
 
     def __init__(
-        self,
-        success: Any,
-        reward_functions: Sequence[Any] = (),
-        *,
-        complete: bool = True,
-        option: str = "vip_success",
+        self, success: Any, reward_functions: Sequence[Any] = (), *, complete: bool = True, option: str = "vip_success"
     ) -> None:
         self.rule: Success = None
         """How `viprl.VIP` reads the value."""

@@ -1,16 +1,20 @@
-"""Checked settings of an engine, and the VIP that they describe."""
+"""Checked settings of an engine, the VIP that they describe, and its state in a checkpoint."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from pathlib import Path
 
-from viprl.allocation.budget import Budget
+from viprl.allocation.budget import Budget, default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
 from viprl.engines.success import SuccessCriterion
 from viprl.errors import InputError
 from viprl.settings import EngineSettings
 from viprl.strategies import check_training_strategy
-from viprl.vip import AVERAGES, VIP
+from viprl.vip import VIP
+
+logger = logging.getLogger(__name__)
 
 
 def resolve(settings: EngineSettings, *, estimator: str, prompts: int, rollouts: int, where: str) -> EngineSettings:
@@ -27,7 +31,8 @@ def resolve(settings: EngineSettings, *, estimator: str, prompts: int, rollouts:
     check_strategies(settings)
     model = get_variance_model(estimator)
     least = model.min_rollouts if settings.min_rollouts is None else settings.min_rollouts
-    most = max(-(-AVERAGES * rollouts // prompts), least) if settings.max_rollouts is None else settings.max_rollouts
+    most = settings.max_rollouts
+    most = default_max_rollouts(prompts, rollouts, least) if most is None else most
     try:
         Budget.of(prompts, rollouts, least, most, model)
     except InputError as error:
@@ -44,3 +49,11 @@ def check_strategies(settings: EngineSettings) -> None:
 def build_vip(settings: EngineSettings, success: SuccessCriterion) -> VIP:
     """The `VIP` that the settings describe; `success` has read the option of that name."""
     return VIP(**replace(settings, success=success.rule).for_vip())
+
+
+def load_state(vip: VIP, path: Path) -> None:
+    """Load the state that a checkpoint has at `path`; if there is none, warn and let `vip` start without history."""
+    if path.exists():
+        vip.load(path)
+    else:
+        logger.warning("%s not found (a checkpoint without VIP?); VIP starts without history", path)

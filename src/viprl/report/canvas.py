@@ -147,16 +147,7 @@ def write(
     """Write text (never a formula) at (x, y) in data coordinates; with `axes_x`, x is from 0 to 1."""
     transform = axes.get_yaxis_transform() if axes_x else axes.transData
     axes.text(
-        x,
-        y,
-        text,
-        transform=transform,
-        color=colour,
-        fontsize=9.5,
-        weight=weight,
-        ha=ha,
-        va=va,
-        parse_math=False,
+        x, y, text, transform=transform, color=colour, fontsize=9.5, weight=weight, ha=ha, va=va, parse_math=False
     )
 
 

@@ -67,11 +67,7 @@ MEASURES = (
 
 
 def compare(
-    folder: Path,
-    runs: Sequence[tuple[str, int, Path]],
-    baseline: str,
-    failed: Mapping[str, str],
-    console: Console,
+    folder: Path, runs: Sequence[tuple[str, int, Path]], baseline: str, failed: Mapping[str, str], console: Console
 ) -> dict[str, Any]:
     """Write comparison.json and report.html, and print the table.
 

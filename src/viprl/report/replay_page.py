@@ -34,11 +34,7 @@ _GLOSSARY = (
 )
 _FIGURES = (
     ("capture", "Capture by visit", "Higher is better. 0: uniform allocation."),
-    (
-        "log_loss",
-        "Log loss by visit",
-        "Errors of the predicted success probabilities. Lower is better.",
-    ),
+    ("log_loss", "Log loss by visit", "Errors of the predicted success probabilities. Lower is better."),
 )
 
 

@@ -58,10 +58,7 @@ _SETTING_NAMES = {
 
 
 def write_report(
-    run_dirs: Sequence[Path | str],
-    out: Path | str,
-    plots_dir: Path | str | None = None,
-    extra: Sequence[Section] = (),
+    run_dirs: Sequence[Path | str], out: Path | str, plots_dir: Path | str | None = None, extra: Sequence[Section] = ()
 ) -> Path:
     """Write the report of run folders as one HTML file, which needs no other file and no network.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from viprl.errors import DataError, FileError
 from viprl.metrics import ROLLOUTS_COLUMN
@@ -16,6 +14,7 @@ from viprl.prompts import Prompt
 from viprl.runs.files import HISTORY_FILE
 from viprl.runs.history import (
     PromptHistory,
+    counts_of,
     ground_truth_text,
     history_file,
     history_id,
@@ -93,7 +92,7 @@ def from_verl(folder: str | Path, *, reward: str = "score", success: Success = N
     files = _verl_files(Path(folder))
     if not files:
         raise FileError(f"{folder} has no STEP.jsonl, such as 1.jsonl; set trainer.rollout_data_dir in verl")
-    return _histories((_verl_step(file, reward) for _, file in sorted(files)), success, str(folder))
+    return _histories((_verl_step(file, reward) for file in files), success, str(folder))
 
 
 def from_trl(folder: str | Path, *, reward: str | None = None, success: Success = None) -> list[PromptHistory]:
@@ -115,7 +114,7 @@ def from_trl(folder: str | Path, *, reward: str | None = None, success: Success 
     files = _trl_files(Path(folder))
     if not files:
         raise FileError(f"{folder} has no completions_STEP.parquet; set log_completions=True in TRL")
-    return _histories(_trl_steps([file for _, file in sorted(files)], reward), success, str(folder))
+    return _histories(_trl_steps(files, reward), success, str(folder))
 
 
 def _histories(steps: Iterable[list[LoggedRollout]], success: Success, where: str) -> list[PromptHistory]:
@@ -139,10 +138,9 @@ def _histories(steps: Iterable[list[LoggedRollout]], success: Success, where: st
             f"{where}: no reward could be read as success or failure (the last one is {last!r}); expected 0/1 or "
             "-1/+1; set success to a threshold for other rewards"
         )
-    tables = {key: np.array(pairs, dtype=float) for key, pairs in visits.items()}
     return [
-        PromptHistory(key, first[key].prompt, table[:, 0], table[:, 1], first[key].ground_truth)
-        for key, table in tables.items()
+        PromptHistory(key, first[key].prompt, *counts_of(pairs), first[key].ground_truth)
+        for key, pairs in visits.items()
     ]
 
 
@@ -183,20 +181,17 @@ def _trl_steps(files: Iterable[Path], reward: str | None) -> Iterator[list[Logge
         before = rows
 
 
-def _verl_files(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) of each STEP.jsonl."""
-    return _numbered(folder.glob("*.jsonl"), lambda stem: stem)
+def _verl_files(folder: Path) -> list[Path]:
+    """The files STEP.jsonl by step."""
+    return _by_step(folder, r"(\d+)\.jsonl")
 
 
-def _trl_files(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) of each completions_STEP.parquet in the folder or in its folder completions."""
-    found = (
-        _numbered(place.glob("completions_*.parquet"), lambda stem: stem.rpartition("_")[2])
-        for place in (folder, folder / "completions")
-    )
-    return next(filter(None, found), [])
+def _trl_files(folder: Path) -> list[Path]:
+    """The files completions_STEP.parquet by step, in the folder or in its folder completions."""
+    pattern = r"completions_(\d+)\.parquet"
+    return _by_step(folder, pattern) or _by_step(folder / "completions", pattern)
 
 
-def _numbered(files: Iterable[Path], step: Callable[[str], str]) -> list[tuple[int, Path]]:
-    """(step, file) of the files whose name has a step."""
-    return [(int(step(file.stem)), file) for file in files if step(file.stem).isdecimal()]
+def _by_step(folder: Path, pattern: str) -> list[Path]:
+    names = ((re.fullmatch(pattern, file.name), file) for file in folder.glob("*"))
+    return [file for _, file in sorted((int(name[1]), file) for name, file in names if name)]

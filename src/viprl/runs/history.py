@@ -131,11 +131,16 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
             for key, successes, scorable in zip(row["ids"], row["successes"], row["scorable"], strict=True):
                 if scorable > 0:
                     visited.setdefault(key, []).append((scorable, successes))
-    tables = {key: np.array(pairs, dtype=float) for key, pairs in visited.items()}
     return [
-        PromptHistory(key.removeprefix("id:"), prompts.get(key, ""), table[:, 0], table[:, 1])
-        for key, table in tables.items()
+        PromptHistory(key.removeprefix("id:"), prompts.get(key, ""), *counts_of(pairs))
+        for key, pairs in visited.items()
     ]
+
+
+def counts_of(pairs: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatArray]:
+    """Rollouts [T] and successes [T] from the pairs of T visits."""
+    rollouts, successes = np.array(pairs, dtype=float).T
+    return rollouts, successes
 
 
 def visits(

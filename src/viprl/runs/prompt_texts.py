@@ -6,13 +6,14 @@ So the data set, which may be endless, is never read for it, and a resumed run k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from viprl.prompts import Prompt
 from viprl.runs.files import PROMPTS_FILE
-from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
+from viprl.runs.run_log import cut_back
+from viprl.utils.json_lines import append_json_line, log_rows
 
 
 class PromptTexts:
@@ -28,9 +29,7 @@ class PromptTexts:
 
     def rewind(self, step: int) -> None:
         """Keep only the prompts that were first visited in steps 1 to `step`."""
-        rows = [row for row in self._rows() if row["step"] <= step]
-        write_json_lines(self.path, rows)
-        self.known = {row["id"] for row in rows}
+        self.known = {row["id"] for row in cut_back(self.path, step)}
 
     def add(self, step: int, keys: Sequence[str], prompts: Sequence[Prompt]) -> None:
         """Append those of [Q] prompts that are new.
@@ -48,7 +47,4 @@ class PromptTexts:
 
     def read(self) -> dict[str, Any]:
         """Text or chat by identity."""
-        return {row["id"]: row["prompt"] for row in self._rows()}
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        return log_rows(self.path) if self.path.exists() else iter(())
+        return {row["id"]: row["prompt"] for row in log_rows(self.path)} if self.path.exists() else {}

@@ -36,9 +36,7 @@ class RunLog:
     def rewind(self, step: int) -> None:
         """Keep only the rows of steps 1 to `step`."""
         for name in (METRICS_FILE, OUTCOMES_FILE):
-            path = self.folder / name
-            kept = [row for row in log_rows(path) if row["step"] <= step] if path.exists() else []
-            write_json_lines(path, kept)
+            kept = cut_back(self.folder / name, step)
             if name == OUTCOMES_FILE:
                 self.rollouts = sum(sum(row["counts"]) for row in kept)
 
@@ -69,6 +67,13 @@ class RunLog:
         whole = {"counts": counts, "successes": successes, "scorable": scorable}
         numbers = {name: [int(value) for value in values] for name, values in whole.items()}
         append_json_line(self.folder / OUTCOMES_FILE, {"step": step, "ids": list(ids)} | numbers)
+
+
+def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
+    """Keep only the rows of steps 1 to `step` of a log, which may not exist yet, and return them."""
+    kept = [row for row in log_rows(path) if row["step"] <= step] if path.exists() else []
+    write_json_lines(path, kept)
+    return kept
 
 
 @contextmanager

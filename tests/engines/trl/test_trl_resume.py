@@ -90,7 +90,7 @@ def test_a_checkpoint_of_stock_trl_starts_without_history(tmp_path, caplog):
     ).train()
     ours = build("rloo", tmp_path, max_steps=4)
     batches, _ = watched(ours)
-    with caplog.at_level("WARNING", logger="viprl.engines.trl"):
+    with caplog.at_level("WARNING", logger="viprl.engines"):
         ours.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert len(batches) == 2 and "checkpoint-2" in caplog.text
 

@@ -31,7 +31,7 @@ from viprl.engines.tinker.tinker_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, check_strategies
 from viprl.engines.warm_start import warm_start
 from viprl.prompts import Prompt
-from viprl.settings import EngineSettings, options, parameter_list, read_settings
+from viprl.settings import EngineSettings, documented, options, read_settings
 
 REFUSED = {
     "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
@@ -43,8 +43,25 @@ REFUSED = {
 ESTIMATORS = ("rloo", "dr_grpo")
 
 
+@documented(options(without=REFUSED))
 def with_vip(config: Any, *, prompt: Callable[[Any], Prompt] = question, **given: Any) -> Any:
-    # The docstring is below the function.
+    """`config` with adaptive rollout counts.
+
+    Example:
+        config = with_vip(config, success="correct", min_rollouts=2, max_rollouts=48)
+        asyncio.run(train.main(config))
+
+    Args:
+    config (`tinker_cookbook.rl.train.Config`):
+        The group size in it becomes the average.
+    prompt (function):
+        From a group builder to its prompt: a text, a chat, or a mapping with `prompt` and `id`. Default: the question
+        of a `ProblemGroupBuilder`.
+    {options}
+
+    Raises InputError (a ValueError) for options that cannot work, MissingPackageError (an ImportError) if the installed
+    tinker-cookbook lacks an API.
+    """
     CONTRACT.check()
     if config.async_config is not None:
         raise InputError("async_config plans batches before the rewards of earlier ones are known; set it to None")
@@ -60,25 +77,6 @@ def with_vip(config: Any, *, prompt: Callable[[Any], Prompt] = question, **given
         inner=config.dataset_builder, log_path=config.log_path, settings=_settings(given), prompt=prompt
     )
     return chz.replace(config, dataset_builder=builder)
-
-
-with_vip.__doc__ = f"""`config` with adaptive rollout counts.
-
-Example:
-    config = with_vip(config, success="correct", min_rollouts=2, max_rollouts=48)
-    asyncio.run(train.main(config))
-
-Args:
-config (`tinker_cookbook.rl.train.Config`):
-    The group size in it becomes the average.
-prompt (function):
-    From a group builder to its prompt: a text, a chat, or a mapping with `prompt` and `id`. Default: the question of a
-    `ProblemGroupBuilder`.
-{parameter_list(options(EngineSettings, without=REFUSED))}
-
-Raises InputError (a ValueError) for options that cannot work, MissingPackageError (an ImportError) if the installed
-tinker-cookbook lacks an API.
-"""
 
 
 def _settings(given: dict[str, Any]) -> EngineSettings:

@@ -18,6 +18,7 @@ from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
 from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_logprob
+from viprl.engines.vip_builder import load_state
 from viprl.errors import InputError
 from viprl.metrics import PREFIX, ROLLOUTS
 from viprl.prompts import Prompt
@@ -89,7 +90,7 @@ class VIPDataset(RLDataset):
         self.step = 0 if record is None else record.batch or 0
         """Batches that have been observed."""
         if self.step:
-            self._load(self._file(self.step))
+            load_state(self.vip, self._file(self.step))
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -158,12 +159,6 @@ class VIPDataset(RLDataset):
 
     def _file(self, step: int) -> Path:
         return Path(self.log_path) / STATE_FOLDER / f"{step:06d}.safetensors"
-
-    def _load(self, path: Path) -> None:
-        if path.exists():
-            self.vip.load(path)
-        else:
-            logger.warning("%s not found (a checkpoint of tinker-cookbook?); VIP starts without history", path)
 
 
 class VIPGroupBuilder(EnvGroupBuilder):

@@ -10,11 +10,10 @@ from trl import GRPOConfig, RLOOConfig
 
 from viprl.engines.vip_builder import resolve
 from viprl.errors import InputError
-from viprl.settings import EngineSettings, options, parameter_list
+from viprl.settings import EngineSettings, documented, options
 
 PREFIX = "vip_"
 OPTIONS = options(EngineSettings, without=("seed",))  # TRL has a seed
-PARAMETERS = parameter_list(OPTIONS, PREFIX)
 
 _Fields: Any = make_dataclass(
     "_Fields",
@@ -37,9 +36,25 @@ class _VIPConfig(_Fields):
     estimators: ClassVar[tuple[str, ...]] = ()
     """The values of vip_estimator, apart from 'auto'."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self: Any) -> None:
+        """Check the options of VIP, and set the estimator and the bounds to the values that are used."""
         super().__post_init__()
-        _complete(self)
+        if isinstance(self.vip_shadow, str):
+            self.vip_shadow = [self.vip_shadow]
+        estimator = self._implied_estimator() if self.vip_estimator == "auto" else self.vip_estimator
+        if estimator not in self.estimators:
+            names = " or ".join(map(repr, self.estimators))
+            raise InputError(f"vip_estimator is {estimator!r}; {type(self).__name__} takes 'auto' or {names}")
+        used = resolve(
+            vip_settings(self),
+            estimator=estimator,
+            prompts=self.generation_batch_size // self.num_generations,
+            rollouts=self.generation_batch_size,
+            where=f"vip_min_rollouts={self.vip_min_rollouts}, vip_max_rollouts={self.vip_max_rollouts}, "
+            f"num_generations={self.num_generations}, generation_batch_size={self.generation_batch_size}",
+        )
+        self.vip_estimator = used.estimator
+        self.vip_min_rollouts, self.vip_max_rollouts = used.min_rollouts, used.max_rollouts
 
     def _implied_estimator(self) -> str:
         return "rloo"
@@ -50,12 +65,25 @@ class _VIPConfig(_Fields):
         return values | {name: _plain(value) for name, value in values.items() if name.startswith(PREFIX)}
 
 
+@documented(OPTIONS, PREFIX)
 @dataclass
 class VIPGRPOConfig(_VIPConfig, GRPOConfig):
-    # The docstring is below the class.
+    """`trl.GRPOConfig` with the options of VIP.
+
+    The defaults of two options of TRL are those of Dr.GRPO: `scale_rewards="none"` and `loss_type="dr_grpo"`.
+    `vip_estimator="auto"` means "dr_grpo" with `vip_strategy="paper"`, "grpo" with `scale_rewards="group"`, otherwise
+    "rloo", scaled to the size of Dr.GRPO's advantages. After construction the config holds the estimator and the bounds
+    that are used.
+
+    Parameters, besides those of `trl.GRPOConfig`:
+    {options}
+
+    Raises InputError (a ValueError) for values that contradict each other, and for bounds that the budget
+    `generation_batch_size` cannot meet.
+    """
+
     scale_rewards: str = field(
-        default="none",
-        metadata={"help": "As in TRL, with another default. The variance model holds for 'none' alone."},
+        default="none", metadata={"help": "As in TRL, with another default. The variance model holds for 'none' alone."}
     )
     loss_type: str = field(default="dr_grpo", metadata={"help": "As in TRL, with another default."})
 
@@ -79,61 +107,26 @@ class VIPGRPOConfig(_VIPConfig, GRPOConfig):
         return "dr_grpo" if self.vip_strategy == "paper" else "rloo"
 
 
+@documented(OPTIONS, PREFIX)
 @dataclass
 class VIPRLOOConfig(_VIPConfig, RLOOConfig):
-    # The docstring is below the class.
+    """`trl.RLOOConfig` with the options of VIP.
+
+    The only estimator is "rloo". After construction the config holds the bounds that are used.
+
+    Parameters, besides those of `trl.RLOOConfig`:
+    {options}
+
+    Raises InputError (a ValueError) for values that contradict each other, and for bounds that the budget
+    `generation_batch_size` cannot meet.
+    """
+
     estimators: ClassVar[tuple[str, ...]] = ("rloo",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.normalize_advantages:
             warnings.warn(_SCALED.format("normalize_advantages=True"), stacklevel=2)
-
-
-VIPGRPOConfig.__doc__ = f"""`trl.GRPOConfig` with the options of VIP.
-
-The defaults of two options of TRL are those of Dr.GRPO: `scale_rewards="none"` and `loss_type="dr_grpo"`.
-`vip_estimator="auto"` means "dr_grpo" with `vip_strategy="paper"`, "grpo" with `scale_rewards="group"`, otherwise
-"rloo", scaled to the size of Dr.GRPO's advantages. After construction the config holds the estimator and the bounds
-that are used.
-
-Parameters, besides those of `trl.GRPOConfig`:
-{PARAMETERS}
-
-Raises InputError (a ValueError) for values that contradict each other, and for bounds that the budget
-`generation_batch_size` cannot meet.
-"""
-
-VIPRLOOConfig.__doc__ = f"""`trl.RLOOConfig` with the options of VIP.
-
-The only estimator is "rloo". After construction the config holds the bounds that are used.
-
-Parameters, besides those of `trl.RLOOConfig`:
-{PARAMETERS}
-
-Raises InputError (a ValueError) for values that contradict each other, and for bounds that the budget
-`generation_batch_size` cannot meet.
-"""
-
-
-def _complete(config: Any) -> None:
-    """Check the options of VIP, and set the estimator and the bounds to the values that are used."""
-    if isinstance(config.vip_shadow, str):
-        config.vip_shadow = [config.vip_shadow]
-    estimator = config._implied_estimator() if config.vip_estimator == "auto" else config.vip_estimator
-    if estimator not in config.estimators:
-        names = " or ".join(map(repr, config.estimators))
-        raise InputError(f"vip_estimator is {estimator!r}; {type(config).__name__} takes 'auto' or {names}")
-    used = resolve(
-        vip_settings(config),
-        estimator=estimator,
-        prompts=config.generation_batch_size // config.num_generations,
-        rollouts=config.generation_batch_size,
-        where=f"vip_min_rollouts={config.vip_min_rollouts}, vip_max_rollouts={config.vip_max_rollouts}, "
-        f"num_generations={config.num_generations}, generation_batch_size={config.generation_batch_size}",
-    )
-    config.vip_estimator = used.estimator
-    config.vip_min_rollouts, config.vip_max_rollouts = used.min_rollouts, used.max_rollouts
 
 
 def vip_settings(args: Any) -> EngineSettings:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +50,12 @@ from viprl.engines.trl.reward_errors import failed_functions
 from viprl.engines.trl.trainer_configs import VIPGRPOConfig, VIPRLOOConfig, vip_settings
 from viprl.engines.trl.training_set import check_training_set
 from viprl.engines.trl.trl_api import CONTRACT
-from viprl.engines.vip_builder import build_vip
+from viprl.engines.vip_builder import build_vip, load_state
 from viprl.engines.warm_start import warm_start
 from viprl.metrics import PREFIX, ROLLOUTS_COLUMN
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.vip import VIP, Observation
-
-logger = logging.getLogger(__name__)
 
 STATE_FILE = "vip_state.safetensors"
 
@@ -294,13 +291,8 @@ class VIPTrainer(_Host):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or not self.accelerator.is_main_process:
-            return
-        path = Path(checkpoint) / STATE_FILE
-        if path.exists():
-            self.vip.load(path)
-        else:
-            logger.warning("%s has no state of VIP (a checkpoint of TRL?); VIP starts without history", checkpoint)
+        if checkpoint is not None and self.accelerator.is_main_process:
+            load_state(self.vip, Path(checkpoint) / STATE_FILE)
 
 
 class VIPGRPOTrainer(VIPTrainer, GRPOTrainer):

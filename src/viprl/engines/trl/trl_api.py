@@ -15,10 +15,7 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
 }
 """Methods that the trainers override, with the arguments that they read."""
 
-CALLED: dict[str, tuple[str, ...]] = {
-    "_log_completion_extra": ("column", "values"),
-    "_get_output_dir": ("trial",),
-}
+CALLED: dict[str, tuple[str, ...]] = {"_log_completion_extra": ("column", "values"), "_get_output_dir": ("trial",)}
 
 CONTRACT = VersionContract(
     SUPPORTED,

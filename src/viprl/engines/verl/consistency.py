@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from viprl.engines.verl.namespace import ESTIMATORS, MODE, NAMESPACE
 from viprl.errors import InputError
 from viprl.metrics import PADDING_ROWS, PREFIX
@@ -15,26 +17,24 @@ EVEN_LOSSES = ("seq-mean-token-sum-norm", "seq-mean-token-sum", "seq-mean-token-
 """Loss aggregations that divide all rollouts of a step by the same number, so that prompt weights are exact."""
 
 
+REFUSED = {
+    "trainer.use_v1": (False, "selects verl's v0 trainer, which has no variable rollout counts"),
+    "algorithm.filter_groups.enable": (
+        True,
+        "(dynamic sampling) draws new prompts until a batch is full, so that a step has no fixed budget",
+    ),
+    "trainer.v1.sampler.sync_refill_failed_groups": (True, "replaces failed prompts by new ones without a plan"),
+    "skip.rollout.enable": (True, "replays rollouts with other counts"),
+    "skip.rollout_tq.enable": (True, "replays rollouts with other counts"),
+}
+"""Setting -> the value that makes a fixed budget for each step impossible, and the reason."""
+
+
 def refuse(config: Any) -> None:
     """Raise InputError for settings of verl that make a fixed budget for each step impossible."""
-    filters = config.algorithm.get("filter_groups") or {}
-    sampler = config.trainer.v1.get("sampler") or {}
-    skip = config.get("skip") or {}
-    if not config.trainer.get("use_v1", True):
-        raise InputError(f"trainer.use_v1=False selects verl's v0 trainer; trainer_mode={MODE} needs v1")
-    if filters.get("enable", False):
-        raise InputError(
-            "algorithm.filter_groups.enable=True (dynamic sampling) draws new prompts until a batch is full, so that a "
-            f"step has no fixed budget, which trainer_mode={MODE} needs; set it to False"
-        )
-    if sampler.get("sync_refill_failed_groups", False):
-        raise InputError(
-            "trainer.v1.sampler.sync_refill_failed_groups=True replaces failed prompts by new ones that were not "
-            "planned; set it to False"
-        )
-    for part in ("rollout", "rollout_tq"):
-        if (skip.get(part) or {}).get("enable", False):
-            raise InputError(f"skip.{part}.enable=True replays rollouts with other counts; set it to False")
+    for key, (value, reason) in REFUSED.items():
+        if OmegaConf.select(config, key) == value:
+            raise InputError(f"{key}={value} {reason}; trainer_mode={MODE} needs {not value}")
 
 
 def settle(config: Any, prompt_weighting: str) -> list[str]:
@@ -78,11 +78,8 @@ def data_parallel(config: Any) -> int | None:
     """Number of data-parallel ranks of the actor; None for engines that are not known here."""
     actor, world = config.actor_rollout_ref.actor, config.trainer.n_gpus_per_node * config.trainer.nnodes
     if actor.strategy in ("fsdp", "fsdp2"):
-        sequence = max(
-            actor.get("ulysses_sequence_parallel_size") or 1,
-            (actor.get("fsdp_config") or {}).get("ulysses_sequence_parallel_size") or 1,
-        )
-        return world // sequence
+        parts = (actor, actor.get("fsdp_config") or {})
+        return world // max(part.get("ulysses_sequence_parallel_size") or 1 for part in parts)
     if actor.strategy == "megatron":
         sizes = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
         return world // math.prod(int(actor.megatron.get(size) or 1) for size in sizes)
@@ -118,11 +115,8 @@ def contradictions(arguments: Sequence[str]) -> list[str]:
     Only on a command line can an explicit value be distinguished from a default of verl; values in files are treated as
     defaults.
     """
-    given = {}
-    for argument in arguments:
-        key, equals, value = argument.lstrip("+").partition("=")
-        if equals:
-            given[key] = value.strip("'\"")
+    pairs = (argument.lstrip("+").partition("=") for argument in arguments)
+    given = {key: value.strip("'\"") for key, equals, value in pairs if equals}
     mode = given.get("trainer.v1.trainer_mode")
     if mode != MODE:
         from_file = mode is None and any(argument.startswith(("--config", "-cn", "-cd")) for argument in arguments)
@@ -141,10 +135,11 @@ def contradictions(arguments: Sequence[str]) -> list[str]:
         )
     if given.get("algorithm.norm_adv_by_std_in_grpo", "").lower() == "true":
         lines.append("algorithm.norm_adv_by_std_in_grpo=True is not supported; leave it out")
-    if given.get("algorithm.filter_groups.enable", "").lower() == "true":
-        lines.append("algorithm.filter_groups.enable=True (dynamic sampling) has no fixed budget; leave it out")
-    if given.get("trainer.use_v1", "").lower() == "false":
-        lines.append("trainer.use_v1=False selects verl's v0 trainer, which has no variable rollout counts")
+    lines += [
+        f"{key}={value} {reason}; leave it out"
+        for key, (value, reason) in REFUSED.items()
+        if given.get(key, "").lower() == str(value).lower()
+    ]
     estimator = given.get("algorithm.adv_estimator")
     if estimator is not None and estimator not in ESTIMATORS:
         lines.append(f"algorithm.adv_estimator={estimator}; expected {' or '.join(ESTIMATORS)}")

@@ -59,10 +59,8 @@ def vip_dr_grpo(
 def _estimate(rewards: torch.Tensor, mask: torch.Tensor, index: Any, config: Any, baseline: Baseline) -> Tensors:
     settings = None if config is None else config.get(SETTINGS)
     if settings is None:
-        name = {"leave_one_out": "vip_rloo", "mean": "vip_dr_grpo"}[baseline]
-        raise InputError(
-            f"{name} was called by a trainer that did not plan its groups; set trainer.v1.trainer_mode={MODE}"
-        )
+        name = "vip_rloo" if baseline == "leave_one_out" else "vip_dr_grpo"
+        raise InputError(f"{name} was called by a trainer without planned groups; set trainer.v1.trainer_mode={MODE}")
     with torch.no_grad():
         scores = rewards.sum(-1).double().cpu().numpy()
         values, size = row_advantages(scores, index, baseline)

@@ -35,7 +35,7 @@ from viprl.engines.verl.estimators import SETTINGS
 from viprl.engines.verl.namespace import MODE, NAMESPACE, read_namespace, written_namespace
 from viprl.engines.verl.rollouts import ROLLOUTS, PlannedStep, prompt_order, row_sums
 from viprl.engines.verl.verl_api import CONTRACT
-from viprl.engines.vip_builder import build_vip
+from viprl.engines.vip_builder import build_vip, load_state
 from viprl.engines.warm_start import TrainingRow, warm_start
 from viprl.errors import InputError
 from viprl.runs.history import ground_truth_text
@@ -148,11 +148,7 @@ class VIPTrainerSync(PPOTrainerSync):
             return
         trainer = self.config.trainer
         given = Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else None
-        path = (given or self._vip_step_folder()) / STATE_FILE
-        if path.exists():
-            self.vip.load(path)
-        else:
-            logger.warning("%s not found (a checkpoint of verl?); VIP starts without history", path)
+        load_state(self.vip, (given or self._vip_step_folder()) / STATE_FILE)
 
     def _vip_step_folder(self) -> Path:
         return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
