@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from viprl import VIP
-from viprl.engines.first_batch import FirstBatchCheck
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.success import SuccessCriterion
 from viprl.errors import InputError
@@ -76,7 +75,7 @@ def test_values_are_split_by_prompt():
 
 
 def test_a_first_batch_without_a_readable_reward():
-    vip, check = VIP(features="none", cache=None), FirstBatchCheck("trainer.success")
+    vip, check = VIP(features="none", cache=None), SuccessCriterion(None, option="trainer.success")
     batch = PlannedBatch(["a", "b"], vip.allocate(["a", "b"], 4).counts)
     with pytest.raises(InputError, match=r"0\.3.*trainer\.success"):
         check.observe(vip, batch, [[None, math.nan], [0.3, 0.3]])
@@ -84,4 +83,4 @@ def test_a_first_batch_without_a_readable_reward():
     check.observe(vip, batch, [[0.3, 0.3], [0.3, 0.3]])  # later batches only cause warnings
     for values in ([[None, None], [None, None]], [[0.3, 0.3], [0.3, 1.0]]):
         vip.allocate(["a", "b"], 4)
-        FirstBatchCheck("success").observe(vip, batch, values)
+        SuccessCriterion(None).observe(vip, batch, values)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from viprl.analysis.statistics import Estimate, finite
+from viprl.analysis.statistics import Estimate, finite, known
 from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import number
@@ -56,7 +56,7 @@ def curve(run: Run, strategy: str, metric: str) -> Curve | None:
 
 def estimates(run: Run, key: str) -> dict[str, Estimate]:
     """`summary[key]` as `{strategy: Estimate}`."""
-    return _estimates(run.summary.get(key))
+    return _estimates(run.summary, key)
 
 
 def estimates_by_step(run: Run, key: str) -> dict[str, list[tuple[float, Estimate]]]:
@@ -71,21 +71,22 @@ def means_by_seed(run: Run, key: str) -> dict[str, dict[int, float]]:
 
 
 def _numbered(entries: object, key: str) -> dict[str, list[tuple[float, Estimate]]]:
-    pairs = entries.items() if isinstance(entries, Mapping) else ()
-    numbered = [(float(at), entry) for at, entry in pairs if str(at).isdecimal()]
+    numbered = [(float(at), entry) for at, entry in mapping(entries).items() if str(at).isdecimal()]
     found: dict[str, list[tuple[float, Estimate]]] = {}
     for at, entry in sorted(numbered, key=lambda pair: pair[0]):
-        for name, estimate in _estimates(entry.get(key) if isinstance(entry, Mapping) else None).items():
+        for name, estimate in _estimates(entry, key).items():
             found.setdefault(name, []).append((at, estimate))
     return found
 
 
-def _estimates(entry: object) -> dict[str, Estimate]:
-    """The estimates in `{strategy: {"mean", "sd", "n"}}`, without those that have no mean."""
-    if not isinstance(entry, Mapping):
-        return {}
-    found = {str(name): Estimate.read(value) for name, value in entry.items()}
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+def _estimates(entry: object, key: str) -> dict[str, Estimate]:
+    """The estimates in `{key: {strategy: {"mean", "sd", "n"}}}`, without those that have no mean."""
+    return known({str(name): Estimate.read(value) for name, value in mapping(mapping(entry).get(key)).items()})
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value` if it is a mapping, otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _seed(row: Mapping[str, Any]) -> int:

@@ -59,6 +59,11 @@ class Estimate:
             return cls(mean, n, spread, low, high)
         return cls.from_moments(mean, spread, n)
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """`low` and `high`; None if the values do not determine them."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
     def scaled(self, factor: float) -> Estimate:
         """The same estimate in another unit (factor > 0)."""
         sd, low, high = (None if v is None else factor * v for v in (self.sd, self.low, self.high))
@@ -66,11 +71,15 @@ class Estimate:
 
     def against(self, reference: float) -> str:
         """ "lower" or "higher" than `reference`, "within noise" of it, or "unknown" without an interval."""
-        if self.low is None or self.high is None:
+        if self.interval is None:
             return "unknown"
-        if self.high < reference:
-            return "lower"
-        return "higher" if self.low > reference else "within noise"
+        low, high = self.interval
+        return "lower" if high < reference else "higher" if low > reference else "within noise"
+
+
+def known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    """The estimates that exist."""
+    return {name: estimate for name, estimate in estimates.items() if estimate is not None}
 
 
 def difference(left: Estimate, right: Estimate) -> Estimate:

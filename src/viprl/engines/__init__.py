@@ -1,9 +1,8 @@
 """Adapters for training engines. What all of them share is here; what is specific to one is in its folder.
 
 planned_batch     the plan of one step: prompts, counts, values of each prompt
-success           which reward decides whether a rollout succeeded
-first_batch       stops a run if no reward of its first batch can be read
-vip_builder       checked settings, and the VIP that they describe
+success           which reward decides whether a rollout succeeded; stops a run if the first batch has none
+vip_builder       checked settings, the VIP that they describe, its state in a checkpoint
 version_contract  the APIs that an adapter uses, checked at start-up
 warm_start        learning from the log of an earlier run
 trl/              VIPGRPOTrainer and VIPRLOOTrainer for TRL

@@ -1,4 +1,4 @@
-"""Which of an engine's rewards decides whether a rollout succeeded."""
+"""Which of an engine's rewards decides whether a rollout succeeded, and a check of that in the first batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from viprl.engines.planned_batch import PlannedBatch
 from viprl.errors import InputError
 from viprl.outcomes import Success
 from viprl.utils.arrays import FloatArray
 from viprl.utils.imports import import_function
+from viprl.vip import VIP, Observation
+
+Values = Sequence[Sequence[float | None]]
 
 
 class SuccessCriterion:
@@ -36,6 +40,8 @@ class SuccessCriterion:
         self.column: str | None = None
         """The reward that decides; None for the weighted total."""
         self.option = option
+        self.tried = False
+        """Whether a batch has been observed."""
         self._names: list[str] = []
         self._default = success is None and len(reward_functions) > 0
         if success is None:
@@ -76,6 +82,23 @@ class SuccessCriterion:
         if self.column is None:
             return total
         return np.asarray(per_function)[:, self._names.index(self.column)]
+
+    def observe(self, vip: VIP, batch: PlannedBatch, values: Values, logprobs: Values | None = None) -> Observation:
+        """`vip.observe` for a planned batch; `values` and `logprobs` have one list for each prompt.
+
+        Raises InputError if no reward of the first batch could be read and at least one was not None or NaN: then
+        success was never defined for this run. Later unreadable rewards only cause warnings.
+        """
+        before = vip.unreadable_rewards
+        observation = vip.observe(batch.prompts, values, logprobs=logprobs)
+        first, self.tried = not self.tried, True
+        if first and vip.unreadable_rewards > before and not observation.rollouts.any():
+            example = next(v for group in values for v in group if v is not None and not math.isnan(v))
+            raise InputError(
+                f"no reward of the first batch is 0, 1 or -1 (the first one is {example!r}), so success is undefined; "
+                f"set {self.option} to a threshold on the total reward, such as 0.5, or to the name of a reward"
+            )
+        return observation
 
     def not_found(self, name: str | None, known: Sequence[str]) -> InputError:
         """The error for a reward `name` that is not among the `known` ones."""

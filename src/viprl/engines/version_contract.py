@@ -26,17 +26,9 @@ class VersionContract:
     requirement: str
     used: Mapping[str, Mapping[str, tuple[str, ...]]]
 
-    def check(self, modules: Mapping[str, Any] | None = None) -> None:
-        """Raise MissingPackageError (an ImportError) that names everything that `modules` lack.
-
-        Args:
-            modules: name -> module. Default: the installed ones.
-        """
-        missing = [
-            line
-            for name, entries in self.used.items()
-            for line in _missing(name, modules[name] if modules is not None else _import(name), entries)
-        ]
+    def check(self) -> None:
+        """Raise MissingPackageError (an ImportError) that names everything that the installed package lacks."""
+        missing = [line for name, entries in self.used.items() for line in _missing(name, entries)]
         if missing:
             package = re.split(r"[<>=]", self.requirement)[0]
             raise MissingPackageError(
@@ -52,16 +44,11 @@ def _installed(package: str) -> str:
         return "(unknown version)"
 
 
-def _import(name: str) -> Any:
+def _missing(name: str, entries: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """One line for each thing that the module `name` lacks."""
     try:
-        return importlib.import_module(name)
+        module: Any = importlib.import_module(name)
     except ImportError:
-        return None
-
-
-def _missing(name: str, module: Any, entries: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """One line for each thing that `module` lacks."""
-    if module is None:
         return [f"module {name} not found"]
     lines = []
     for path, expected in entries.items():

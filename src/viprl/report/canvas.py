@@ -11,9 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from viprl.errors import MissingPackageError
+from viprl.utils.arrays import FloatArray
 from viprl.utils.files import make_folder
 
 if TYPE_CHECKING:
@@ -62,8 +65,7 @@ def styles(trained: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]
     runs = list(dict.fromkeys(run for run, _ in every))
     single = len({run for run, _ in trained}) == len(trained)
     by_run = len(runs) > 1 and single and len({strategy for _, strategy in trained}) == 1
-    spare = [strategy for _, strategy in every if strategy not in _STRATEGY_COLOURS]
-    spare = list(dict.fromkeys(spare))
+    spare = list(dict.fromkeys(strategy for _, strategy in every if strategy not in _STRATEGY_COLOURS))
     found = {}
     for run, strategy in every:
         alone = single and (run, strategy) in trained
@@ -132,23 +134,11 @@ def finish(figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> Figure:
     return figure
 
 
-def write(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    *,
-    axes_x: bool = False,
-    colour: str = INK,
-    weight: Literal["normal", "bold"] = "normal",
-    ha: Literal["left", "center", "right"] = "left",
-    va: Literal["top", "center", "bottom"] = "center",
-) -> None:
+def write(axes: Axes, x: float, y: float, text: str, *, axes_x: bool = False, **look: Any) -> None:
     """Write text (never a formula) at (x, y) in data coordinates; with `axes_x`, x is from 0 to 1."""
     transform = axes.get_yaxis_transform() if axes_x else axes.transData
-    axes.text(
-        x, y, text, transform=transform, color=colour, fontsize=9.5, weight=weight, ha=ha, va=va, parse_math=False
-    )
+    look = {"color": INK, "va": "center"} | look
+    axes.text(x, y, text, transform=transform, fontsize=9.5, parse_math=False, **look)
 
 
 def name_ends(axes: Axes, ends: Sequence[tuple[Style, float]], reference: tuple[float, str] | None = None) -> None:
@@ -163,36 +153,23 @@ def name_ends(axes: Axes, ends: Sequence[tuple[Style, float]], reference: tuple[
     low, high = axes.get_ylim()
     heights = spread_labels([min(max(y, low), high) for *_, y in names], gap=0.075 * (high - low))
     for (name, colour, _), y in zip(names, heights, strict=True):
-        weight: Literal["normal", "bold"] = "normal" if colour == MUTED else "bold"
-        write(axes, 1.02, y, name, axes_x=True, colour=colour, weight=weight)
+        write(axes, 1.02, y, name, axes_x=True, color=colour, weight="normal" if colour == MUTED else "bold")
 
 
-def spread_labels(heights: Sequence[float], gap: float) -> list[float]:
+def spread_labels(heights: Sequence[float], gap: float) -> FloatArray:
     """Move heights apart until neighbours have a distance of `gap`; order and centre stay the same.
 
     Overlapping labels form a block around their mean, and overlapping blocks are joined (the pool-adjacent-violators
     algorithm of isotonic regression).
     """
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    blocks: list[list[int]] = []
-    for index in order:
-        blocks.append([index])
-        while len(blocks) > 1 and _bottom(blocks[-1], heights, gap) < _top(blocks[-2], heights, gap) + gap:
-            upper = blocks.pop()
-            blocks[-1] += upper
-    placed = list(heights)
-    for block in blocks:
-        for position, index in enumerate(block):
-            placed[index] = _bottom(block, heights, gap) + gap * position
+    order, steps = np.argsort(heights, kind="stable"), gap * np.arange(len(heights))
+    placed, blocks = np.array(heights, dtype=float), []
+    for height in placed[order] - steps:
+        blocks.append([height])
+        while len(blocks) > 1 and np.mean(blocks[-1]) < np.mean(blocks[-2]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    placed[order] = [np.mean(block) for block in blocks for _ in block] + steps
     return placed
-
-
-def _bottom(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
-    return sum(heights[i] for i in block) / len(block) - gap * (len(block) - 1) / 2
-
-
-def _top(block: Sequence[int], heights: Sequence[float], gap: float) -> float:
-    return _bottom(block, heights, gap) + gap * (len(block) - 1)
 
 
 def fitting(label: str, most: int = 24) -> str:

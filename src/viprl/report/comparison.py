@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from viprl.errors import MissingPackageError
 from viprl.metrics import EVALUATION_REWARD, PREFIX, REWARD, RUNNING_RATIO, ZERO_ADVANTAGE
 from viprl.report.page import Section, table
 from viprl.report.run_report import write_report
-from viprl.report.words import cell, num
+from viprl.report.words import cell, ends, num
 from viprl.runs.files import METRICS_FILE, REPORT_FILE
-from viprl.utils.arrays import FloatArray
 from viprl.utils.files import write_text
 from viprl.utils.json_lines import log_rows, write_json_lines
 from viprl.utils.numerics import number
@@ -37,32 +36,21 @@ class Measure:
     title: str
     digits: int
     metric: str
-    of: Callable[[FloatArray], float]
+    share: float
+    """Share of the values that is averaged, from the end; 0 for the last one alone."""
 
     def measure(self, rows: Rows) -> float:
         """The number of a run with these rows; NaN if the metric was never logged."""
         values = finite([number(row.get(self.metric)) for row in rows])
-        return self.of(values) if values.size else math.nan
-
-
-def _last(values: FloatArray) -> float:
-    return float(values[-1])
-
-
-def _mean(values: FloatArray) -> float:
-    return float(np.mean(values))
-
-
-def _mean_of_last_tenth(values: FloatArray) -> float:
-    return float(np.mean(values[-max(1, round(0.1 * values.size)) :]))
+        return float(np.mean(values[-max(1, round(self.share * values.size)) :])) if values.size else math.nan
 
 
 MEASURES = (
-    Measure("eval_reward", "evaluation reward at the end", 3, EVALUATION_REWARD, _last),
-    Measure("reward", "training reward, last tenth of the steps", 3, REWARD, _mean_of_last_tenth),
-    Measure("zero_advantage_rollouts", "share of rollouts without a gradient", 3, PREFIX + ZERO_ADVANTAGE, _mean),
-    Measure("variance_ratio", "gradient variance relative to uniform, estimated", 2, PREFIX + RUNNING_RATIO, _last),
-    Measure("rollouts", "rollouts in total", 0, "rollouts", _last),
+    Measure("eval_reward", "evaluation reward at the end", 3, EVALUATION_REWARD, 0),
+    Measure("reward", "training reward, last tenth of the steps", 3, REWARD, 0.1),
+    Measure("zero_advantage_rollouts", "share of rollouts without a gradient", 3, PREFIX + ZERO_ADVANTAGE, 1),
+    Measure("variance_ratio", "gradient variance relative to uniform, estimated", 2, PREFIX + RUNNING_RATIO, 0),
+    Measure("rollouts", "rollouts in total", 0, "rollouts", 0),
 )
 
 
@@ -129,9 +117,8 @@ def _words(entry: Mapping[str, Any], measure: Measure, baseline: str) -> str:
         return words
     gap = _estimate(entry["against_baseline"])
     text = num(gap.mean, measure.digits, signed=True)
-    if gap.low is not None and gap.high is not None:
-        text += f" ({num(gap.low, measure.digits, signed=True)} to {num(gap.high, measure.digits, signed=True)})"
-        text += ", within noise" if gap.against(0.0) == "within noise" else ""
+    if found := ends(gap, measure.digits, signed=True):
+        text += f" ({found})" + (", within noise" if gap.against(0.0) == "within noise" else "")
     return f"{words}; difference from {baseline} {text}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ _MOST_POINTS = 1500
 FEWEST_OF_A_MEAN = 5
 """A mean over a tenth of the probabilities is drawn only if it has at least this many points."""
 
-DASHED = (0, (4, 3))
+GUIDE: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
+"""The look of a line to compare with."""
 
 Reference = tuple[float, str]
 """The value that means "no difference", and its label."""
@@ -52,12 +53,11 @@ def interval_dots(
     scaled = [(style, estimate.scaled(100.0) if percent else estimate) for style, estimate in rows]
     if reference is not None:
         axes.set_xlim(ratio_range([estimate for _, estimate in scaled], reference[0]))
-        axes.axvline(reference[0], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
-        write(axes, reference[0], -0.62, reference[1], colour=MUTED, ha="center", va="bottom")
+        axes.axvline(reference[0], **GUIDE)
+        write(axes, reference[0], -0.62, reference[1], color=MUTED, ha="center", va="bottom")
     edge = axes.get_xlim()[1] if reference is not None else np.inf
     for y, (style, estimate) in enumerate(scaled):
-        if estimate.low is not None and estimate.high is not None and estimate.mean <= edge:
-            ends = [estimate.low, estimate.high]
+        if (ends := estimate.interval) and estimate.mean <= edge:
             axes.plot(ends, [y, y], color=style.colour, linewidth=2.2, solid_capstyle="round", alpha=0.55)
         if estimate.mean <= edge:
             axes.plot([estimate.mean], [y], "o", color=style.colour, markersize=6.5, zorder=3)
@@ -80,7 +80,7 @@ def estimates_by_step(
 ) -> Figure:
     """Ratios with their intervals at a few steps, connected by lines with a label at the end."""
     figure, axes = canvas()
-    axes.axhline(reference[0], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
+    axes.axhline(reference[0], **GUIDE)
     axes.set_ylim(ratio_range([estimate for _, points in series for _, estimate in points], reference[0]))
     edge = axes.get_ylim()[1]
     steps = sorted({step for _, points in series for step, _ in points})
@@ -91,8 +91,8 @@ def estimates_by_step(
         axes.plot(x, y, color=style.colour, linestyle=style.dash, linewidth=1.3, alpha=0.7)
         axes.plot(x, y, "o", color=style.colour, markersize=5.5)
         for at, (_, estimate) in zip(x, points, strict=True):
-            if estimate.low is not None and estimate.high is not None and estimate.mean <= edge:
-                axes.plot([at, at], [estimate.low, estimate.high], color=style.colour, linewidth=1.8, alpha=0.55)
+            if (ends := estimate.interval) and estimate.mean <= edge:
+                axes.plot([at, at], ends, color=style.colour, linewidth=1.8, alpha=0.55)
             if max(estimate.mean, estimate.high or 0.0) > edge:
                 axes.plot([at], [edge], "^", color=style.colour, markersize=5.5, clip_on=False)
     axes.set_xticks(steps)
@@ -110,7 +110,7 @@ def ratio_range(estimates: Iterable[Estimate], reference: float = 1.0) -> tuple[
     near = [estimate for estimate in drawn if estimate.mean <= 2 * reference] or drawn
     means = [reference, *(estimate.mean for estimate in near)]
     cap = max(1.5 * reference, 1.1 * max(means))
-    ends = [min(max(end, 0.0), cap) for estimate in near for end in (estimate.low, estimate.high) if end is not None]
+    ends = [min(max(end, 0.0), cap) for estimate in near for end in estimate.interval or ()]
     low, high = min(means + ends), max(means + ends)
     margin = 0.08 * (high - low) or 0.1 * reference
     return max(0.0, low - margin), high + margin
@@ -127,7 +127,7 @@ def curves(
     """
     figure, axes = canvas()
     if reference is not None:
-        axes.axhline(reference[0], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
+        axes.axhline(reference[0], **GUIDE)
     near = _near(lines, reference)
     for line in lines:
         colour = line.style.colour
@@ -158,7 +158,7 @@ def curves(
 def calibration(predicted: FloatArray, true: FloatArray, seen: NDArray[np.bool_], colour: str) -> Figure:
     """True against predicted success probability: a point for each prompt, and the mean of each tenth."""
     figure, axes = canvas(height=3.7)
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
+    axes.plot([0, 1], [0, 1], **GUIDE)
     keep = _thin(predicted.size)
     for at, fill, alpha in ((~seen, "none", 0.45), (seen, colour, 0.3)):
         shown = keep & at
@@ -172,9 +172,8 @@ def calibration(predicted: FloatArray, true: FloatArray, seen: NDArray[np.bool_]
             alpha=alpha,
         )
     for centre, estimate in tenths(predicted, true):
-        if estimate.low is not None and estimate.high is not None:
-            ends = np.clip([estimate.low, estimate.high], 0.0, 1.0)
-            axes.plot([centre, centre], ends, color=INK, linewidth=1.4, zorder=4)
+        if ends := estimate.interval:
+            axes.plot([centre, centre], np.clip(ends, 0.0, 1.0), color=INK, linewidth=1.4, zorder=4)
         axes.plot([centre], [estimate.mean], "o", color=INK, markersize=4.5, zorder=4)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
@@ -192,7 +191,7 @@ def counts_by_probability(
     x, y = [centre for centre, _ in means], [estimate.mean for _, estimate in means]
     axes.plot(x, y, color=INK, linewidth=1.5, marker="o", markersize=4)
     if even is not None:
-        axes.axhline(even, color=MUTED, linewidth=0.9, linestyle=DASHED)
+        axes.axhline(even, **GUIDE | {"zorder": 2})
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(bottom=0)
     mean = [(Style("mean", INK), y[-1])] if y else []

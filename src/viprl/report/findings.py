@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from viprl.analysis.curves import Curve, curve, estimates, means_by_seed
-from viprl.analysis.statistics import Estimate, difference, over_blocks, paired_difference
+from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed
+from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
 from viprl.metrics import HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
-from viprl.report.words import PLURALS, VERDICTS, closing, count, interval, num, short_basis
+from viprl.report.words import VERDICTS, closing, count, interval, num, short_basis, size
 from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
 
@@ -72,9 +71,7 @@ def final_accuracy(run: Run) -> dict[str, Estimate]:
     """The last held-out accuracy of each strategy over seeds: from the summary, otherwise from the log."""
     learning = mapping(run.summary.get("learning"))
     given = {name: Estimate.read(mapping(entry).get("final_eval")) for name, entry in learning.items()}
-    logged = {name: Estimate.of(list(_ends(run, name).values())) for name in run.strategies}
-    merged = logged | {name: estimate for name, estimate in given.items() if estimate is not None}
-    return {name: estimate for name, estimate in merged.items() if estimate is not None}
+    return known({name: Estimate.of(list(_ends(run, name).values())) for name in run.strategies}) | known(given)
 
 
 def findings(run: Run) -> list[Finding]:
@@ -138,14 +135,14 @@ def _waste(run: Run) -> Finding | None:
 
 def learning(run: Run) -> Finding | None:
     """Held-out accuracy at the end and, if uniform trained as well, the difference from it."""
-    final, gap, basis = final_accuracy(run), None, ""
+    final, gap, basis = final_accuracy(run), None, "seeds"
     if (name := _subject(final)) is None:
         return None
     if name != UNIFORM and UNIFORM in final:
         entry = mapping(mapping(run.summary.get("learning")).get("paired_difference"))
-        gap, basis = Estimate.read(entry), str(entry.get("basis") or "")
+        gap, basis = Estimate.read(entry), str(entry.get("basis") or basis)
         if gap is None:
-            gap, basis = paired_difference(_ends(run, name), _ends(run, UNIFORM)), ""
+            gap, basis = paired_difference(_ends(run, name), _ends(run, UNIFORM)), "seeds"
     value, opening = num(final[name].mean, 3), "Held-out accuracy (mean of 8 answers) at the end:"
     if gap is None:
         sentence = f"{opening} {value} with {name} ({count(final[name].n, 'seed')}{interval(final[name], 3)})."
@@ -155,7 +152,7 @@ def learning(run: Run) -> Finding | None:
         f"{_difference(gap, basis)}"
     )
     label = f"difference in held-out accuracy from uniform ({value} at the end)"
-    rest = short_basis(gap, basis or "seeds", digits=3, signed=True)
+    rest = short_basis(gap, basis, digits=3, signed=True)
     return Finding(num(gap.mean, 3, signed=True), label, sentence, gap.against(0.0), "higher", rest)
 
 
@@ -211,8 +208,8 @@ def _measured(run: Run, key: str, metric: str) -> Measured:
     """
     by_seed = means_by_seed(run, key)
     if max((len(means) for means in by_seed.values()), default=0) > 1:
-        means = {name: Estimate.of(list(values.values())) for name, values in by_seed.items()}
-        return Measured({name: mean for name, mean in means.items() if mean is not None}, "seeds", by_seed)
+        means = known({name: Estimate.of(list(values.values())) for name, values in by_seed.items()})
+        return Measured(means, "seeds", by_seed)
     if measured := estimates(run, key):
         return Measured(measured, "batches")
     return Measured(_over_blocks({name: curve(run, name, metric) for name in run.strategies}), "blocks")
@@ -224,8 +221,7 @@ def _shadow_ratios(run: Run) -> dict[str, Estimate]:
 
 
 def _over_blocks(curves: Mapping[str, Curve | None]) -> dict[str, Estimate]:
-    blocks = {name: over_blocks(found.values) for name, found in curves.items() if found is not None}
-    return {name: estimate for name, estimate in blocks.items() if estimate is not None}
+    return known({name: over_blocks(found.values) for name, found in curves.items() if found is not None})
 
 
 def _ends(run: Run, strategy: str) -> dict[int, float]:
@@ -242,24 +238,18 @@ def _at(of: Curve, steps: FloatArray) -> FloatArray:
     return of.mean[np.searchsorted(of.steps, steps)]
 
 
-def _difference(gap: Estimate, basis: str = "") -> str:
-    within = basis not in ("", "seeds")
-    n = f"{gap.n} {basis}" if within else count(gap.n, "seed")
-    caution = " The interval is for one pair of trainings; the difference between seeds is unknown." if within else ""
-    return f"{num(gap.mean, 3, signed=True)} (n = {n}{interval(gap, 3, signed=True)}).{closing(gap)}{caution}"
+def _difference(gap: Estimate, basis: str = "seeds") -> str:
+    caution = " The interval is for one pair of trainings; the difference between seeds is unknown."
+    words = f"{num(gap.mean, 3, signed=True)} (n = {size(gap, basis)}{interval(gap, 3, signed=True)}).{closing(gap)}"
+    return words if basis == "seeds" else words + caution
 
 
 def _evidence(run: Run, estimate: Estimate, basis: str, digits: int = 2) -> str:
     """Standard deviation, number of values and interval of an estimate."""
     sd = "" if estimate.sd is None else f"sd {num(estimate.sd, digits)}, "
-    n = f"n = {count(estimate.n, *PLURALS[basis])}"
+    n = f"n = {size(estimate, basis)}"
     if basis == "batches":
         seeds = mapping(run.summary.get("settings")).get("seeds")
         seeds = len(seeds) if isinstance(seeds, list) else seeds or len({row.get("seed") for row in run.rows})
         n += f" from {count(seeds, 'seed')}" if seeds else ""
     return sd + n + interval(estimate, digits)
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """`value` if it is a mapping, otherwise an empty one."""
-    return value if isinstance(value, Mapping) else {}

@@ -9,8 +9,8 @@ import numpy as np
 
 from viprl.analysis.replay import PHASES, SCORES, Phase, Protocol
 from viprl.analysis.statistics import Estimate
-from viprl.report.canvas import MUTED, Style, save, styles
-from viprl.report.figures import DASHED, Line, curves
+from viprl.report.canvas import Style, save, styles
+from viprl.report.figures import GUIDE, Line, curves
 from viprl.report.page import INTERVAL, Drawing, Section, page, table
 from viprl.report.words import count
 from viprl.utils.files import write_text
@@ -99,8 +99,7 @@ def _by_phase(results: Results, score: str, title: str, caption: str) -> Drawing
     for style, phases in _styled(results):
         estimates = [phase.scores[score] or Estimate(np.nan, 0) for phase in phases]
         mean = np.array([e.mean for e in estimates])
-        low = np.array([e.mean if e.low is None else e.low for e in estimates])
-        high = np.array([e.mean if e.high is None else e.high for e in estimates])
+        low, high = np.array([e.interval or (e.mean, e.mean) for e in estimates]).T
         lines.append(Line(style, np.arange(len(mean), dtype=float), mean, low, high))
     figure = curves(lines, "visit of a prompt", score.replace("_", " "))
     names = labels(results)
@@ -119,7 +118,7 @@ def _calibration(results: Results) -> Drawing:
         x, y = np.array(means).T
         lines.append(Line(style, x, y))
     figure = curves(lines, "predicted success probability", "logged success rate")
-    figure.axes[0].plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=DASHED, zorder=1)
+    figure.axes[0].plot([0, 1], [0, 1], **GUIDE)
     caption = "Mean of each tenth of the predictions, from the second visit on. Dashed: perfect predictions."
     return Drawing("replay_calibration", "Calibration of the predictions", figure, caption)
 

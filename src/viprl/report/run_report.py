@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from viprl.analysis.curves import mapping
 from viprl.errors import InputError
 from viprl.report import canvas, sections
-from viprl.report.findings import findings, mapping
+from viprl.report.findings import findings
 from viprl.report.page import INTERVAL, Section, page, table
 from viprl.report.view import View
 from viprl.runs.files import REPORT_FILE
@@ -39,14 +40,9 @@ _GLOSSARY = (
 _SETTING_NAMES = {
     "prompts": "prompts of a step",
     "budget": "rollouts of a step (budget)",
-    "min_rollouts": "fewest rollouts of a prompt",
-    "max_rollouts": "most rollouts of a prompt",
     "pool": "training prompts",
     "held_out": "held-out prompts",
-    "learning_rate": "learning rate",
-    "warmup_steps": "warm-up steps",
     "pretraining_steps": "steps of supervised training before",
-    "pretraining_seed": "seed of the supervised training",
     "checkpoint_every": "steps between checkpoints",
     "measure_every": "steps between measurements of the variance",
     "batches": "batches of a measurement",
@@ -105,7 +101,9 @@ def _subtitle(view: View) -> str:
 def _settings(view: View) -> Section | None:
     columns = [_settings_of(run) for run in view.runs]
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    rows = [(_SETTING_NAMES.get(key, key), *(column.get(key, "") for column in columns)) for key in keys]
+    rows = [
+        (_SETTING_NAMES.get(key, key.replace("_", " ")), *(column.get(key, "") for column in columns)) for key in keys
+    ]
     head = ("setting", *(run.name for run in view.runs))
     return Section("Settings", (), (), table(head, rows)) if rows else None
 

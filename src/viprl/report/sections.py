@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from viprl.analysis.curves import curve, estimates_by_step
+from viprl.analysis.curves import curve, estimates_by_step, mapping
 from viprl.metrics import (
     BRIER,
     EQUAL_REWARD_GROUPS,
@@ -32,7 +32,6 @@ from viprl.report.findings import (
     between_series,
     final_accuracy,
     learning,
-    mapping,
     others,
     prediction_error,
     variance_ratios,

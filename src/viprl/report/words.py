@@ -22,11 +22,20 @@ def count(n: object, one: str, many: str = "") -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+def ends(estimate: Estimate, digits: int = 2, signed: bool = False) -> str:
+    """The 95 % interval, "0.63 to 0.79"; empty if it is unknown."""
+    return " to ".join(num(end, digits, signed) for end in estimate.interval or ())
+
+
+def size(estimate: Estimate, basis: str) -> str:
+    """The number of values, "3 seeds"."""
+    return count(estimate.n, *PLURALS.get(basis, (basis, basis)))
+
+
 def interval(estimate: Estimate, digits: int = 2, signed: bool = False) -> str:
     """The 95 % interval as the end of a bracket; empty if it is unknown."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"; 95 % interval {num(estimate.low, digits, signed)} to {num(estimate.high, digits, signed)}"
+    found = ends(estimate, digits, signed)
+    return f"; 95 % interval {found}" if found else ""
 
 
 def closing(gap: Estimate) -> str:
@@ -39,20 +48,14 @@ def closing(gap: Estimate) -> str:
 
 def short_basis(estimate: Estimate, basis: str, digits: int = 2, signed: bool = False, unit: str = "") -> str:
     """The 95 % interval and the number of values, in short; empty if the interval is unknown."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    n = count(estimate.n, *PLURALS.get(basis, (basis, basis)))
-    dependent = ", not independent" if basis == "batches" else ""
-    ends = f"{num(estimate.low, digits, signed)} to {num(estimate.high, digits, signed)}"
-    return f"95\u00a0% interval {ends}{unit}; {n}{dependent}"
+    found, dependent = ends(estimate, digits, signed), ", not independent" if basis == "batches" else ""
+    return f"95\u00a0% interval {found}{unit}; {size(estimate, basis)}{dependent}" if found else ""
 
 
 def cell(estimate: Estimate | None, digits: int, basis: str) -> str:
     """An estimate in a cell of a table: mean ± sd (interval), n = ..."""
     if estimate is None:
         return ""
-    n = f"n = {count(estimate.n, *PLURALS[basis])}"
     spread = "" if estimate.sd is None else f" ± {num(estimate.sd, digits)}"
-    known = estimate.low is not None and estimate.high is not None
-    ends = f" ({num(estimate.low, digits)} to {num(estimate.high, digits)})" if known else ""
-    return f"{num(estimate.mean, digits)}{spread}{ends}, " + n.replace(" ", "\u00a0")
+    bounds = f" ({found})" if (found := ends(estimate, digits)) else ""
+    return f"{num(estimate.mean, digits)}{spread}{bounds}, " + f"n = {size(estimate, basis)}".replace(" ", "\u00a0")

@@ -13,7 +13,6 @@ from tinker_cookbook.checkpoint_utils import get_last_checkpoint, load_checkpoin
 from tinker_cookbook.rl.rollouts import get_rollout_executor
 from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
 
-from viprl.engines.first_batch import FirstBatchCheck
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
@@ -85,7 +84,6 @@ class VIPDataset(RLDataset):
         self.inner, self.vip, self.settings, self.log_path, self.prompt = inner, vip, settings, str(log_path), prompt
         self._success = success
         self._batch: PlannedGroups | None = None
-        self._first_batch = FirstBatchCheck("success")
         record = get_last_checkpoint(self.log_path)
         self.step = 0 if record is None else record.batch or 0
         """Batches that have been observed."""
@@ -145,10 +143,10 @@ class VIPDataset(RLDataset):
     def _observe(self, batch: PlannedGroups) -> None:
         """Let VIP learn from a batch, and save it before tinker-cookbook can write the checkpoint of this step."""
         self._batch, column = None, self._success.column
-        if self._first_batch.pending and batch.metrics and column not in batch.metrics:
+        if not self._success.tried and batch.metrics and column not in batch.metrics:
             raise self._success.not_found(column, sorted(batch.metrics))
         logprobs = batch.lists(batch.logprobs) if self.settings.use_logprobs else None
-        self._first_batch.observe(self.vip, batch, batch.lists(batch.values), logprobs)
+        self._success.observe(self.vip, batch, batch.lists(batch.values), logprobs)
         self.step += 1
         self._file(self.step).parent.mkdir(parents=True, exist_ok=True)
         self.vip.save(self._file(self.step))

@@ -40,7 +40,6 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
     raise MissingPackageError(f'viprl.engines.trl needs TRL: pip install "viprl[trl]" ({error})') from error
 
 from viprl.advantages import group_index, group_std, rollout_weights
-from viprl.engines.first_batch import FirstBatchCheck
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.prompt_id import identified
 from viprl.engines.success import SuccessCriterion
@@ -112,7 +111,6 @@ class VIPTrainer(_Host):
         functions = list(reward_funcs) if several else [] if reward_funcs is None else [reward_funcs]
         environments = more.get("environment_factory") is not None  # they bring rewards of their own
         self._vip_success = SuccessCriterion(args.vip_success, functions, complete=not environments)
-        self._vip_first_batch = FirstBatchCheck("vip_success")
         self._vip_generation: _Generation | None = None
         self.vip_batch: Groups | None = None
         """The last generation batch."""
@@ -247,7 +245,7 @@ class VIPTrainer(_Host):
         if not self.accelerator.is_main_process:
             return None
         split = None if logprobs is None else plan.split(logprobs)
-        observation = self._vip_first_batch.observe(self.vip, plan, plan.split(values), split)
+        observation = self._vip_success.observe(self.vip, plan, plan.split(values), split)
         for name, value in self.vip.metrics().items():
             self._metrics["train"][PREFIX + name].append(value)
         return observation

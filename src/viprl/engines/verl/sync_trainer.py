@@ -27,7 +27,6 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
 from viprl import metrics as names
-from viprl.engines.first_batch import FirstBatchCheck
 from viprl.engines.prompt_id import identified
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.verl import consistency
@@ -75,9 +74,8 @@ class VIPTrainerSync(PPOTrainerSync):
             config.trainer.v1[MODE] = written_namespace(self.vip_settings)
         for line in lines:
             logger.warning("%s: %s", MODE, line)
-        option = f"{NAMESPACE}.success"
+        option = f"+{NAMESPACE}.success"
         self._vip_success = SuccessCriterion(self.vip_settings.success, complete=False, option=option)
-        self._vip_first_batch = FirstBatchCheck(f"+{option}")
         self.vip = build_vip(self.vip_settings, self._vip_success)
         self._vip_step: PlannedStep | None = None
         self.vip_batch: PlannedStep | None = None
@@ -111,7 +109,7 @@ class VIPTrainerSync(PPOTrainerSync):
             order = prompt_order(keys, plan)
             values, logprobs = self._vip_values([keys[i] for i in order], batch.partition_id)
             split = None if logprobs is None else plan.split(logprobs)
-            self._vip_first_batch.observe(self.vip, plan, plan.split(values), split)
+            self._vip_success.observe(self.vip, plan, plan.split(values), split)
         except Exception as error:
             error.add_note(f"raised at training step {self.global_steps}")
             raise
