@@ -299,15 +299,8 @@ def summarise(seeds: Sequence[Sequence[Step]]) -> list[Phase]:
         if not any(inside):
             continue
         scores = {name: Estimate.of([_mean([s.scores[name] for s in steps]) for steps in inside]) for name in SCORES}
-        count, predicted, observed = np.sum([s.bins for steps in inside for s in steps], axis=0)
-        curve = [
-            {
-                "predicted": float(predicted[b] / count[b]),
-                "observed": float(observed[b] / count[b]),
-                "count": int(count[b]),
-            }
-            for b in np.flatnonzero(count)
-        ]
+        bins = np.sum([s.bins for steps in inside for s in steps], axis=0)
+        curve = [{"predicted": float(p / n), "observed": float(k / n), "count": int(n)} for n, p, k in bins.T if n]
         phases.append(Phase(label, scores, curve))
     return phases
 

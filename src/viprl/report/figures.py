@@ -230,6 +230,4 @@ def _last(values: FloatArray) -> float:
 
 def _thin(size: int) -> NDArray[np.bool_]:
     """Which of `size` points to draw: all, or every so many if there are too many for a page."""
-    keep = np.zeros(size, dtype=bool)
-    keep[np.unique(np.linspace(0, size - 1, min(size, _MOST_POINTS)).astype(int))] = True
-    return keep
+    return np.isin(np.arange(size), np.linspace(0, size - 1, min(size, _MOST_POINTS)).astype(int))

@@ -72,14 +72,10 @@ def write_replay_page(results: Results, folder: Path, protocol: Protocol, settin
 
 def described(protocol: Protocol) -> str:
     """The protocol in one line."""
-    loop = (
-        "closed loop: only allocated rollouts are observed"
-        if protocol.closed
-        else "open loop: all outcomes are observed"
-    )
+    loop = "closed loop: only allocated rollouts" if protocol.closed else "open loop: all outcomes"
     return (
         f"{protocol.visits} visits, batches of {protocol.batch_size} prompts, {protocol.rollouts} rollouts per prompt "
-        f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop}"
+        f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are observed"
     )
 
 

@@ -14,6 +14,7 @@ from viprl.report import canvas, sections
 from viprl.report.findings import findings
 from viprl.report.page import INTERVAL, Section, page, table
 from viprl.report.view import View
+from viprl.report.words import count
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
 from viprl.utils.files import make_folder, write_text
@@ -87,15 +88,11 @@ def write_report(
 
 
 def _subtitle(view: View) -> str:
-    runs = "1 run" if len(view.runs) == 1 else f"{len(view.runs)} runs"
+    runs = count(len(view.runs), "run")
     settings = mapping(view.runs[0].summary.get("settings")) if len(view.runs) == 1 else {}
-    words = (
-        ("estimator", "{}"),
-        ("prompts", "{} prompts per step"),
-        ("budget", "{} rollouts per step"),
-        ("steps", "{} steps"),
-    )
-    return " · ".join(["viprl report", runs, *(form.format(settings[key]) for key, form in words if key in settings)])
+    words = {"estimator": "", "prompts": " prompts per step", "budget": " rollouts per step", "steps": " steps"}
+    shown = [f"{settings[key]}{unit}" for key, unit in words.items() if key in settings]
+    return " · ".join(["viprl report", runs, *shown])
 
 
 def _settings(view: View) -> Section | None:

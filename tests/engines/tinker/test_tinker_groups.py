@@ -6,12 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
 
+import chz
 import numpy as np
 import pytest
-
-pytest.importorskip("tinker_cookbook", reason="tinker-cookbook is not installed; `make test-tinker` has it")
-
-import chz
 import torch
 from tinker_cookbook.rl import rollouts
 from tinker_cookbook.rl.data_processing import compute_advantages

@@ -4,9 +4,6 @@ import json
 from importlib.metadata import version
 
 import pytest
-
-pytest.importorskip("tinker_cookbook", reason="tinker-cookbook is not installed; `make test-tinker` has it")
-
 from tinker_cookbook.rl import train
 from tinker_cookbook.rl.rollout_limits import TerminationRewardPolicy
 from tinker_runs import Q, config_in, planned, rolled, run

@@ -6,9 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-pytest.importorskip("tinker_cookbook", reason="tinker-cookbook is not installed; `make test-tinker` has it")
-
 import tinker
 from tinker_cookbook.rl import train
 from tinker_cookbook.rl.data_processing import compute_advantages

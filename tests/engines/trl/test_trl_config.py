@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 from trl import RLOOConfig, TrlParser
 from trl_runs import C, N, build, options
 
 import tiny
 from viprl import VIP
 from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig, VIPRLOOTrainer
-from viprl.engines.trl.trl_api import CONTRACT, SUPPORTED
+from viprl.engines.trl.trl_api import CONTRACT
 from viprl.errors import InputError
 from viprl.settings import EngineSettings
 from viprl.settings import options as options_of
@@ -135,4 +132,4 @@ def test_a_vip_of_the_user(tmp_path):
 def test_contract_with_the_installed_trl():
     CONTRACT.check()
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
-    assert SUPPORTED in project["optional-dependencies"]["trl"]
+    assert CONTRACT.requirement in project["optional-dependencies"]["trl"]

@@ -6,9 +6,6 @@ import inspect
 
 import numpy as np
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 import torch
 from datasets import Dataset, IterableDataset
 from trl import GRPOTrainer

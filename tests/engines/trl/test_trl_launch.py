@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 import tiny
 from viprl.utils.json_lines import log_rows
 

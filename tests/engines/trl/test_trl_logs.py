@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 from trl_runs import C, N, build, independent_advantages, on_loss, recording, row_logprobs, watched
 
 from viprl import metrics

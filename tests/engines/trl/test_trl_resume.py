@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 import torch
 from safetensors.torch import load_file
 from trl_runs import STOCK, build, distance, options, watched, weights

@@ -7,9 +7,6 @@ import json
 
 import numpy as np
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 from trl_runs import C, build, independent_advantages, trained, watched
 
 import tiny

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 from trl_runs import KINDS, STOCK, N, distance, options, weights
 
 import tiny

@@ -8,9 +8,6 @@ import os
 from functools import partial
 
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 from datasets import Dataset
 from fake_vllm import Engine, install
 from trl import GRPOTrainer

@@ -6,25 +6,9 @@ import math
 from functools import partial
 
 import pytest
-
-pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
-
 import torch
 from fake_vllm import UNKNOWN, Engine, install
-from trl_runs import (
-    KINDS,
-    STOCK,
-    C,
-    N,
-    build,
-    distance,
-    on_loss,
-    options,
-    recording,
-    row_logprobs,
-    watched,
-    weights,
-)
+from trl_runs import KINDS, STOCK, C, N, build, distance, on_loss, options, recording, row_logprobs, watched, weights
 
 import tiny
 

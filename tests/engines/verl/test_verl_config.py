@@ -14,7 +14,7 @@ from verl.trainer.ppo.v1 import agent_loop_tq, get_trainer_cls
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from viprl.engines.verl import plugin
-from viprl.engines.verl.consistency import contradictions, padding, refuse, settle
+from viprl.engines.verl.consistency import ACTOR, EVEN_LOSSES, contradictions, padding, refuse, settle
 from viprl.engines.verl.namespace import REFUSED, read_namespace, written_namespace
 from viprl.engines.verl.rollouts import ROLLOUTS
 from viprl.engines.verl.sync_trainer import VIPTrainerSync
@@ -54,9 +54,13 @@ def test_verl_finds_the_plugin_by_itself():
     assert get_trainer_cls("vip_sync") is VIPTrainerSync
 
 
-def test_defaults():
+def test_the_estimator_decides_the_smallest_group():
     assert options() == EngineSettings(estimator="rloo", min_rollouts=2, max_rollouts=48)
     assert options(adv_estimator="vip_dr_grpo").min_rollouts == 3
+    with pytest.raises(InputError, match=r"'dr_grpo'.*at least 3"):
+        options({"min_rollouts": 2}, adv_estimator="vip_dr_grpo")
+    with pytest.raises(InputError, match=r"'grpo'.*vip_rloo"):
+        options(adv_estimator="grpo")
 
 
 def test_the_namespace_is_written_back_with_the_values_that_are_used():
@@ -87,13 +91,6 @@ def test_options_that_cannot_be_used(given, named):
         options(given)
 
 
-def test_the_estimator_decides_the_smallest_group():
-    with pytest.raises(InputError, match=r"'dr_grpo'.*at least 3"):
-        options({"min_rollouts": 2}, adv_estimator="vip_dr_grpo")
-    with pytest.raises(InputError, match=r"'grpo'.*vip_rloo"):
-        options(adv_estimator="grpo")
-
-
 @pytest.mark.parametrize(
     "override",
     [
@@ -117,22 +114,19 @@ def test_the_loss_is_set_and_reported():
     assert made.algorithm.norm_adv_by_std_in_grpo is False and "norm_adv_by_std_in_grpo=False" in lines
 
 
-@pytest.mark.parametrize("mode", ["seq-mean-token-mean", "seq-mean-token-sum", "token-sum"])
-def test_an_even_loss_is_kept(mode):
-    made, lines = settled(f"actor_rollout_ref.actor.loss_agg_mode={mode}")
-    assert made.actor_rollout_ref.actor.loss_agg_mode == mode and "loss_agg_mode" not in lines
-    assert made.actor_rollout_ref.actor.loss_scale_factor is None
-
-
-def test_a_chosen_scale_is_kept():
-    loss = "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm"
-    made, _ = settled(loss, "actor_rollout_ref.actor.loss_scale_factor=99")
-    assert made.actor_rollout_ref.actor.loss_scale_factor == 99
-
-
-def test_rollout_weighting_leaves_the_loss_alone():
-    made, lines = settled(prompt_weighting="rollout")
-    assert made.actor_rollout_ref.actor.loss_agg_mode == "token-mean" and "prompt_weighting=rollout" in lines
+@pytest.mark.parametrize(
+    ("overrides", "weighting", "mode", "scale"),
+    [
+        *((["loss_agg_mode=" + mode], "prompt", mode, None) for mode in EVEN_LOSSES[1:]),
+        (["loss_agg_mode=seq-mean-token-sum-norm", "loss_scale_factor=99"], "prompt", "seq-mean-token-sum-norm", 99),
+        ([], "rollout", "token-mean", None),
+    ],
+)
+def test_a_loss_that_fits_is_kept(overrides, weighting, mode, scale):
+    made, lines = settled(*(f"actor_rollout_ref.actor.{name}" for name in overrides), prompt_weighting=weighting)
+    actor = made.actor_rollout_ref.actor
+    assert (actor.loss_agg_mode, actor.loss_scale_factor) == (mode, scale)
+    assert "loss_agg_mode" not in lines and ("prompt_weighting=rollout" in lines) == (weighting == "rollout")
 
 
 def test_terms_without_prompt_weights_are_reported():
@@ -141,8 +135,7 @@ def test_terms_without_prompt_weights_are_reported():
 
 
 @pytest.mark.parametrize(
-    "prompts, mini, gpus, rows",
-    [(16, 8, 8, 0), (12, 8, 8, 32), (16, 5, 4, 32), (16, 16, 8, 0), (3, 2, 2, 8)],
+    "prompts, mini, gpus, rows", [(16, 8, 8, 0), (12, 8, 8, 32), (16, 5, 4, 32), (16, 16, 8, 0), (3, 2, 2, 8)]
 )
 def test_padding_is_reported(prompts, mini, gpus, rows):
     made = config(
@@ -179,25 +172,23 @@ def test_contradictions_on_the_command_line_end_it_before_ray_starts(argument):
         plugin.register([*MODE, argument])
 
 
-@pytest.mark.parametrize("mode", ["trainer.v1.trainer_mode=colocate_async", "trainer.total_epochs=1"])
-def test_the_estimators_belong_to_the_mode(mode):
-    (line,) = contradictions([mode, "algorithm.adv_estimator=vip_rloo"])
-    assert "trainer.v1.trainer_mode=vip_sync" in line
+FROM_FILE = ["--config-dir", "recipes/verl", "--config-name", "paper", "algorithm.adv_estimator=vip_rloo"]
 
 
-def test_the_mode_may_be_in_a_file():
-    arguments = ["--config-dir", "recipes/verl", "--config-name", "paper", "algorithm.adv_estimator=vip_rloo"]
-    assert contradictions(arguments) == []
-    assert contradictions([*arguments, "trainer.v1.trainer_mode=sync"]) != []
-
-
-def test_flat_weights_are_compatible_with_any_loss():
-    flat = "+trainer.v1.vip_sync.prompt_weighting=rollout"
-    assert contradictions([*MODE, flat, "actor_rollout_ref.actor.loss_agg_mode=token-mean"]) == []
-
-
-def test_a_command_of_stock_verl_has_no_contradictions():
-    assert contradictions(["algorithm.adv_estimator=grpo", "algorithm.filter_groups.enable=True"]) == []
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["trainer.v1.trainer_mode=colocate_async", "algorithm.adv_estimator=vip_rloo"], MODE[0]),
+        (["trainer.total_epochs=1", "algorithm.adv_estimator=vip_rloo"], MODE[0]),
+        (FROM_FILE, None),  # the mode may be in a file
+        ([*FROM_FILE, "trainer.v1.trainer_mode=sync"], MODE[0]),
+        ([*MODE, "+trainer.v1.vip_sync.prompt_weighting=rollout", f"{ACTOR}.loss_agg_mode=token-mean"], None),
+        (["algorithm.adv_estimator=grpo", "algorithm.filter_groups.enable=True"], None),  # stock verl
+    ],
+)
+def test_the_estimators_belong_to_the_mode(arguments, named):
+    lines = contradictions(arguments)
+    assert len(lines) == (named is not None) and all(named in line for line in lines)
 
 
 def test_contract_with_the_installed_verl():

@@ -34,11 +34,7 @@ def rows(counts=COUNTS, seed=0, padding=0):
     order = rng.permutation(len(uid))
     rewards = np.zeros((len(uid), T), dtype=np.float32)
     rewards[np.arange(len(uid)), np.maximum(lengths - 1, 0)] = reward
-    return (
-        torch.tensor(rewards[order]),
-        torch.tensor(mask[order]),
-        np.array(uid, dtype=object)[order],
-    )
+    return (torch.tensor(rewards[order]), torch.tensor(mask[order]), np.array(uid, dtype=object)[order])
 
 
 def by_hand(rewards, uid, estimator):

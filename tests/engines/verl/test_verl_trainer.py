@@ -349,8 +349,7 @@ def fresh(path: Path, tmp_path: Path, prefix: str = "<user>") -> VIPTrainerSync:
         for i in range(40)
     ]
     trainer.tokenizer = SimpleNamespace(
-        apply_chat_template=lambda messages, **_: messages[0]["content"],
-        decode=lambda ids, **_: f"{prefix} {ids} <go>",
+        apply_chat_template=lambda messages, **_: messages[0]["content"], decode=lambda ids, **_: f"{prefix} {ids} <go>"
     )
     return trainer
 

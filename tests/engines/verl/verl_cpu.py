@@ -7,7 +7,7 @@ import asyncio
 import os
 import types
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any
 
 import ray
@@ -39,9 +39,16 @@ class _Device(types.ModuleType):
 
 @PlatformRegistry.register(platform="cpu")
 class CPU(PlatformBase):
-    device_name = "cpu"
-    vendor_name = "generic"
-    device_module = _Device("cpu_device")
+    device_name, vendor_name, device_module = "cpu", "generic", _Device("cpu_device")
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
+    nvtx_range = staticmethod(lambda msg: nullcontext())
+    ray_noset_envvars = staticmethod(list)
+
+    def nothing(self, *_, **__):
+        return None
+
+    set_device = synchronize = set_allocator_settings = empty_cache = profiler_start = profiler_stop = cudart = nothing
+    is_ipc_supported = nothing
 
     def is_available(self):
         return True
@@ -51,24 +58,6 @@ class CPU(PlatformBase):
 
     def device_count(self):
         return 1
-
-    def set_device(self, device_index):
-        pass
-
-    def synchronize(self, device_index=None):
-        pass
-
-    def manual_seed(self, seed):
-        torch.manual_seed(seed)
-
-    def manual_seed_all(self, seed):
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings):
-        pass
-
-    def empty_cache(self):
-        pass
 
     def get_device_capability(self, device_index=0):
         return None, None
@@ -87,27 +76,8 @@ class CPU(PlatformBase):
     def visible_devices_envvar(self):
         return "CUDA_VISIBLE_DEVICES"
 
-    @contextmanager
-    def nvtx_range(self, msg):
-        yield
-
-    def profiler_start(self):
-        pass
-
-    def profiler_stop(self):
-        pass
-
     def ray_resource_name(self):
         return "GPU"  # logical slots: ray.init(num_gpus=ranks)
-
-    def ray_noset_envvars(self):
-        return []
-
-    def is_ipc_supported(self):
-        return False
-
-    def cudart(self):
-        return None
 
 
 @ray.remote(num_cpus=0.1)
@@ -182,11 +152,10 @@ class Replica(RolloutReplica):
 class Adapter(base.BaseRollout):
     """The side of the trainer: one server for all ranks, so rank 0 sends the weights."""
 
-    async def resume(self, tags):
+    async def nothing(self, *_):
         pass
 
-    async def release(self):
-        pass
+    resume = release = nothing
 
     async def update_weights(self, weights, wire_format="named_tensors", **kwargs):
         state = {name: tensor.detach().float().cpu().clone() for name, tensor in weights}  # all ranks gather

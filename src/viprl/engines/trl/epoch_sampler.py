@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from trl.trainer.utils import RepeatSampler
 
+from viprl.engines.trl.trl_api import SAMPLER
+
 
 class EpochSampler(RepeatSampler):
     """TRL's sampler with an order that depends on (seed, epoch) alone.
@@ -15,14 +17,7 @@ class EpochSampler(RepeatSampler):
     @classmethod
     def of(cls, sampler: RepeatSampler) -> EpochSampler:
         """A sampler with the batches of TRL's sampler."""
-        return cls(
-            sampler.data_source,
-            sampler.mini_repeat_count,
-            sampler.batch_size,
-            sampler.repeat_count,
-            sampler.shuffle,
-            sampler.seed,
-        )
+        return cls(*(getattr(sampler, name) for name in SAMPLER))
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of each epoch, also after a resume."""

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from viprl.engines.version_contract import VersionContract
 
-SUPPORTED = "trl>=1.9,<1.17"
-
-OVERRIDDEN: dict[str, tuple[str, ...]] = {
+USED: dict[str, tuple[str, ...]] = {
     "_generate_and_score_completions": ("inputs",),
     "_calculate_rewards": (),
     "_get_train_sampler": ("dataset",),
     "_save_checkpoint": ("model", "trial"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
+    "_log_completion_extra": ("column", "values"),
+    "_get_output_dir": ("trial",),
 }
-"""Methods that the trainers override, with the arguments that they read."""
-
-CALLED: dict[str, tuple[str, ...]] = {"_log_completion_extra": ("column", "values"), "_get_output_dir": ("trial",)}
+"""Methods that our trainers override or call, with the arguments that they use."""
+SAMPLER = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
+"""Arguments and attributes of `RepeatSampler`."""
 
 CONTRACT = VersionContract(
-    SUPPORTED,
+    "trl>=1.9,<1.17",
     {
-        "trl": {
-            f"{trainer}.{method}": arguments
-            for trainer in ("GRPOTrainer", "RLOOTrainer")
-            for method, arguments in (OVERRIDDEN | CALLED).items()
-        },
-        "trl.trainer.utils": {
-            "RepeatSampler.__init__": (
-                "data_source",
-                "mini_repeat_count",
-                "batch_size",
-                "repeat_count",
-                "shuffle",
-                "seed",
-            ),
-            "get_config_model_id": ("config",),
-        },
+        "trl": {f"{trainer}.{method}": USED[method] for trainer in ("GRPOTrainer", "RLOOTrainer") for method in USED},
+        "trl.trainer.utils": {"RepeatSampler.__init__": SAMPLER, "get_config_model_id": ("config",)},
     },
 )
