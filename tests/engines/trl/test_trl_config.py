@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from trl import RLOOConfig, TrlParser
-from trl_runs import C, N, build, options
+from trl_runs import N, build, options
 
 import tiny
-from viprl import VIP
 from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig, VIPRLOOTrainer
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.errors import InputError
@@ -93,6 +92,9 @@ def test_arguments_that_cannot_work(tmp_path):
         VIPRLOOTrainer(tiny.model(), tiny.contains, RLOOConfig(**options(tmp_path)))
     with pytest.raises(InputError, match="normalize_then_sum"):
         build("grpo", tmp_path, multi_objective_aggregation="normalize_then_sum")
+    for reward in ([tiny.contains, tiny.contains], tiny.model()):
+        with pytest.raises(InputError, match="vip_success"):
+            build("rloo", tmp_path, reward=reward)
     with pytest.raises(InputError, match=r"vip_id_column.*'nothing'"):
         build("rloo", tmp_path, vip_id_column="nothing")
     with pytest.raises(InputError, match=r"3 prompts.* 4 "):
@@ -120,13 +122,6 @@ def test_args_may_be_left_out_and_the_model_card_credits_vip(tmp_path, monkeypat
 
     default = Trainer("start", tiny.contains, train_dataset=tiny.dataset())
     assert type(default.args) is OnCPU and default.args.output_dir == "start-VIP-RLOO"
-
-
-def test_a_vip_of_the_user(tmp_path):
-    vip = VIP(min_rollouts=2, max_rollouts=9, features=None, success=0.5)
-    trainer = build("rloo", tmp_path, vip=vip, max_steps=1)
-    trainer.train()
-    assert trainer.vip is vip and sum(trainer.vip_batch.counts) == C
 
 
 def test_contract_with_the_installed_trl():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from trl_runs import KINDS, STOCK, N, distance, options, weights
+from trl_runs import N, trained_like_stock
 
 import tiny
 
@@ -25,23 +25,9 @@ def test_uniform_equals_stock(kind, estimator, unscorable, beta, tmp_path):
         rewards = tiny.contains(prompts, completions, solution)
         return [None if unscorable and i % 7 == 0 else r for i, r in enumerate(rewards)]
 
-    start = tmp_path / "start"
-    tiny.model().save_pretrained(start)
-    extra = {"scale_rewards": "none", "loss_type": "dr_grpo"} if kind == "grpo" else {}
-    settings = options(tmp_path / "run", max_steps=8, beta=beta, num_train_epochs=20) | extra
-    own = {"vip_strategy": "uniform", "vip_estimator": estimator, "vip_features": "none"}
-
-    def train(classes, more):
-        trainer = classes[0](
-            str(start), sometimes, classes[1](**settings, **more), train_dataset=tiny.dataset(64),
-            processing_class=tiny.tokenizer(),
-        )  # fmt: skip
-        trainer.train()
-        return weights(trainer), trainer.state.log_history
-
-    (stock, before), (ours, after) = train(STOCK[kind], {}), train(KINDS[kind], own)
-    assert distance(stock, ours) <= 6e-6
-    assert distance(ours, tiny.model().state_dict()) > 1e-3
+    before, after = trained_like_stock(
+        kind, tmp_path, sometimes, tiny.dataset(64), estimator, max_steps=8, beta=beta, num_train_epochs=20
+    )
     assert {row["vip/counts/max"] for row in after if "vip/counts/max" in row} == {N}
     for a, b in zip(before, after, strict=True):
         for key in ("reward", "frac_reward_zero_std", "loss"):

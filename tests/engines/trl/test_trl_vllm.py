@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from fake_vllm import UNKNOWN, Engine, install
-from trl_runs import KINDS, STOCK, C, N, build, distance, on_loss, options, recording, row_logprobs, watched, weights
+from trl_runs import KINDS, C, N, build, on_loss, recording, row_logprobs, trained_like_stock, watched
 
 import tiny
 
@@ -44,7 +44,7 @@ def test_each_rollout_answers_its_own_prompt(kind, mode, engine, tmp_path):
     trainer.train()
     assert max(n for batch in batches for n in batch.counts) > N, "more answers than num_generations"
     assert engine.requests == [(C, 1)] * 3, "a request for every rollout, none of them merged"
-    assert engine.syncs == 3
+    assert engine.syncs == 3 and trainer.num_generations == N
     for batch in batches:
         wins = [odd([], group) for group in taken(engine, batch)]
         assert batch.rewards == wins
@@ -60,24 +60,10 @@ def taken(engine: Engine, batch) -> list[list[tuple[int, ...]]]:
 def test_uniform_equals_stock_with_its_importance_sampling(kind, estimator, mode, monkeypatch, tmp_path):
     """Stock TRL requests num_generations answers to each prompt, we one to each row: the same answers, then the same
     correction by the log probabilities of vLLM, then the same weights."""
-    start = tmp_path / "start"
-    tiny.model().save_pretrained(start)
-    extra = {"scale_rewards": "none", "loss_type": "dr_grpo"} if kind == "grpo" else {}
-    settings = options(tmp_path / "run", **vllm(mode)) | extra
-    ends = []
-    for classes, more in (
-        (STOCK[kind], {}),
-        (KINDS[kind], {"vip_strategy": "uniform", "vip_estimator": estimator, "vip_features": "none"}),
-    ):
-        install(Engine(), partial(monkeypatch.setattr, raising=False))
-        trainer = classes[0](
-            str(start), odd, classes[1](**settings, **more), train_dataset=tiny.dataset(),
-            processing_class=tiny.tokenizer(),
-        )  # fmt: skip
-        trainer.train()
-        ends.append((weights(trainer), trainer.state.log_history))
-    (stock, before), (ours, after) = ends
-    assert distance(stock, ours) <= 6e-6 and distance(ours, tiny.model().state_dict()) > 1e-3
+    before, after = trained_like_stock(
+        kind, tmp_path, odd, tiny.dataset(), estimator,
+        prepare=lambda: install(Engine(), partial(monkeypatch.setattr, raising=False)), **vllm(mode),
+    )  # fmt: skip
     for a, b in zip(before, after, strict=True):
         for key in (k for k in a if k.startswith("sampling/")):
             assert a[key] == pytest.approx(b[key], abs=1e-5), key

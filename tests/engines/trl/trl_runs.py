@@ -37,6 +37,26 @@ def build(kind: str, folder: Path, *, reward=tiny.contains, data=None, trainer=N
     )  # fmt: skip
 
 
+def trained_like_stock(kind: str, folder: Path, reward, data, estimator: str, prepare=lambda: None, **more):
+    """Train stock TRL and a uniform allocation from the same weights, and check that they end with the same.
+
+    Returns: what both have logged.
+    """
+    tiny.model().save_pretrained(folder / "start")
+    extra = {"scale_rewards": "none", "loss_type": "dr_grpo"} if kind == "grpo" else {}
+    own = {"vip_strategy": "uniform", "vip_estimator": estimator, "vip_features": "none"}
+    ends = []
+    for (trainer, config), options_of_vip in ((STOCK[kind], {}), (KINDS[kind], own)):
+        prepare()
+        args = config(**options(folder / "run", **more) | extra | options_of_vip)
+        made = trainer(str(folder / "start"), reward, args, train_dataset=data, processing_class=tiny.tokenizer())
+        made.train()
+        ends.append((weights(made), made.state.log_history))
+    (stock, before), (ours, after) = ends
+    assert distance(stock, ours) <= 6e-6 and distance(ours, tiny.model().state_dict()) > 1e-3
+    return before, after
+
+
 def on_loss(trainer, look):
     """Call `look(model, inputs)` before each loss."""
     inner = trainer.compute_loss

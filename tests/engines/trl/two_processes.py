@@ -18,26 +18,20 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from fake_vllm import Engine, install
 from torch.distributed.tensor import DTensor
-from trl_runs import KINDS, Recording, on_loss
+from trl_runs import KINDS, Recording, on_loss, options
 
 import tiny
 from viprl.advantages import group_advantages, rollout_weights
 from viprl.cli import app
 from viprl.engines.trl import VIPGRPOConfig, VIPGRPOTrainer, VIPRLOOConfig, VIPRLOOTrainer
 
-COMMON = {
-    "per_device_train_batch_size": 10, "num_generations": 4, "report_to": [], "use_cpu": True, "bf16": False,
-    "disable_tqdm": True, "gradient_checkpointing": False, "seed": 3,
-}  # fmt: skip
+SHARE = {"per_device_train_batch_size": 10, "vip_features": "none", "vip_strategy": "random"}
 
 
 def run(kind: str, folder: Path, steps: int, save: int, resume: str | None) -> list[list[int]]:
     trainer_class, config = KINDS[kind]
-    args = config(
-        str(folder / kind), max_completion_length=4, max_steps=steps, beta=0.1, learning_rate=1e-2,
-        save_strategy="steps", save_steps=save, vip_features="none", vip_strategy="random", vip_shadow=["default"],
-        **COMMON,
-    )  # fmt: skip
+    more = {"max_steps": steps, "beta": 0.1, "save_strategy": "steps", "save_steps": save, "vip_shadow": ["default"]}
+    args = config(**options(folder / kind, **SHARE, **more))
     trainer = trainer_class(
         str(folder / "start"), tiny.contains, args, train_dataset=tiny.dataset(15),
         processing_class=tiny.tokenizer(),
@@ -67,10 +61,9 @@ def own(prompts, completions, completion_ids, solution, **_):
 
 def run_vllm(mode: str, folder: Path) -> list[list]:
     engine = install(Engine())
-    args = VIPGRPOConfig(
-        str(folder / mode), max_completion_length=6, max_steps=3, save_strategy="no", use_vllm=True, vllm_mode=mode,
-        vllm_tensor_parallel_size=1 if mode == "server" else 2, vllm_importance_sampling_correction=False, **COMMON,
-    )  # fmt: skip
+    more = {"max_completion_length": 6, "use_vllm": True, "vllm_mode": mode, "learning_rate": 1e-6}
+    more |= {"vllm_tensor_parallel_size": 1 if mode == "server" else 2, "vllm_importance_sampling_correction": False}
+    args = VIPGRPOConfig(**options(folder / mode, **SHARE, **more))
     data = tiny.dataset(15)
     vip = Recording(estimator="rloo", strategy="random", features="none", max_rollouts=15)
     trainer = VIPGRPOTrainer(
@@ -96,10 +89,8 @@ def run_fsdp(folder: Path, plugin: dict[str, str], resume: str | None = None) ->
     """FSDP2 with the settings of the recipe: sharded weights, one state."""
     os.environ |= {"ACCELERATE_USE_FSDP": "true", **plugin}
     AcceleratorState._reset_state(reset_partial_state=True)
-    args = VIPRLOOConfig(
-        str(folder / "fsdp"), max_completion_length=4, max_steps=4, beta=0.0, learning_rate=1e-2, vip_features="none",
-        save_strategy="steps", save_steps=2, vip_strategy="random", **COMMON,
-    )  # fmt: skip
+    more = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    args = VIPRLOOConfig(**options(folder / "fsdp", **SHARE, **more))
     # accelerate shards on accelerators only, although torch shards on CPUs too: declare these two to be accelerators
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     trainer = VIPRLOOTrainer(

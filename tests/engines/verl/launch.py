@@ -15,44 +15,34 @@ import psutil
 import toy
 
 HERE = Path(__file__).parent
-WORKING = {
-    "algorithm.adv_estimator": "grpo",
-    "data.train_batch_size": 8,
-    "data.max_prompt_length": 16,
-    "data.max_response_length": 6,
-    "data.dataloader_num_workers": 0,
-    "data.seed": 1,
-    "actor_rollout_ref.model.use_remove_padding": False,
-    "actor_rollout_ref.model.enable_gradient_checkpointing": False,
-    "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
-    "actor_rollout_ref.actor.strategy": "fsdp2",
-    "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 8,
-    "actor_rollout_ref.actor.optim.lr": 1e-2,
-    "actor_rollout_ref.actor.use_torch_compile": False,
-    "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
-    "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
-    "+actor_rollout_ref.actor.fsdp_config.mixed_precision.reduce_dtype": "fp32",
-    "+actor_rollout_ref.actor.fsdp_config.mixed_precision.buffer_dtype": "fp32",
-    "actor_rollout_ref.rollout.name": "cpu",
-    "actor_rollout_ref.rollout.n": 4,
-    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 8,
-    "actor_rollout_ref.rollout.agent.num_workers": 1,
-    "reward.num_workers": 1,
-    "reward.custom_reward_function.path": str(HERE / "toy.py"),
-    "reward.custom_reward_function.name": "compute_score",
-    "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
-    "trainer.device": "cpu",
-    "trainer.nnodes": 1,
-    "trainer.logger": "[console,file]",
-    "trainer.val_before_train": False,
-    "trainer.test_freq": -1,
-    "trainer.total_epochs": 20,
-    "trainer.resume_mode": "disable",
-    "ray_kwargs.ray_init.num_cpus": 16,
-    "+ray_kwargs.ray_init.include_dashboard": False,
-    "+ray_kwargs.ray_init.object_store_memory": 200_000_000,
-}
+FP32 = "fsdp_config.mixed_precision.{}_dtype"
+PLACES = {
+    "algorithm": {"adv_estimator": "grpo"},
+    "data": {
+        "train_batch_size": 8, "max_prompt_length": 16, "max_response_length": 6, "seed": 1,
+        "dataloader_num_workers": 0,
+    },
+    "actor_rollout_ref.model": {"use_remove_padding": False, "enable_gradient_checkpointing": False},
+    "+actor_rollout_ref.model": {"override_config.attn_implementation": "sdpa"},
+    "actor_rollout_ref.actor": {
+        "strategy": "fsdp2", "ppo_mini_batch_size": 8, "ppo_micro_batch_size_per_gpu": 8, "optim.lr": 1e-2,
+        "use_torch_compile": False, "fsdp_config.use_torch_compile": False,
+    },
+    "+actor_rollout_ref.actor": {FP32.format(name): "fp32" for name in ("param", "reduce", "buffer")},
+    "actor_rollout_ref.rollout": {
+        "name": "cpu", "n": 4, "log_prob_micro_batch_size_per_gpu": 8, "agent.num_workers": 1,
+    },
+    "reward": {"num_workers": 1},
+    "reward.custom_reward_function": {"path": HERE / "toy.py", "name": "compute_score"},
+    "transfer_queue.backend.SimpleStorage": {"num_data_storage_units": 1},
+    "trainer": {
+        "device": "cpu", "nnodes": 1, "logger": "[console,file]", "val_before_train": False, "test_freq": -1,
+        "total_epochs": 20, "resume_mode": "disable",
+    },
+    "ray_kwargs.ray_init": {"num_cpus": 16},
+    "+ray_kwargs.ray_init": {"include_dashboard": False, "object_store_memory": 200_000_000},
+}  # fmt: skip
+WORKING = {f"{place}.{name}": value for place, named in PLACES.items() for name, value in named.items()}
 """A command that works with stock verl."""
 VIP = {"trainer.v1.trainer_mode": "vip_sync", "algorithm.adv_estimator": "vip_rloo"}
 """The overrides for adaptive counts."""

@@ -16,7 +16,7 @@ from verl.trainer.ppo.v1 import trainer_base
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
-from viprl import VIP
+from log_files import write_lines
 from viprl.advantages import group_advantages
 from viprl.engines.prompt_id import identified
 from viprl.engines.verl import sync_trainer as module
@@ -103,13 +103,8 @@ def rollout(queue: Queue, batch, rng, padding: int = 0) -> KVBatchMeta:
             }
     keys = [list(queue.rows)[i] for i in rng.permutation(len(queue.rows))]
     for i in range(padding):
-        queue.rows[f"padx_{i}_0"] = {
-            "uid": "padx",
-            "rm_scores": torch.zeros(1),
-            "response_mask": torch.zeros(1, dtype=torch.int64),
-            "old_log_probs": torch.zeros(1),
-            "extra_fields": {},
-        }
+        zeros = {"rm_scores": torch.zeros(1), "old_log_probs": torch.zeros(1), "response_mask": torch.zeros(1).long()}
+        queue.rows[f"padx_{i}_0"] = zeros | {"uid": "padx", "extra_fields": {}}
         keys.append(f"padx_{i}_0")
     tags = [{"is_padding": key.startswith("pad")} for key in keys]
     return KVBatchMeta(partition_id="train", keys=keys, tags=tags)
@@ -188,32 +183,21 @@ def test_row_sums():
     np.testing.assert_array_equal(row_sums(nested, masks), [1.0, 0, np.nan, 4])
 
 
-def test_outcomes_and_log_probabilities_reach_vip(queue):
+@pytest.mark.parametrize("asked", [True, False])
+def test_outcomes_and_log_probabilities_reach_vip(queue, asked):
     """Prompt by prompt, without padding."""
-    trainer, rng, seen = build(), np.random.default_rng(0), {}
+    trainer, seen = build(f"+trainer.v1.vip_sync.use_logprobs={asked}"), {}
     observe = trainer.vip.observe
-
-    def spy(prompts, rewards, **more):
-        seen.update(prompts=prompts, rewards=rewards, **more)
-        return observe(prompts, rewards, **more)
-
-    trainer.vip.observe = spy
-    counts, _ = step(trainer, queue, rng, padding=2)
-    for uid, n, rewards, logprobs in zip(
-        trainer.vip_batch.uids, counts, seen["rewards"], seen["logprobs"], strict=True
-    ):
-        rows = [row for key, row in queue.rows.items() if key.startswith(uid)]
-        assert sorted(rewards) == sorted(float(row["rm_scores"].sum()) for row in rows) and len(rewards) == n
-        assert sorted(logprobs) == sorted(-0.5 * len(row["rm_scores"]) for row in rows)
-
-
-def test_log_probabilities_may_be_left_out(queue):
-    trainer, seen = build("+trainer.v1.vip_sync.use_logprobs=false"), {}
     trainer.vip.observe = lambda prompts, rewards, **more: (
-        seen.update(more) or VIP.observe(trainer.vip, prompts, rewards, **more)
+        seen.update(more, rewards=rewards) or observe(prompts, rewards, **more)
     )
-    step(trainer, queue, np.random.default_rng(0))
-    assert seen == {"logprobs": None}
+    counts, _ = step(trainer, queue, np.random.default_rng(0), padding=2)
+    for q, (uid, n) in enumerate(zip(trainer.vip_batch.uids, counts, strict=True)):
+        rows = [row for key, row in queue.rows.items() if key.startswith(uid)]
+        assert sorted(seen["rewards"][q]) == sorted(float(row["rm_scores"].sum()) for row in rows) and len(rows) == n
+        if asked:
+            assert sorted(seen["logprobs"][q]) == sorted(-0.5 * len(row["rm_scores"]) for row in rows)
+    assert (seen["logprobs"] is not None) == asked
 
 
 def test_success_from_a_field_of_the_reward_function(queue):
@@ -287,19 +271,14 @@ def test_the_state_is_written_before_the_marker_and_a_resumed_run_continues(queu
     trainer.train_dataloader_it = batches(seed=5)
     expected = [step(trainer, queue, later)[0] for _ in range(3)]
 
-    resumed = with_workers(build("+trainer.v1.vip_sync.strategy=random"), tmp_path)
-    resumed._load_checkpoint()
-    assert resumed.global_steps == 4
-    resumed.train_dataloader_it = batches(seed=5)
-    later = np.random.default_rng(1)
-    assert [step(resumed, queue, later)[0] for _ in range(3)] == expected
-
-    by_path = with_workers(build("+trainer.v1.vip_sync.strategy=random"), tmp_path / "elsewhere")
-    by_path.config.trainer.resume_mode = "resume_path"
-    by_path.config.trainer.resume_from_path = str(tmp_path / "global_step_4")
-    by_path._load_checkpoint()
-    by_path.train_dataloader_it = batches(seed=5)
-    assert step(by_path, queue, np.random.default_rng(1))[0] == expected[0]
+    for folder, mode in ((tmp_path, "auto"), (tmp_path / "elsewhere", "resume_path")):
+        resumed = with_workers(build("+trainer.v1.vip_sync.strategy=random"), folder)
+        resumed.config.trainer.resume_mode = mode
+        resumed.config.trainer.resume_from_path = str(tmp_path / "global_step_4") if mode == "resume_path" else None
+        resumed._load_checkpoint()
+        assert resumed.global_steps == 4
+        resumed.train_dataloader_it, later = batches(seed=5), np.random.default_rng(1)
+        assert [step(resumed, queue, later)[0] for _ in range(3)] == expected
 
 
 def test_a_save_that_fails_leaves_the_marker(queue, tmp_path):
@@ -321,7 +300,6 @@ def test_a_stock_checkpoint_can_be_resumed(queue, tmp_path, caplog):
 
 def dump(folder: Path, visits: int = 3) -> Path:
     """A rollout dump of verl: of 24 prompts, which are 12 texts with 2 ground truths, the even ones always succeed."""
-    folder.mkdir()
     for number in range(1, visits + 1):
         lines = [
             {
@@ -333,7 +311,7 @@ def dump(folder: Path, visits: int = 3) -> Path:
             for i in range(24)
             for s in range(4)
         ]
-        (folder / f"{number}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_lines(folder / f"{number}.jsonl", lines)
     return folder
 
 
@@ -360,8 +338,5 @@ def test_a_warm_start_from_a_dump(queue, tmp_path, caplog):
     p = trainer.vip.predict([trainer._vip_prompt(row) for row in trainer.train_dataset])
     assert p[0:24:2].min() > 0.8 and p[1:24:2].max() < 0.2
     assert "24 of 24 prompts" in caplog.text
-
-
-def test_a_dump_of_other_prompts_is_refused(queue, tmp_path):
-    with pytest.raises(DataError, match="24 prompts"):
-        fresh(dump(tmp_path / "dump"), tmp_path, prefix="<system> <user>")._load_checkpoint()
+    with pytest.raises(DataError, match="24 prompts"):  # another chat template
+        fresh(tmp_path / "dump", tmp_path, prefix="<system> <user>")._load_checkpoint()
