@@ -40,14 +40,6 @@ def test_variance_is_within_noise_if_the_interval_includes_one(mean, sd, n, verd
     assert ("within noise" in finding.sentence) == (verdict == "within noise")
 
 
-def test_the_sentence_gives_sd_n_seeds_and_interval():
-    ratios = {"default": {"mean": 0.71, "sd": 0.12, "n": 12}}
-    finding = only(run_with({"variance_ratio": ratios, "settings": {"seeds": 3}}))
-    # t(.975; 11) = 2.201, half width .0762
-    assert "(sd 0.12, n = 12 batches from 3 seeds; 95 % interval 0.63 to 0.79)" in finding.sentence
-    assert "0.63 to 0.79" in finding.basis and "not independent" in finding.basis
-
-
 def by_seed(key, means):
     """Twelve batches of each seed that agree closely, however the seeds differ."""
     seeds = range(len(next(iter(means.values()))))
@@ -67,8 +59,11 @@ def test_with_one_seed_the_interval_is_over_dependent_batches():
     ratios = {"default": {"mean": 0.71, "sd": 0.12, "n": 12}}
     seeds = by_seed("variance_ratio", {"default": [0.71]})
     run = run_with({"variance_ratio": ratios, "by_seed": seeds, "settings": {"seeds": 1}})
-    assert variance_ratios(run).basis == "batches" and "n = 12 batches from 1 seed" in only(run).sentence
-    assert "not independent" in only(run).sentence
+    finding = only(run)
+    # t(.975; 11) = 2.201, half width .0762
+    assert "(sd 0.12, n = 12 batches from 1 seed; 95 % interval 0.63 to 0.79)" in finding.sentence
+    assert "0.63 to 0.79" in finding.basis and variance_ratios(run).basis == "batches"
+    assert "not independent" in finding.basis and "not independent" in finding.sentence
 
 
 def test_wasted_rollouts_of_several_seeds_are_compared_seed_by_seed():

@@ -72,12 +72,8 @@ def test_verl_steps_become_visits_in_the_order_of_their_numbers(tmp_path):
 def test_equal_inputs_with_different_answers_are_different_prompts(tmp_path, first, second, texts):
     more = {"acc": True, "pred": "x"}
     for step in (1, 2):
-        rows = [
-            verl("p", 1.0, gts=first, **more),
-            verl("p", 0.0, gts=second, **more),
-            verl("p", 0.0, gts=first, **more),
-        ]
-        write_lines(tmp_path / f"{step}.jsonl", rows)
+        rollouts = ((1.0, first), (0.0, second), (0.0, first))
+        write_lines(tmp_path / f"{step}.jsonl", [verl("p", score, gts=gts, **more) for score, gts in rollouts])
     found = read_history(tmp_path)
     assert visits_of(found) == [("p", [2, 2], [1, 1]), ("p", [1, 1], [0, 0])]
     assert len({history.id for history in found}) == 2
@@ -87,9 +83,7 @@ def test_equal_inputs_with_different_answers_are_different_prompts(tmp_path, fir
 
 
 def test_without_answers_the_input_alone_identifies_a_prompt(tmp_path):
-    rows = [verl("p", 1.0), verl("p", 0.0), verl("q", 0.0)]
-    for row in rows:
-        del row["gts"]
+    rows = [{"input": prompt, "output": "o", "score": score} for prompt, score in (("p", 1.0), ("p", 0.0), ("q", 0.0))]
     write_lines(tmp_path / "1.jsonl", rows)
     write_lines(tmp_path / "2.jsonl", [verl("p", 1.0, gts=None)])
     found = read_history(tmp_path)
@@ -117,11 +111,8 @@ def test_verl_outputs_of_one_rollout_count_once(tmp_path):
     ]
     write_lines(tmp_path / "1.jsonl", turns)
     assert visits_of(from_verl(tmp_path)) == [("p", [2], [1])]
-
-
-def test_verl_uids_of_the_data_set_do_not_merge_rollouts(tmp_path):
     write_lines(tmp_path / "1.jsonl", [verl("p", score, uid="math_3_12") for score in (1.0, 0.0, 1.0)])
-    assert visits_of(from_verl(tmp_path)) == [("p", [3], [2])]
+    assert visits_of(from_verl(tmp_path)) == [("p", [3], [2])]  # uids of the data set do not merge rollouts
 
 
 # --- TRL --------------------------------------------------------------------------------------------------------------

@@ -31,23 +31,10 @@ def test_a_folder_is_read(tmp_path):
     assert totals == [("question", 1, 8, 3), ("first", 2, 4, 1)]
 
 
-def test_the_history_may_have_its_old_name(tmp_path):
-    write_lines(tmp_path / "metrics.jsonl", ROWS)
-    write_lines(tmp_path / "trajectories.jsonl.gz", [{"prompt": "p", "rollouts": 2, "successes": [1]}])
-    assert [total.rollouts for total in load_run(tmp_path).prompts()] == [2]
-
-
-def test_a_last_row_that_was_cut_short_is_left_out_and_noted(tmp_path):
-    write_lines(tmp_path / "metrics.jsonl", ROWS)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"strategy": "default", "seed": 0, "st')
-    run = load_run(tmp_path)
-    assert list(run.rows) == ROWS
-    assert len(run.notes) == 1 and "metrics.jsonl: row 3" in run.notes[0]
-
-
 def test_unusable_content_is_left_out_and_noted_by_file(tmp_path):
     write_lines(tmp_path / "metrics.jsonl", [{"step": 1}, "not json", "[1]", {"reward": 2}])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "rew')  # cut short
     (tmp_path / "summary.json").write_text('{"variance_ratio": ')
     good = {"prompt": "p", "rollouts": 2, "successes": [1]}
     packed = write_lines(tmp_path / "history.jsonl.gz", [good, good | {"successes": [3]}] + 2000 * [good])
@@ -55,7 +42,7 @@ def test_unusable_content_is_left_out_and_noted_by_file(tmp_path):
     run = load_run(tmp_path)
     assert len(run.rows) == 1 and run.strategies == ("unnamed",) and run.summary == {} and run.history
     metrics, summary, history = run.notes
-    assert "metrics.jsonl: row 2" in metrics and "2 more" in metrics
+    assert "metrics.jsonl: row 2" in metrics and "3 more" in metrics
     assert "summary.json" in summary and "history.jsonl.gz: row 2" in history
 
 

@@ -42,10 +42,6 @@ def test_a_resumed_run_logs_every_step_once(tmp_path):
     assert [row["step"] for row in log_rows(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert [row["step"] for row in log_rows(tmp_path / "outcomes.jsonl")] == [1, 2, 3]
     assert list(log_rows(tmp_path / "metrics.jsonl"))[-1]["rollouts"] == 24
-
-
-def test_rewind_to_the_start_empties_the_log(tmp_path):
-    log = filled(tmp_path)
     log.rewind(0)
     assert list(log_rows(tmp_path / "metrics.jsonl")) == [] and log.rollouts == 0
 
