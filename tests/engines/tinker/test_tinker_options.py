@@ -8,24 +8,24 @@ from tinker_cookbook.rl import train
 from tinker_cookbook.rl.rollout_limits import TerminationRewardPolicy
 from tinker_runs import Q, config_in, planned, rolled, run
 
-from viprl.engines.tinker import VIPDatasetBuilder, with_vip
+from viprl.engines.tinker import with_vip
 from viprl.engines.tinker.dataset_builder import REFUSED
 from viprl.engines.tinker.tinker_api import CONTRACT
 from viprl.errors import InputError
 from viprl.settings import EngineSettings, options
 
 
-def test_settings_that_break_the_plan_are_refused(tmp_path):
-    asynchronous = train.AsyncConfig(max_steps_off_policy=1, groups_per_batch=Q)
-    with pytest.raises(InputError, match="async_config"):
-        with_vip(config_in(tmp_path, async_config=asynchronous))
-    stream = train.StreamMinibatchConfig(groups_per_batch=Q, num_minibatches=2)
-    with pytest.raises(InputError, match="stream_minibatch_config"):
-        with_vip(config_in(tmp_path, stream_minibatch_config=stream))
-    clamp = TerminationRewardPolicy(zero_reward_on_limit=True)
-    with pytest.raises(InputError, match="zero_reward_on_limit"):
-        with_vip(config_in(tmp_path, termination=clamp))
-    assert isinstance(with_vip(config_in(tmp_path)).dataset_builder, VIPDatasetBuilder)
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("async_config", train.AsyncConfig(max_steps_off_policy=1, groups_per_batch=Q)),
+        ("stream_minibatch_config", train.StreamMinibatchConfig(groups_per_batch=Q, num_minibatches=2)),
+        ("termination", TerminationRewardPolicy(zero_reward_on_limit=True)),
+    ],
+)
+def test_settings_that_break_the_plan_are_refused(tmp_path, name, value):
+    with pytest.raises(InputError, match=name):
+        with_vip(config_in(tmp_path, **{name: value}))
 
 
 @pytest.mark.parametrize(

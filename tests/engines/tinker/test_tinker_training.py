@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,28 +93,11 @@ def test_a_checkpoint_without_state_starts_without_history(tmp_path, caplog):
     assert dataset.step == 4 and "000003.safetensors" in caplog.text
 
 
-class Connection(Service):
-    """The service that `rl.train.main` connects to."""
-
-    def __call__(self, **settings):
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def create_lora_training_client(self, model_name, rank, user_metadata):
-        return soon(self)
-
-    def create_training_client_from_state_with_optimizer(self, path, user_metadata):
-        return soon(self)
-
-
 def test_main_runs_writes_its_metrics_and_resumes(tmp_path, monkeypatch):
-    service = Connection()
-    monkeypatch.setattr(train.tinker, "ServiceClient", service)
+    service = Service()
+    service.create_lora_training_client = lambda *_, **__: soon(service)
+    service.create_training_client_from_state_with_optimizer = lambda *_, **__: soon(service)
+    monkeypatch.setattr(train.tinker, "ServiceClient", lambda **_: nullcontext(service))
     monkeypatch.setattr(train, "get_tokenizer", lambda name: SimpleNamespace(decode=str))
     monkeypatch.setattr(train.checkpoint_utils, "check_renderer_name_for_checkpoint_async", lambda *_: soon(None))
     for steps in (3, 5):  # the second run continues from the final checkpoint of the first

@@ -21,8 +21,7 @@ CHANCE = [0.02, 0.1, 0.3, 0.5, 0.95, 0.99] * 2
 
 
 class Renderer:
-    def get_stop_sequences(self):
-        return []
+    get_stop_sequences = staticmethod(list)
 
     def build_generation_prompt(self, messages):
         return tinker.ModelInput.from_ints([100 + int(messages[-1]["content"])])
@@ -39,14 +38,9 @@ class Question(ProblemEnv):
     def get_question(self):
         return str(self.number)
 
-    def check_answer(self, sample_str):
-        return sample_str == "1"
-
-    def check_format(self, sample_str):
-        return True
-
-    def get_reference_answer(self):
-        return "1"
+    check_answer = staticmethod(lambda sample_str: sample_str == "1")
+    check_format = staticmethod(lambda sample_str: True)
+    get_reference_answer = staticmethod(lambda: "1")
 
 
 class Questions(RLDataset):
@@ -85,46 +79,26 @@ class Service:
         outputs = [{"logprobs": datum.loss_fn_inputs["logprobs"]} for datum in data]
         return soon(SimpleNamespace(loss_fn_outputs=outputs))
 
-    def optim_step(self, adam_params):
-        return soon(SimpleNamespace(metrics={}))
+    optim_step = staticmethod(lambda adam_params: soon(SimpleNamespace(metrics={})))
 
-    async def save_weights_and_get_sampling_client(self, record_stability_info=False):
-        return self
+    def save_weights_and_get_sampling_client(self, record_stability_info=False):
+        return soon(self)
 
     def create_sampling_client(self, path, record_stability_info=False):
         return SimpleNamespace(result=lambda: self)
 
     def save_state(self, name, ttl_seconds=None):
-        return soon(SimpleNamespace(path=f"fake://state/{name}"))
+        return soon(SimpleNamespace(path=f"fake://{name}"))
 
-    def save_weights_for_sampler(self, name, ttl_seconds=None):
-        return soon(SimpleNamespace(path=f"fake://sampler/{name}"))
-
-
-class Log:
-    store = None
-
-    def __init__(self):
-        self.rows = []
-
-    def log_metrics(self, metrics, step=None):
-        self.rows.append(metrics)
-
-    def log_summary(self, metrics):
-        pass
+    save_weights_for_sampler = save_state
 
 
 def config_in(folder, **more):
-    more = {"save_every": 2, "num_groups_to_log": 0, "eval_every": 0} | more
-    return train.Config(
-        learning_rate=1e-4,
-        dataset_builder=QuestionsBuilder(),
-        model_name="some/model",
-        recipe_name="test",
-        max_tokens=4,
-        log_path=str(folder),
-        **more,
-    )
+    options = {
+        "learning_rate": 1e-4, "dataset_builder": QuestionsBuilder(), "model_name": "some/model", "recipe_name": "test",
+        "max_tokens": 4, "log_path": str(folder), "save_every": 2, "num_groups_to_log": 0, "eval_every": 0,
+    }  # fmt: skip
+    return train.Config(**(options | more))
 
 
 OPTIONS = {"success": "correct", "features": "none", "cache": None}
@@ -133,24 +107,19 @@ OPTIONS = {"success": "correct", "features": "none", "cache": None}
 def run(folder, end, *, service=None, save_every=2, **options):
     """Steps of tinker-cookbook's own loop until `end`, from the checkpoint in `folder` if there is one."""
     config = with_vip(config_in(folder, num_epochs=9, save_every=save_every), **(OPTIONS | options))
-    service, log = service or Service(), Log()
+    service, rows = service or Service(), []
+    log = SimpleNamespace(
+        rows=rows, store=None, log_metrics=lambda metrics, step=None: rows.append(metrics), log_summary=lambda _: None
+    )
 
     async def loop():
         dataset, _ = await config.dataset_builder()
         await train.do_sync_training(
-            start_batch=dataset.step,
-            end_batch=end,
-            num_batches=end,
-            config=config,
-            training_client=service,
-            kl_reference_client=None,
-            evaluators=[],
-            dataset=train.EpochCycledRLDataset(dataset, 9),
-            ml_logger=log,
-            tokenizer=SimpleNamespace(decode=str),
-            strategy=config.effective_rollout_strategy(),
+            start_batch=dataset.step, end_batch=end, num_batches=end, config=config, training_client=service,
+            kl_reference_client=None, evaluators=[], dataset=train.EpochCycledRLDataset(dataset, 9), ml_logger=log,
+            tokenizer=SimpleNamespace(decode=str), strategy=config.effective_rollout_strategy(),
             checkpoint_mgr=CheckpointManager(service, None, str(folder), save_every=config.save_every),
-        )
+        )  # fmt: skip
         return dataset
 
     return asyncio.run(loop()), service, log

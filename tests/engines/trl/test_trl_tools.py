@@ -69,14 +69,9 @@ def train(folder, reward, data, *, vip=None, steps=3, extra, **more) -> VIPGRPOT
         vip_features="none", **more,
     )  # fmt: skip
     return VIPGRPOTrainer(
-        tiny.model(words=WORDS),
-        reward,
-        config(**settings),
-        train_dataset=data,
-        processing_class=chat_tokenizer(),
-        vip=vip,
-        **extra,
-    )
+        tiny.model(words=WORDS), reward, config(**settings), train_dataset=data, processing_class=chat_tokenizer(),
+        vip=vip, **extra,
+    )  # fmt: skip
 
 
 def chats() -> Dataset:

@@ -75,15 +75,14 @@ def batches(seed: int = 0):
     rng = np.random.default_rng(seed)
     while True:
         rows = [
-            {
-                "raw_prompt": [{"role": "user", "content": f"prompt {i}"}],
-                "extra_info": {"index": int(i)},
-                "index": int(i),
-                "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
-            }
-            for i in rng.choice(24, Q, replace=False)
+            {**prompt_row(i), "index": i, "dummy_tensor": torch.zeros(1)} for i in rng.choice(24, Q, False).tolist()
         ]
         yield collate_fn(rows)
+
+
+def prompt_row(i: int, name: object = None) -> dict:
+    content = f"prompt {i if name is None else name}"
+    return {"raw_prompt": [{"role": "user", "content": content}], "extra_info": {"index": i}}
 
 
 def rollout(queue: Queue, batch, rng, padding: int = 0) -> KVBatchMeta:
@@ -318,14 +317,8 @@ def dump(folder: Path, visits: int = 3) -> Path:
 def fresh(path: Path, tmp_path: Path, prefix: str = "<user>") -> VIPTrainerSync:
     options = [f"+trainer.v1.vip_sync.warm_start={path}", "+trainer.v1.vip_sync.id_column=extra_info.index"]
     trainer = with_workers(build(*options), tmp_path / "none")
-    trainer.train_dataset = [
-        {
-            "raw_prompt": [{"role": "user", "content": f"prompt {i // 2}"}],
-            "reward_model": {"ground_truth": str(i % 2)},
-            "extra_info": {"index": i},
-        }
-        for i in range(40)
-    ]
+    truths = ({"reward_model": {"ground_truth": str(i % 2)}} for i in range(40))
+    trainer.train_dataset = [prompt_row(i, i // 2) | truth for i, truth in enumerate(truths)]
     trainer.tokenizer = SimpleNamespace(
         apply_chat_template=lambda messages, **_: messages[0]["content"], decode=lambda ids, **_: f"{prefix} {ids} <go>"
     )

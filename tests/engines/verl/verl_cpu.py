@@ -152,7 +152,7 @@ class Replica(RolloutReplica):
 class Adapter(base.BaseRollout):
     """The side of the trainer: one server for all ranks, so rank 0 sends the weights."""
 
-    async def nothing(self, *_):
+    async def nothing(self, *_, **__):
         pass
 
     resume = release = nothing
