@@ -37,40 +37,19 @@ def rows(counts=COUNTS, seed=0, padding=0):
     return (torch.tensor(rewards[order]), torch.tensor(mask[order]), np.array(uid, dtype=object)[order])
 
 
-def by_hand(rewards, uid, estimator):
-    """Advantages from the definition, one group at a time."""
-    out = np.zeros(len(uid))
-    for name in set(uid):
-        at = np.flatnonzero(uid == name)
-        for i in at:
-            others = rewards[at[at != i]] if estimator == "rloo" else rewards[at]
-            out[i] = rewards[i] - others.mean()
-    return out
-
-
 @pytest.mark.parametrize("name, stock", [("vip_rloo", "rloo"), ("vip_dr_grpo", "grpo")])
-@pytest.mark.parametrize("counts", [COUNTS, [4, 4, 4]])
-def test_without_weights_they_are_verls_own_on_ragged_groups(name, stock, counts):
-    rewards, mask, uid = rows(counts)
-    mine, _ = get_adv_estimator_fn(name)(
-        token_level_rewards=rewards, response_mask=mask, index=uid, config=algorithm("rollout")
-    )
+@pytest.mark.parametrize("counts, padding", [(COUNTS, 0), (COUNTS, 3), ([4, 4, 4], 0)])
+def test_they_are_verls_own_on_ragged_groups_times_the_weights(name, stock, counts, padding):
+    rewards, mask, uid = rows(counts, padding=padding)
     kwargs = {"norm_adv_by_std_in_grpo": False} if stock == "grpo" else {}
     theirs, _ = get_adv_estimator_fn(stock)(token_level_rewards=rewards, response_mask=mask, index=uid, **kwargs)
-    torch.testing.assert_close(mine, theirs, atol=2e-7, rtol=0)
-
-
-@pytest.mark.parametrize("name, estimator", [("vip_rloo", "rloo"), ("vip_dr_grpo", "dr_grpo")])
-def test_with_weights_they_are_the_definition_times_the_weights(name, estimator):
-    rewards, mask, uid = rows(padding=3)
-    advantages, returns = get_adv_estimator_fn(name)(
-        token_level_rewards=rewards, response_mask=mask, index=uid, config=algorithm()
-    )
-    size = np.array([(uid == u).sum() for u in uid])
-    expected = by_hand(rewards.sum(-1).double().numpy(), uid, estimator) * 4 / size
-    np.testing.assert_allclose(advantages.numpy(), expected[:, None] * mask.numpy(), atol=1e-6)
-    assert advantages.dtype == torch.float32 and torch.equal(advantages, returns)
-    assert not advantages[uid == "pad"].any()
+    size = torch.tensor([(uid == u).sum() for u in uid])[:, None]
+    for weighting, weight in (("rollout", 1.0), ("prompt", 4 / size)):
+        mine, returns = get_adv_estimator_fn(name)(
+            token_level_rewards=rewards, response_mask=mask, index=uid, config=algorithm(weighting)
+        )
+        torch.testing.assert_close(mine, theirs * weight, atol=5e-7, rtol=0)
+        assert mine.dtype == torch.float32 and torch.equal(mine, returns) and not mine[uid == "pad"].any()
 
 
 def test_verl_passes_what_the_estimator_needs():
@@ -139,16 +118,20 @@ def gradients(mode: str, mini_batches: int, ranks: int = 1, micro: int = 3, padd
     return slope.numpy(), mask.sum(-1).numpy(), uid
 
 
+def weights_of(slope, uid, per_token=1.0):
+    """Weight of each prompt whose rollouts have advantages, from those of its rollouts."""
+    counts = {f"u{q}": n for q, n in enumerate(COUNTS)}
+    used = np.isfinite(slope)
+    assert len(set(uid[used])) >= 3, "groups of several sizes are mixed"
+    return (slope * per_token)[used] * np.array([counts[u] for u in uid[used]])
+
+
 @pytest.mark.parametrize("mode", EVEN_LOSSES)
 @pytest.mark.parametrize("mini_batches, ranks, padding", [(1, 1, 0), (4, 1, 0), (2, 2, 0), (2, 2, 4)])
 def test_every_prompt_has_the_same_weight_in_verls_loss(mode, mini_batches, ranks, padding):
     """Weight of a rollout in the mean over the mini-batches of a step = constant / n_q, however rows are split."""
     slope, length, uid = gradients(mode, mini_batches, ranks, padding=padding)
-    counts = {f"u{q}": n for q, n in enumerate(COUNTS)}
-    used = np.isfinite(slope)
-    assert len({uid[i] for i in np.flatnonzero(used)}) >= 3, "groups of several sizes are mixed"
-    per_token = length[used] if mode == "seq-mean-token-mean" else 1.0
-    weight = slope[used] * per_token * np.array([counts[u] for u in uid[used]])
+    weight = weights_of(slope, uid, length if mode == "seq-mean-token-mean" else 1.0)
     np.testing.assert_allclose(weight, weight[0], rtol=1e-5)
     if mode != "token-sum":  # and the constant is 1/Q, the mean over prompts (Q rows of rollout.n when padded)
         scale = 8 if mode.endswith("norm") else 1
@@ -158,7 +141,5 @@ def test_every_prompt_has_the_same_weight_in_verls_loss(mode, mini_batches, rank
 
 def test_with_token_mean_prompts_have_different_weights():
     slope, _, uid = gradients("token-mean", 4)
-    counts = {f"u{q}": n for q, n in enumerate(COUNTS)}
-    used = np.isfinite(slope)
-    weight = slope[used] * np.array([counts[u] for u in uid[used]])
+    weight = weights_of(slope, uid)
     assert weight.max() / weight.min() > 1.05
