@@ -17,10 +17,13 @@ from viprl.vip import VIP
 logger = logging.getLogger(__name__)
 
 
-def resolve(settings: EngineSettings, *, estimator: str, prompts: int, rollouts: int, where: str) -> EngineSettings:
+def resolve(
+    settings: EngineSettings, *, estimator: str, prompts: int, rollouts: int, where: str, prefix: str
+) -> EngineSettings:
     """The settings with the estimator and the bounds that will be used.
 
     Args:
+        prefix: of the engine's names of the options, for errors.
         estimator: what 'auto' means for this run.
         prompts: Q, prompts of a step.
         rollouts: C, rollouts of a step.
@@ -28,7 +31,7 @@ def resolve(settings: EngineSettings, *, estimator: str, prompts: int, rollouts:
 
     Raises InputError for strategies that cannot train, and for bounds that the budget of a step cannot meet.
     """
-    check_strategies(settings)
+    check_strategies(settings, prefix)
     model = get_variance_model(estimator)
     least = model.min_rollouts if settings.min_rollouts is None else settings.min_rollouts
     most = settings.max_rollouts
@@ -40,10 +43,11 @@ def resolve(settings: EngineSettings, *, estimator: str, prompts: int, rollouts:
     return replace(settings, estimator=estimator, min_rollouts=least, max_rollouts=most)
 
 
-def check_strategies(settings: EngineSettings) -> None:
-    """Raise InputError for a strategy or a shadow that cannot be used in training."""
-    for strategy in (settings.strategy, *settings.shadows()):
-        check_training_strategy(strategy)
+def check_strategies(settings: EngineSettings, prefix: str = "") -> None:
+    """Raise InputError for a strategy or a shadow that cannot be used in training; `prefix` as for `resolve`."""
+    check_training_strategy(settings.strategy, f"{prefix}strategy")
+    for shadow in settings.shadows():
+        check_training_strategy(shadow, f"{prefix}shadow")
 
 
 def build_vip(settings: EngineSettings, success: SuccessCriterion) -> VIP:

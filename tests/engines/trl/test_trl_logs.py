@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from trl_runs import C, N, build, independent_advantages, on_loss, recording, row_logprobs, watched
 
-from viprl import metrics
+from viprl import VIP, Guard, Prediction, Predictor, Strategy, metrics
 from viprl.metrics import PREFIX
+from viprl.prompts import identity
+from viprl.runs.engine_logs import read_history
 
 
 def test_metrics_and_shadow(tmp_path):
@@ -34,6 +36,40 @@ def test_completions_log_has_counts_and_advantages(tmp_path):
     assert table["vip_rollouts"].tolist() == [n for n in batches[0].counts for _ in range(n)]
     expected = [a * (1 - 1 / N) for a in independent_advantages(batches[0].rewards, True, False)]
     assert table["advantage"].tolist() == pytest.approx(expected, abs=1e-6)
+    histories = read_history(tmp_path)  # what the trainer logs can be replayed
+    assert sum(history.rollouts.sum() for history in histories) == C
+
+
+class Outside(Predictor):
+    """A predictor that the package does not know: the last success rate."""
+
+    def __init__(self):
+        self.rates = {}
+
+    def predict(self, batch):
+        return Prediction.of_points(np.array([self.rates.get(key, 0.5) for key in batch.keys]))
+
+    def observe(self, batch, successes, rollouts):
+        self.rates |= {key: k / n for key, k, n in zip(batch.keys, successes, rollouts, strict=True) if n > 0}
+
+    def state_dict(self):
+        return {"rates": dict(self.rates)}
+
+    def load_state_dict(self, state):
+        self.rates = dict(state["rates"])
+
+
+def test_a_predictor_from_outside_trains(tmp_path):
+    vip = VIP(strategy=Strategy(Outside(), guard=Guard(), name="outside"), shadow=["uniform"])
+    trainer = build("grpo", tmp_path, vip=vip, max_steps=4)
+    batches, _ = watched(trainer)
+    trainer.train()
+    assert all(sum(batch.counts) == C for batch in batches)
+    last = {
+        identity(p): np.mean([r == 1 for r in g]) for b in batches for p, g in zip(b.prompts, b.rewards, strict=True)
+    }
+    assert vip.strategies["outside"].predictor.rates == pytest.approx(last)
+    assert PREFIX + metrics.TRUST in trainer.state.log_history[0]
 
 
 def test_vip_gets_the_log_probabilities_of_a_batch_for_several_steps(tmp_path):

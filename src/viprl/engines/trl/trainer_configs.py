@@ -47,6 +47,7 @@ class _VIPConfig(_Fields):
             raise InputError(f"vip_estimator is {estimator!r}; {type(self).__name__} takes 'auto' or {names}")
         used = resolve(
             vip_settings(self),
+            prefix=PREFIX,
             estimator=estimator,
             prompts=self.generation_batch_size // self.num_generations,
             rollouts=self.generation_batch_size,

@@ -39,6 +39,7 @@ def read_namespace(
         )
     return resolve(
         read_settings(given or {}, where=NAMESPACE, refused=REFUSED),
+        prefix=f"{NAMESPACE}.",
         estimator=ESTIMATORS[adv_estimator],
         prompts=prompts,
         rollouts=prompts * rollout_n,
