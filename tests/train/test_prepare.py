@@ -27,7 +27,7 @@ REWARDS = "sample_rewards"
         ({"dataset": "gsm-8k"}, ["gsm8k"]),
         ({"eval_dataset": "missing.jsonl"}, ["missing.jsonl"]),
         ({"eval_strategy": "steps"}, ["eval_strategy", "eval_dataset"]),
-        ({"solution_column": "solutoin"}, ["solutoin", "`solution`", "solution_column"]),
+        ({"solution_column": "solutoin"}, ["solutoin", "mean solution?", "solution_column"]),
         ({"per_device_train_batch_size": 256}, ["32 prompts", "64", "generation_batch_size 256"]),
         ({"vip_id_column": "uid"}, ["vip_id_column", "'uid'", "prompt, solution"]),
         ({"vip_features": "minlm"}, ["minlm"]),

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from viprl.train.processes import ONE_THREAD, Training, progress_bars, run_trainings
+from viprl.errors import InputError
+from viprl.train.processes import ONE_THREAD, Training, run_trainings
+from viprl.utils.progress import progress_bars
 
 SCRIPT = """
 import json, os, pathlib, sys, time, yaml
@@ -84,9 +86,10 @@ def test_the_reason_of_an_exception_is_its_last_line_with_its_notes(tmp_path, la
 
 def test_a_command_that_does_not_exist_or_does_not_train(tmp_path):
     progress = progress_bars(Console(quiet=True))
-    for launch, reason in ((["/nowhere/python"], "cannot be started"), (["true"], "exit code 0")):
-        ((_, failure),) = run_trainings([training(tmp_path, "a")], progress, launch=launch)
-        assert failure.reason.startswith(reason)
+    with pytest.raises(InputError, match="/nowhere/python"):
+        next(run_trainings([training(tmp_path, "a")], progress, launch=["/nowhere/python"]))
+    ((_, failure),) = run_trainings([training(tmp_path, "a")], progress, launch=["true"])
+    assert failure.reason.startswith("exit code 0")
 
 
 def test_leaving_the_loop_ends_the_running_trainings(tmp_path, launch):
@@ -103,7 +106,8 @@ def test_trainings_end_with_their_parent(tmp_path, launch, kill):
     code = f"""
 import pathlib
 from rich.console import Console
-from viprl.train.processes import Training, progress_bars, run_trainings
+from viprl.train.processes import Training, run_trainings
+from viprl.utils.progress import progress_bars
 folder = pathlib.Path({str(tmp_path / "a")!r})
 training = Training("a", folder, {{"output_dir": str(folder), "max_steps": 7, "seconds": 60}})
 list(run_trainings([training], progress_bars(Console()), launch={launch!r}))

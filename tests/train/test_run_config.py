@@ -12,8 +12,8 @@ from viprl.train.trainer_options import accumulation_steps, trainer_config
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"vip_stratgy": "paper"}, ["`vip_stratgy`", "`vip_strategy`"]),
-        ({"num_generation": 8}, ["`num_generations`"]),
+        ({"vip_stratgy": "paper"}, ["`vip_stratgy`", "vip_strategy"]),
+        ({"num_generation": 8}, ["num_generations"]),
         ({"algorithm": "ppo"}, ["'ppo'", "rloo or grpo"]),
         ({"reward": "exactmatch"}, ["'exactmatch'", "exact_match", "module:function"]),
         ({"reward": "nowhere:reward"}, ["nowhere"]),

@@ -57,7 +57,7 @@ def test_processes_and_launch(tmp_path, base):
         ({"arms": {"a": 3}}, ["arm a is 3"]),
         ({"arms": {"a/b": {}}}, ["'a/b'"]),
         ({"arms": {"a": {"seed": 3}}}, ["arm a", "seed"]),
-        ({"arms": {"a": {"vip_stratgy": "x"}}}, ["arm a", "`vip_stratgy`", "`vip_strategy`"]),
+        ({"arms": {"a": {"vip_stratgy": "x"}}}, ["arm a", "`vip_stratgy`", "vip_strategy"]),
         ({"seeds": 3}, ["seeds is 3"]),
         ({"seeds": [1, 1]}, ["seeds is [1, 1]", "duplicate"]),
         ({"seed": [1]}, ["`seed`"]),

@@ -12,7 +12,7 @@ from viprl.analysis.statistics import Estimate
 from viprl.errors import DataError, InputError
 from viprl.evaluate.generations import seed_of
 from viprl.evaluate.graded import Graded
-from viprl.evaluate.pass_at_k import maj_at_k, mean_at_k, over_problems, pass_at_k
+from viprl.evaluate.pass_at_k import maj_at_k, over_problems, pass_at_k
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
         c, rng = sum(problem.correct), np.random.default_rng(seed_of(seed, problem.id))
         for j, k in enumerate(ks):
             maj = maj_at_k(c, [votes for _, votes in problem.wrong], problem.unreadable, k, rng)
-            values[place, :, j] = pass_at_k(n, c, k), mean_at_k(n, c, k), maj
+            values[place, :, j] = pass_at_k(n, c, k), c / n, maj
         row = {
             "id": problem.id, "answer": problem.answer, "n": n, "correct": c, "unreadable": problem.unreadable,
             "truncated": problem.truncated, "classes": len(problem.wrong) + (c > 0), "majority": problem.majority,
