@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,13 @@ def model(seed: int = 0, words: Sequence[str] = LETTERS) -> LlamaForCausalLM:
             bos_token_id=None,
         )
     )
+
+
+def save(folder: Path) -> Path:
+    """The folder with a model and its tokenizer."""
+    model().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
 
 
 def dataset(n: int = 16, **columns: list):

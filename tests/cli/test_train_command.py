@@ -16,8 +16,7 @@ from viprl.utils.json_lines import write_json_lines
 
 @pytest.fixture
 def config(tmp_path) -> dict:
-    tiny.model().save_pretrained(tmp_path / "model")
-    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    tiny.save(tmp_path / "model")
     write_json_lines(tmp_path / "data.jsonl", tiny.dataset(32).to_list())
     return {
         "model": str(tmp_path / "model"), "dataset": str(tmp_path / "data.jsonl"), "vip_features": "none",

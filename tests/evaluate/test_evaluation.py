@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
 import pytest
 
 import tiny
+from child_processes import killed_after
 from viprl.data import DataSource
 from viprl.errors import StateError, ViprlError
 from viprl.evaluate.evaluation import Plan, evaluate_generations, evaluate_model
@@ -24,8 +22,7 @@ from viprl.evaluate.sampling import Sampling, choose_backend
 @pytest.fixture
 def place(tmp_path) -> Path:
     """A folder with a model and data.jsonl (24 problems)."""
-    tiny.model().save_pretrained(tmp_path / "model")
-    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    tiny.save(tmp_path / "model")
     rows = [{"id": f"p{i}", **row} for i, row in enumerate(tiny.dataset(24).to_list())]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
@@ -73,14 +70,8 @@ def test_a_killed_run_is_resumed(place):
         f"'--backend', 'transformers', '--out', {str(place / 'killed')!r}]\n"
         "from viprl.cli import main\nmain()\n"
     )
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     file = place / "killed" / "samples.jsonl"
-    deadline = time.monotonic() + 240
-    while not (file.exists() and file.read_bytes().count(b"\n") >= 3):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended or hangs"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed_after([sys.executable, str(script)], file, lines=3)
     assert 3 <= file.read_bytes().count(b"\n") < 24
     with file.open("ab") as torn:
         torn.write(b'{"id": "p9", "answ')

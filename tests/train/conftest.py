@@ -17,10 +17,7 @@ from viprl.utils.json_lines import write_json_lines
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    tiny.model().save_pretrained(folder)
-    tiny.tokenizer().save_pretrained(folder)
-    return folder
+    return tiny.save(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture
@@ -38,6 +35,12 @@ def run_settings(tmp_path: Path, model_folder: Path) -> dict:
         "bf16": False, "beta": 0.0, "disable_tqdm": True, "gradient_checkpointing": False, "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
     }  # fmt: skip
+
+
+@pytest.fixture
+def base(settings) -> dict:
+    """The keys of a run that the arms of a sweep share."""
+    return {key: value for key, value in settings.items() if key not in ("vip_strategy", "output_dir")}
 
 
 @pytest.fixture(scope="session")

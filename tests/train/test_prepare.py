@@ -90,14 +90,6 @@ def test_a_warm_start_is_read_by_the_reward_that_decides(settings, tmp_path):
     assert "vip_warm_start" in str(error.value) and "'exact_match'" in str(error.value)
 
 
-def test_a_line_that_is_not_json_is_named(settings, tmp_path):
-    with (tmp_path / "data.jsonl").open("a") as file:
-        file.write('{"prompt": "a", "solu\n')
-    with pytest.raises(ViprlError) as error:
-        prepare(parse_config(settings))
-    assert "33" in str(error.value)
-
-
 def test_bad_and_overlong_rows_are_left_out_and_numbered(settings, tmp_path):
     rows = tiny.dataset(32).to_list()
     rows[3] = {"prompt": "", "solution": "a"}

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from child_processes import gone
 from viprl.errors import InputError
 from viprl.train.processes import ONE_THREAD, Training, run_trainings
 from viprl.utils.progress import progress_bars
@@ -122,26 +122,8 @@ list(run_trainings([training], progress_bars(Console()), launch={launch!r}))
     assert gone(int((tmp_path / "a" / "pid").read_text()))
 
 
-def gone(pid: int) -> bool:
-    """Whether the process ends within ten seconds. A zombie has ended."""
-    status, deadline = Path(f"/proc/{pid}/status"), time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            if "State:\tZ" in status.read_text():
-                return True
-        except OSError:
-            return True
-        time.sleep(0.02)
-    return False
-
-
 @pytest.mark.parametrize(
-    ("settings", "total"),
-    [
-        ({"max_steps": 60}, 60),
-        ({"max_steps": -1, "num_train_epochs": 2}, 80),
-        ({}, None),
-    ],
+    ("settings", "total"), [({"max_steps": 60}, 60), ({"max_steps": -1, "num_train_epochs": 2}, 80), ({}, None)]
 )
 def test_the_number_of_steps(tmp_path, settings, total):
     assert Training("a", tmp_path, settings).steps(0.5, 20) == total

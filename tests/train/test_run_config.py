@@ -75,8 +75,5 @@ def test_the_optimizer_step_does_not_depend_on_the_number_of_processes(settings,
 def test_overrides_come_on_top_of_the_file(settings, tmp_path):
     (tmp_path / "c.yaml").write_text("".join(f"{key}: {value!r}\n" for key, value in settings.items()))
     config = load_config(tmp_path / "c.yaml", ["max_steps=7", "instruction=boxed"])
-    assert (
-        config.trainer["max_steps"] == 7
-        and config.instruction == "boxed"
-        and config.output_dir == str(tmp_path / "run")
-    )
+    assert (config.trainer["max_steps"], config.instruction) == (7, "boxed")
+    assert config.output_dir == str(tmp_path / "run")

@@ -22,11 +22,6 @@ def write(tmp_path: Path, base: dict | str, /, **keys) -> Path:
     return tmp_path / "sweep.yaml"
 
 
-@pytest.fixture
-def base(settings) -> dict:
-    return {key: value for key, value in settings.items() if key not in ("vip_strategy", "output_dir")}
-
-
 def test_arms_by_seeds_on_files_that_extend_each_other(tmp_path, base):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(base | {"learning_rate": 1.0}))
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nlearning_rate: 2.0\n")

@@ -45,11 +45,6 @@ with open(folder / "metrics.jsonl", "w") as log:
 UNIFORM, EMA = {"vip_strategy": "uniform"}, {"vip_strategy": "ema"}
 
 
-@pytest.fixture
-def base(settings) -> dict:
-    return {key: value for key, value in settings.items() if key not in ("vip_strategy", "output_dir")}
-
-
 def write(tmp_path: Path, base: dict, /, arms: dict | None = None, **keys) -> Path:
     (tmp_path / "fake.py").write_text(
         FAKE.replace("DEFAULTS", repr(asdict(RunConfig(model="", dataset="", output_dir=""))))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 import yaml
 
+from child_processes import killed_after
 from viprl.data.loading import DataSource, load
 from viprl.errors import ConfigError, StateError, ViprlError
 from viprl.runs.engine_logs import read_history
@@ -62,16 +60,8 @@ def test_a_killed_run_continues(settings, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "viprl", "train", "--config", str(file)]
-    log = tmp_path / "log.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
     metrics = tmp_path / "run" / METRICS_FILE
-    deadline = time.monotonic() + 240
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 12):
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed_after(command, metrics, lines=12)
     before = [json.loads(line) for line in metrics.read_text().splitlines()[:5]]
     train(load_config(file))
     after = list(log_rows(metrics))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click.core import ParameterSource
 
 from viprl.cli.options import JsonFile, PromptColumn, SkipBadRows, SolutionColumn, Split, Subset, names
 from viprl.errors import InputError, MissingPackageError
@@ -64,7 +63,8 @@ def evaluate(
     """Pass@k, Mean@k and Maj@k with intervals, of a model on a data set or of stored completions."""
     if (generations is None) == (model is None):
         raise InputError("give either --generations FILE, or --model with --dataset and --out")
-    given = [name for name in SAMPLING_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    source_of = context.get_parameter_source
+    given = [name for name in SAMPLING_ONLY if getattr(source_of(name), "name", None) == "COMMANDLINE"]
     if generations is not None and given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{options}: nothing is sampled with --generations; leave out the options of sampling")

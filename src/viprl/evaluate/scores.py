@@ -21,7 +21,6 @@ class Scores:
 
     n: int
     """Completions of a problem."""
-    ks: tuple[int, ...]
     metrics: dict[str, dict[int, Estimate]]
     """"pass@k", "mean@k", "maj@k" -> k -> mean over problems with its interval."""
     problems: list[dict[str, Any]]
@@ -65,7 +64,7 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
         rows.append(row)
     estimates = iter(over_problems(values.reshape(len(graded), -1), np.random.default_rng(seed)))
     metrics = {name: {k: next(estimates) for k in ks} for name in ("pass@k", "mean@k", "maj@k")}
-    return Scores(n, tuple(ks), metrics, rows, unscorable)
+    return Scores(n, metrics, rows, unscorable)
 
 
 def usual_ks(n: int) -> tuple[int, ...]:
