@@ -79,11 +79,3 @@ class Experiment:
             "use_cpu": True,
             "disable_tqdm": True,
         }
-
-    def measured_steps(self) -> list[int]:
-        """Steps at which the gradient variance is measured."""
-        return list(range(self.measure_every, self.steps + 1, self.measure_every))
-
-    def evaluated_steps(self) -> list[int]:
-        """Steps at which held-out answers are scored; step 0 is the pretrained model."""
-        return list(range(0, self.steps + 1, self.checkpoint_every))

@@ -47,7 +47,8 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
     low, high = experiment.min_rollouts, experiment.max_rollouts
     vip = VIP(min_rollouts=low, max_rollouts=high, strategy=active, shadow=others, seed=seed)
     vip.load(checkpoint / "vip_state.safetensors")
-    visits = _visits(Path(run) / OUTCOMES_FILE, step)
+    outcomes = log_rows(Path(run) / OUTCOMES_FILE)
+    visits = Counter(key for row in outcomes if row["step"] <= step for key in row["ids"])
     rng = np.random.default_rng([seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     batches = []
@@ -129,11 +130,6 @@ def _rewards(tokenizer: Any, completions: list[list[int]], solution: str) -> lis
 
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     return [float(r or 0) for r in exact_match([None] * len(texts), texts, [solution] * len(texts))]
-
-
-def _visits(outcomes: Path, step: int) -> Counter[str]:
-    """Visits of each prompt up to a step."""
-    return Counter(key for row in log_rows(outcomes) if row["step"] <= step for key in row["ids"])
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

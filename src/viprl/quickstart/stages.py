@@ -161,18 +161,19 @@ def _measure(
     folder: Folder, experiment: Experiment, seeds: int, jobs: int, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Gradient variance at checkpoints of the default run, and held-out accuracy at checkpoints of all runs."""
+    end, every = experiment.steps + 1, experiment.measure_every
     variance: Tasks = {
         f"variance-seed{seed}-step{step}": (
             measure_variance, (str(folder.arm("default", seed)), str(folder.pool), step, seed, experiment)
         )
-        for seed in range(seeds) for step in experiment.measured_steps()
+        for seed in range(seeds) for step in range(every, end, every)
     }  # fmt: skip
     accuracy: Tasks = {
         f"accuracy-{strategy}-seed{seed}-step{step}": (
             measure_accuracy,
             (str(folder.weights(strategy, seed, step)), str(folder.held_out), strategy, step, seed, experiment),
         )
-        for seed in range(seeds) for strategy in ARMS for step in experiment.evaluated_steps()
+        for seed in range(seeds) for strategy in ARMS for step in range(0, end, experiment.checkpoint_every)
     }  # fmt: skip
     done = _results(folder, {**variance, **accuracy}, jobs, progress)
     return [done[name] for name in variance], [done[name] for name in accuracy]
