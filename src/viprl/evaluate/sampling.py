@@ -45,7 +45,7 @@ class Sampling:
 
 
 def choose_backend(name: str) -> str:
-    """ "vllm" or "transformers"; of "auto", vLLM if it is installed.
+    """ "vllm" or "transformers"; "auto" stands for vLLM if it is installed, otherwise for transformers.
 
     Raises InputError for other names, MissingPackageError for "vllm" if it is not installed.
     """

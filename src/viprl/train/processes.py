@@ -27,7 +27,7 @@ from viprl.utils.files import write_text
 PYTHON = (sys.executable, "-m")
 """Command before `viprl train ...` for a training on one process."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Environment of a process that shall use one core."""
+"""Environment of a process that uses one core."""
 POLL = 0.1  # seconds
 PATIENCE = 20  # seconds between asking a training to end and killing it
 LOG_LINES = 15

@@ -80,7 +80,7 @@ def _has_accelerator() -> bool:
 
 
 def _value(option: Field, value: Any) -> Any:
-    """The value as the option takes it: YAML reads 1e-6 as a text and 8.0 as a float."""
+    """Convert a value of a YAML file to the type of the option: YAML reads 1e-6 as a text and 8.0 as a float."""
     kind, name = str(option.type), option.name
     if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
         raise ConfigError(f"{name} has no value; remove the key to use the default, {option.default}")
