@@ -18,7 +18,7 @@ from viprl.evaluate.generations import Generations, Store, check_same_problems, 
 from viprl.evaluate.graded import Graded, grade
 from viprl.evaluate.problems import Problem, check_fit, formatted_for, load_problems, tokenized
 from viprl.evaluate.sampling import Sampler, Sampling, choose_backend, transformers_sampler, vllm_sampler
-from viprl.evaluate.scores import Scores, check_ks, scores, usual_ks
+from viprl.evaluate.scores import Scores, chosen_ks, scores
 from viprl.rewards.registry import MODES, require_packages
 from viprl.runs.run_log import only_writer
 from viprl.utils.batches import batches
@@ -76,14 +76,13 @@ def evaluate_generations(
     """
     require_packages(verify)
     found = read_generations(file)
-    chosen = ks or usual_ks(len(found[0].completions))
-    check_ks(chosen, len(found[0].completions))
+    ks = chosen_ks(ks, len(found[0].completions))
     if data is not None:
         answers = {problem.id: problem.answer for problem in load_problems(data, limit)}
         check_same_problems(found, answers, str(file), data.name)
     elif limit is not None:
         raise InputError("--limit takes the first problems of a data set; set --dataset")
-    return scores(_graded(found, verify), chosen, seed)
+    return scores(_graded(found, verify), ks, seed)
 
 
 def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path) -> Scores:
@@ -98,8 +97,7 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path)
     if they cannot be used, StateError if `out` holds samples of another plan, FileError if another process uses it.
     """
     require_packages(verify)
-    chosen = ks or usual_ks(plan.sampling.n)
-    check_ks(chosen, plan.sampling.n)
+    ks = chosen_ks(ks, plan.sampling.n)
     backend = choose_backend(plan.backend)
     tokenizer = load_tokenizer(plan.tokenizer or plan.model)
     source = formatted_for(plan.data, tokenizer, verify == "math")
@@ -133,7 +131,7 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path)
                     store.append(completed)
                     bar.advance(row)
         found = [store.found[problem.id] for problem in problems]
-    return scores(_graded(found, verify), chosen, plan.sampling.seed)
+    return scores(_graded(found, verify), ks, plan.sampling.seed)
 
 
 def _sampler(plan: Plan, backend: str, tokenizer: Any, longest: int) -> Sampler:

@@ -34,13 +34,12 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
 
     Args:
         graded: problems with the same number n of completions.
-        ks: different numbers from 1 to n.
+        ks: numbers of completions, see `chosen_ks`.
         seed: of the subsets that `maj_at_k` draws, and of the intervals.
 
     Raises InputError for a k out of range, DataError if no problem is scorable.
     """
     n = len(graded[0].correct)
-    check_ks(ks, n)
     unscorable = tuple(problem.id for problem in graded if not problem.scorable)
     graded = [problem for problem in graded if problem.scorable]
     if not graded:
@@ -67,15 +66,12 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
     return Scores(n, metrics, rows, unscorable)
 
 
-def usual_ks(n: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and n."""
-    return tuple(sorted({*(2**i for i in range(n.bit_length())), n}))
-
-
-def check_ks(ks: Sequence[int], n: int) -> None:
-    """Raise InputError unless `ks` are different whole numbers from 1 to n."""
-    if not ks or len(set(ks)) != len(ks):
-        raise InputError(f"k is {', '.join(map(str, ks)) or 'empty'}; expected different whole numbers")
+def chosen_ks(ks: Sequence[int] | None, n: int) -> Sequence[int]:
+    """`ks`, or 1, 2, 4, ... and n. Raises InputError unless they are different whole numbers from 1 to n."""
+    ks = ks or sorted({*(2**i for i in range(n.bit_length())), n})
+    if len(set(ks)) != len(ks):
+        raise InputError(f"k is {', '.join(map(str, ks))}; expected different whole numbers")
     for k in ks:
         if not 1 <= k <= n:
             raise InputError(f"k is {k}; expected 1 <= k <= {n}, the number of completions of a problem")
+    return ks
