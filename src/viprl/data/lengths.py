@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,19 @@ def rendered(prompt: Prompt, tokenizer: Any, template_options: Mapping[str, Any]
     return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
 
 
+def token_ids(
+    prompts: Sequence[Prompt], tokenizer: Any, template_options: Mapping[str, Any] | None = None
+) -> Iterator[list[int]]:
+    """The tokens of each prompt as the model sees it. The prompts are all texts or all chats."""
+    parts = list(batches(prompts, BATCH))
+    for some in track(parts, "tokenizing", transient=True, disable=len(prompts) < 20_000):
+        texts = [rendered(prompt, tokenizer, template_options) for prompt in some]
+        # chat templates include the special tokens
+        yield from tokenizer(texts, add_special_tokens=isinstance(some[0], str))["input_ids"]
+
+
 def token_lengths(
     prompts: Sequence[Prompt], tokenizer: Any, template_options: Mapping[str, Any] | None = None
 ) -> np.ndarray:
     """[n] int64 tokens of each prompt as the model sees it."""
-    lengths: list[int] = []
-    parts = list(batches(prompts, BATCH))
-    for some in track(parts, "counting tokens", transient=True, disable=len(prompts) < 20_000):
-        texts = [rendered(prompt, tokenizer, template_options) for prompt in some]
-        # chat templates include the special tokens
-        special = isinstance(some[0], str)
-        lengths += [len(ids) for ids in tokenizer(texts, add_special_tokens=special)["input_ids"]]
-    return np.array(lengths, dtype=np.int64)
+    return np.array([len(ids) for ids in token_ids(prompts, tokenizer, template_options)], dtype=np.int64)

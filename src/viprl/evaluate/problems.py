@@ -9,7 +9,7 @@ from typing import Any
 
 from viprl.data import DataSource, Loaded, load
 from viprl.data.gym import is_gym
-from viprl.data.lengths import check_template, rendered
+from viprl.data.lengths import check_template, token_ids
 from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, text
 
@@ -70,12 +70,10 @@ def tokenized(problems: Sequence[Problem], tokenizer: Any, model: str) -> list[P
 
     Raises DataError if it has none, and for a prompt without tokens.
     """
-    check_template([problem.prompt for problem in problems], tokenizer, model)
+    prompts = [problem.prompt for problem in problems]
+    check_template(prompts, tokenizer, model)
     found = []
-    for problem in problems:
-        # chat templates include the special tokens
-        special = isinstance(problem.prompt, str)
-        tokens = tokenizer(rendered(problem.prompt, tokenizer), add_special_tokens=special)["input_ids"]
+    for problem, tokens in zip(problems, token_ids(prompts, tokenizer), strict=True):
         if not tokens:
             raise DataError(f"problem {problem.id!r}: the prompt has no tokens with the tokenizer of {model}")
         found.append(replace(problem, tokens=tuple(tokens)))
