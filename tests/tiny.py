@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,11 +43,32 @@ def model(seed: int = 0, words: Sequence[str] = LETTERS) -> LlamaForCausalLM:
     )
 
 
+def save(folder: Path) -> Path:
+    """The folder with a model and its tokenizer."""
+    model().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
 def dataset(n: int = 16, **columns: list):
     from datasets import Dataset
 
     prompts = [f"{x} {y}" for x in LETTERS for y in LETTERS][:n]
     return Dataset.from_dict({"prompt": prompts, "solution": [p.split()[0] for p in prompts], **columns})
+
+
+def run_settings(tmp_path: Path, model_folder: Path) -> dict:
+    """The keys of a run of four steps in tmp_path/run, with checkpoints at steps 2 and 4."""
+    from viprl.utils.json_lines import write_json_lines
+
+    write_json_lines(tmp_path / "data.jsonl", dataset(32).to_list())
+    return {
+        "model": str(model_folder), "dataset": str(tmp_path / "data.jsonl"),
+        "output_dir": str(tmp_path / "run"), "vip_strategy": "random", "vip_features": "none", "num_generations": 4,
+        "per_device_train_batch_size": 16, "max_completion_length": 4, "max_steps": 4, "save_steps": 2, "use_cpu": True,
+        "bf16": False, "beta": 0.0, "disable_tqdm": True, "gradient_checkpointing": False, "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+    }  # fmt: skip
 
 
 def contains(prompts, completions, solution, **_):

@@ -30,7 +30,7 @@ from viprl.settings import Settings, documented, options
 from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils import state_file
 from viprl.utils.arrays import FloatArray
-from viprl.utils.state_file import State, restore_rng, rng_state
+from viprl.utils.state_file import State
 from viprl.weights.surprisal import Surprisal, SurprisalUnit, measured_weight
 
 logger = logging.getLogger(__name__)
@@ -271,7 +271,7 @@ class VIP(Settings):
             "features": {name: self._describe(choice) for name, choice in self._choices.items()},
             "realised": {name: sums.copy() for name, sums in self._realised.items()},
             "unit": self._unit.state_dict(),
-            "rng": rng_state(self._rng),
+            "rng": dict(self._rng.bit_generator.state),
             "unreadable": self._rewards.unreadable,
         }
 
@@ -299,7 +299,7 @@ class VIP(Settings):
             elif strategies[name].predictor.features:
                 held = ", ".join(state["strategies"])
                 logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
-        restore_rng(self._rng, state["rng"])
+        self._rng.bit_generator.state = state["rng"]
         self._unit.load_state_dict(state["unit"])
         self._strategies, self._realised = strategies, realised
         self._rewards.unreadable = state["unreadable"]

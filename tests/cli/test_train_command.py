@@ -11,19 +11,13 @@ from typer.testing import CliRunner
 
 import tiny
 from viprl.cli import app
-from viprl.utils.json_lines import write_json_lines
 
 
 @pytest.fixture
 def config(tmp_path) -> dict:
-    tiny.model().save_pretrained(tmp_path / "model")
-    tiny.tokenizer().save_pretrained(tmp_path / "model")
-    write_json_lines(tmp_path / "data.jsonl", tiny.dataset(32).to_list())
-    return {
-        "model": str(tmp_path / "model"), "dataset": str(tmp_path / "data.jsonl"), "vip_features": "none",
-        "num_generations": 4, "per_device_train_batch_size": 16, "max_completion_length": 4, "max_steps": 1,
-        "use_cpu": True, "bf16": False, "beta": 0.0, "disable_tqdm": True, "save_strategy": "no",
-    }  # fmt: skip
+    settings = tiny.run_settings(tmp_path, tiny.save(tmp_path / "model"))
+    del settings["output_dir"]
+    return settings | {"max_steps": 1}
 
 
 def write(path, keys: dict) -> str:

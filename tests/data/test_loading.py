@@ -8,6 +8,7 @@ import pytest
 from data_files import dapo_rows, lines
 from datasets import Dataset
 
+from refused import refused
 from shared_data import SHARED
 from viprl.data import NAMED, DataSource, load
 from viprl.data.named import DAPO_WRAPPER
@@ -83,11 +84,6 @@ def test_whole_numbers_are_written_without_a_fraction(tmp_path, answers, solutio
     assert load(DataSource(lines(tmp_path / "d.jsonl", rows))).dataset["solution"][:] == solutions
 
 
-def test_whole_numbers_in_a_column_of_floats(tmp_path):
-    pq.write_table(pa.table({"prompt": ["a", "b"], "answer": pa.array([5.0, 7.5])}), tmp_path / "f.parquet")
-    assert load(DataSource(str(tmp_path / "f.parquet"))).dataset["solution"][:] == ["5", "7.5"]
-
-
 @pytest.mark.parametrize(
     ("rows", "keys"),
     [
@@ -113,13 +109,12 @@ def test_configured_columns_that_do_not_exist(tmp_path):
     rows = [{"prompt": f"p{i}", "label": "s", "reward_model": value} for i, value in enumerate([{"a": 1}, "x"])]
     file = lines(tmp_path / "d.jsonl", rows)
     assert load(DataSource(file, solution_column="label")).layout.solution == "label"
-    for column, hint in (("reward_model.a", "solution_column"), ("lable", "`label`")):
-        with pytest.raises(DataError) as error:
+    for column, hint in (("reward_model.a", "solution_column"), ("lable", "mean label?")):
+        with refused(DataError, column, hint):
             load(DataSource(file, solution_column=column))
-        assert column in str(error.value) and hint in str(error.value)
 
 
-def test_bad_rows_are_left_out_on_request(tmp_path):
+def test_bad_rows_are_left_out_on_request_unless_all_are_bad(tmp_path):
     rows = [{"prompt": f"p{i}", "answer": None if i % 3 == 0 else "1"} for i in range(60)]
     file = lines(tmp_path / "d.jsonl", rows)
     with pytest.raises(DataError, match=r"20 rows .*row 22: .* 12 more \(25, 28, .*skip_bad_rows"):
@@ -128,9 +123,6 @@ def test_bad_rows_are_left_out_on_request(tmp_path):
     assert len(loaded.dataset) == 40 and list(loaded.findings.bad) == list(range(0, 60, 3))
     assert loaded.rows.tolist() == [i for i in range(60) if i % 3]
     assert "20 rows" in loaded.notes[0] and "row 22" in loaded.notes[0]
-
-
-def test_a_file_without_a_good_row_is_refused_with_skip_bad_rows_too(tmp_path):
     rows = [{"prompt": "", "answer": "1"}, {"prompt": "a", "answer": ""}]
     with pytest.raises(DataError) as error:
         load(DataSource(lines(tmp_path / "d.jsonl", rows), skip_bad_rows=True))

@@ -16,10 +16,7 @@ from viprl.data import NAMED
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A model with a context of 64 tokens."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny.tokenizer().save_pretrained(folder)
-    tiny.model().save_pretrained(folder)
-    return folder
+    return tiny.save(tmp_path_factory.mktemp("model"))
 
 
 def show(*arguments: object) -> str:
@@ -32,10 +29,8 @@ def show(*arguments: object) -> str:
 def test_the_summary_of_a_data_set(tmp_path, model):
     rows = [{"problem": "a b", "answer": "1"}, {"problem": "a b", "answer": "2"}, {"problem": "c", "answer": None}]
     file = lines(tmp_path / "d.jsonl", [*rows, {"problem": "a " * 30, "answer": "3"}])
-    tokenizer = tiny.tokenizer()
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(tmp_path / "chat")
-    tiny.model().save_pretrained(tmp_path / "chat")
+    tiny.save(tmp_path / "chat")
+    tiny.tokenizer(chat_template=TEMPLATE).save_pretrained(tmp_path / "chat")
     found = show(file, "--chat", "--skip-bad-rows", "--model", tmp_path / "chat", "--completion", 33)
     for words in (
         "prompt: problem", "answer: answer", "rows 4", "prompts 2", "duplicates 1 ", "row 1: 1 (1), 2 (1)",

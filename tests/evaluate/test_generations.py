@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from refused import refused
 from viprl.errors import DataError, FileError
 from viprl.evaluate.generations import Generations, Store, check_same_problems, read_generations, seed_of
 
@@ -45,9 +46,8 @@ def test_unusable_files(tmp_path, text, keys):
 
 def test_missing_files(tmp_path):
     for path in (tmp_path / "nothing.jsonl", tmp_path):
-        with pytest.raises(FileError) as error:
+        with refused(FileError, path):
             read_generations(path)
-        assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 import tiny
 from viprl.errors import InputError, MissingPackageError
 from viprl.evaluate.nucleus import NUCLEUS, DrawByNumbers, nucleus_quantile
-from viprl.evaluate.problems import TokenizedProblem
+from viprl.evaluate.problems import Problem
 from viprl.evaluate.sampling import Sampling, choose_backend, transformers_sampler
 
 
@@ -21,7 +21,7 @@ def test_samples_follow_the_model(tmp_path):
     tiny.model().save_pretrained(tmp_path)
     settings = Sampling(n=4000, temperature=2.0, top_p=0.7, max_new_tokens=1)
     tokenizer, network = tiny.tokenizer(), tiny.model().eval()
-    problem = TokenizedProblem("p", "a", tuple(tokenizer("a b")["input_ids"]))
+    problem = Problem("p", "a b", "a", tuple(tokenizer("a b")["input_ids"]))
     (made,) = transformers_sampler(str(tmp_path), tokenizer, settings, batch_size=4000, device="cpu")([problem])
     with torch.no_grad():
         probabilities = (network(torch.tensor([problem.tokens])).logits[0, -1].double() / 2.0).softmax(-1).numpy()
@@ -39,7 +39,7 @@ def test_samples_follow_the_model(tmp_path):
 def test_the_sampling_defaults_of_the_model_are_not_used(tmp_path):
     tiny.model().save_pretrained(tmp_path)
     file = tmp_path / "generation_config.json"
-    settings, problem = Sampling(n=64, top_p=1.0, max_new_tokens=4), TokenizedProblem("p", "a", (3, 4))
+    settings, problem = Sampling(n=64, top_p=1.0, max_new_tokens=4), Problem("p", "a b", "a", (3, 4))
     runs = []
     for changes in ({}, {"top_k": 1, "do_sample": True, "repetition_penalty": 9.0, "min_new_tokens": 4}):
         file.write_text(json.dumps(json.loads(file.read_text()) | changes))

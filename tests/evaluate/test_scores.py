@@ -15,7 +15,7 @@ from viprl.evaluate.evaluation import evaluate_generations
 from viprl.evaluate.generations import Generations
 from viprl.evaluate.graded import grade
 from viprl.evaluate.results import remarks, write_results
-from viprl.evaluate.scores import scores, usual_ks
+from viprl.evaluate.scores import chosen_ks, scores
 from viprl.utils.json_lines import log_rows, write_json_lines
 
 
@@ -62,7 +62,8 @@ def test_maj_does_not_depend_on_the_order_of_completions():
 
 
 def test_usual_ks():
-    assert usual_ks(32) == (1, 2, 4, 8, 16, 32) and usual_ks(6) == (1, 2, 4, 6) and usual_ks(1) == (1,)
+    found = {n: chosen_ks(None, n) for n in (32, 6, 1)}
+    assert found == {32: [1, 2, 4, 8, 16, 32], 6: [1, 2, 4, 6], 1: [1]}
 
 
 @pytest.mark.parametrize("ks", [[5], [0], [2, 2]])

@@ -98,8 +98,7 @@ def test_one_step_of_every_arm(name, tmp_path, monkeypatch):
     from viprl.utils.json_lines import log_rows, write_json_lines
 
     monkeypatch.chdir(ROOT)
-    tiny.model().save_pretrained(tmp_path / "start")
-    tiny.tokenizer().save_pretrained(tmp_path / "start")
+    tiny.save(tmp_path / "start")
     write_json_lines(tmp_path / "train.jsonl", map(asdict, sample_problems(20, np.random.default_rng(0))))
     places = {"model": "start", "dataset": "train.jsonl", "output_dir": "run"}
     small = {"max_steps": 1, "save_steps": 50, "vip_features": "length", "bf16": False}

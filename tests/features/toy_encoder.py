@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from viprl.features.cache import FeatureCache
+
 TEXTS = [f"prompt {number}" for number in range(12)]
 
 
@@ -37,6 +39,13 @@ def rounded(vectors: np.ndarray) -> np.ndarray:
 def fresh(texts: list[str], salt: str = "", columns: int = 4) -> np.ndarray:
     """What the cache returns for a `Toy`."""
     return rounded(Toy(salt, columns).encode(texts))
+
+
+def encoded(folder: Path, texts: list[str] = TEXTS, salt: str = "", columns: int = 4) -> list[str]:
+    """The texts that a new cache on the folder encodes. All its vectors are right."""
+    toy = Toy(salt, columns)
+    np.testing.assert_array_equal(FeatureCache(toy, folder)(texts), fresh(texts, salt, columns))
+    return toy.asked
 
 
 def keys_file(folder: Path) -> Path:

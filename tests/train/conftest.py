@@ -12,39 +12,30 @@ pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
 import tiny
 from viprl.train.config import parse_config
 from viprl.train.training import train
-from viprl.utils.json_lines import write_json_lines
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    tiny.model().save_pretrained(folder)
-    tiny.tokenizer().save_pretrained(folder)
-    return folder
+    return tiny.save(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture
 def settings(tmp_path, model_folder) -> dict:
     """The keys of a run of four steps in tmp_path/run, with checkpoints at steps 2 and 4."""
-    return run_settings(tmp_path, model_folder)
+    return tiny.run_settings(tmp_path, model_folder)
 
 
-def run_settings(tmp_path: Path, model_folder: Path) -> dict:
-    write_json_lines(tmp_path / "data.jsonl", tiny.dataset(32).to_list())
-    return {
-        "model": str(model_folder), "dataset": str(tmp_path / "data.jsonl"),
-        "output_dir": str(tmp_path / "run"), "vip_strategy": "random", "vip_features": "none", "num_generations": 4,
-        "per_device_train_batch_size": 16, "max_completion_length": 4, "max_steps": 4, "save_steps": 2, "use_cpu": True,
-        "bf16": False, "beta": 0.0, "disable_tqdm": True, "gradient_checkpointing": False, "learning_rate": 1e-3,
-        "lr_scheduler_type": "constant",
-    }  # fmt: skip
+@pytest.fixture
+def base(settings) -> dict:
+    """The keys of a run that the arms of a sweep share."""
+    return {key: value for key, value in settings.items() if key not in ("vip_strategy", "output_dir")}
 
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory, model_folder) -> tuple[dict, Path]:
     """Settings and folder of a finished run; not to be changed."""
     tmp_path = tmp_path_factory.mktemp("finished")
-    keys = run_settings(tmp_path, model_folder)
+    keys = tiny.run_settings(tmp_path, model_folder)
     return keys, train(parse_config(keys))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tiny
+from refused import refused
 from viprl.errors import ConfigError, ViprlError
 from viprl.train.config import parse_config
 from viprl.train.prepare import prepare
@@ -27,7 +28,7 @@ REWARDS = "sample_rewards"
         ({"dataset": "gsm-8k"}, ["gsm8k"]),
         ({"eval_dataset": "missing.jsonl"}, ["missing.jsonl"]),
         ({"eval_strategy": "steps"}, ["eval_strategy", "eval_dataset"]),
-        ({"solution_column": "solutoin"}, ["solutoin", "`solution`", "solution_column"]),
+        ({"solution_column": "solutoin"}, ["solutoin", "mean solution?", "solution_column"]),
         ({"per_device_train_batch_size": 256}, ["32 prompts", "64", "generation_batch_size 256"]),
         ({"vip_id_column": "uid"}, ["vip_id_column", "'uid'", "prompt, solution"]),
         ({"vip_features": "minlm"}, ["minlm"]),
@@ -51,9 +52,8 @@ def test_mistakes_are_found_without_the_weights(settings, change, parts, tmp_pat
     monkeypatch.chdir(tmp_path)
     if change.get("vip_warm_start") == "broken.jsonl":
         write_json_lines("broken.jsonl", [{"prompt": "a"}])
-    with pytest.raises(ViprlError) as error:
+    with refused(ViprlError, *parts):
         prepare(parse_config(settings | change), dry_run=True)
-    assert all(part in str(error.value) for part in parts)
 
 
 def test_an_exception_of_a_reward_function_keeps_its_type_and_names_the_function(settings):
@@ -85,17 +85,8 @@ def test_a_warm_start_is_read_by_the_reward_that_decides(settings, tmp_path):
     config = parse_config(settings | change | {"vip_success": "exact_match"})
     assert prepare(config)
     pandas.DataFrame(rows).drop(columns="exact_match").to_parquet(log)
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, "vip_warm_start", "'exact_match'"):
         prepare(config)
-    assert "vip_warm_start" in str(error.value) and "'exact_match'" in str(error.value)
-
-
-def test_a_line_that_is_not_json_is_named(settings, tmp_path):
-    with (tmp_path / "data.jsonl").open("a") as file:
-        file.write('{"prompt": "a", "solu\n')
-    with pytest.raises(ViprlError) as error:
-        prepare(parse_config(settings))
-    assert "33" in str(error.value)
 
 
 def test_bad_and_overlong_rows_are_left_out_and_numbered(settings, tmp_path):
@@ -103,9 +94,8 @@ def test_bad_and_overlong_rows_are_left_out_and_numbered(settings, tmp_path):
     rows[3] = {"prompt": "", "solution": "a"}
     rows[5]["prompt"] = "a b c d"
     write_json_lines(tmp_path / "data.jsonl", rows)
-    with pytest.raises(ViprlError) as error:
+    with refused(ViprlError, "row 4"):
         prepare(parse_config(settings))
-    assert "row 4" in str(error.value)
     run = prepare(parse_config(settings | {"max_prompt_length": 3, "skip_bad_rows": True}))
     assert len(run.dataset) == 30 and run.longest_prompt == 2
     assert "row 4" in run.notes[0] and "row 6: 4 tokens" in run.notes[1]
@@ -115,9 +105,8 @@ def test_evaluation_data_is_read_as_training_data_is(settings, tmp_path):
     rows = [*tiny.dataset(4).to_list(), {"prompt": "a b c d", "solution": "a"}]
     write_json_lines(tmp_path / "eval.jsonl", rows)
     change = {"eval_dataset": str(tmp_path / "eval.jsonl"), "max_prompt_length": 3}
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, "eval.jsonl: 1 row is", "Raise max_prompt_length"):
         prepare(parse_config(settings | change))
-    assert "eval.jsonl: 1 row is" in str(error.value) and "Raise max_prompt_length" in str(error.value)
     run = prepare(parse_config(settings | change | {"skip_bad_rows": True}))
     assert len(run.held_out) == 4 and len(run.dataset) == 32
     assert run.notes[0].startswith("evaluation: 1 row") and "eval_strategy" in run.notes[1]

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from viprl.train.processes import ONE_THREAD, Training, progress_bars, run_trainings
+from child_processes import gone
+from viprl.errors import InputError
+from viprl.train.processes import ONE_THREAD, Training, run_trainings
+from viprl.utils.progress import progress_bars
 
 SCRIPT = """
 import json, os, pathlib, sys, time, yaml
@@ -84,9 +86,10 @@ def test_the_reason_of_an_exception_is_its_last_line_with_its_notes(tmp_path, la
 
 def test_a_command_that_does_not_exist_or_does_not_train(tmp_path):
     progress = progress_bars(Console(quiet=True))
-    for launch, reason in ((["/nowhere/python"], "cannot be started"), (["true"], "exit code 0")):
-        ((_, failure),) = run_trainings([training(tmp_path, "a")], progress, launch=launch)
-        assert failure.reason.startswith(reason)
+    with pytest.raises(InputError, match="/nowhere/python"):
+        next(run_trainings([training(tmp_path, "a")], progress, launch=["/nowhere/python"]))
+    ((_, failure),) = run_trainings([training(tmp_path, "a")], progress, launch=["true"])
+    assert failure.reason.startswith("exit code 0")
 
 
 def test_leaving_the_loop_ends_the_running_trainings(tmp_path, launch):
@@ -103,7 +106,8 @@ def test_trainings_end_with_their_parent(tmp_path, launch, kill):
     code = f"""
 import pathlib
 from rich.console import Console
-from viprl.train.processes import Training, progress_bars, run_trainings
+from viprl.train.processes import Training, run_trainings
+from viprl.utils.progress import progress_bars
 folder = pathlib.Path({str(tmp_path / "a")!r})
 training = Training("a", folder, {{"output_dir": str(folder), "max_steps": 7, "seconds": 60}})
 list(run_trainings([training], progress_bars(Console()), launch={launch!r}))
@@ -118,26 +122,8 @@ list(run_trainings([training], progress_bars(Console()), launch={launch!r}))
     assert gone(int((tmp_path / "a" / "pid").read_text()))
 
 
-def gone(pid: int) -> bool:
-    """Whether the process ends within ten seconds. A zombie has ended."""
-    status, deadline = Path(f"/proc/{pid}/status"), time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            if "State:\tZ" in status.read_text():
-                return True
-        except OSError:
-            return True
-        time.sleep(0.02)
-    return False
-
-
 @pytest.mark.parametrize(
-    ("settings", "total"),
-    [
-        ({"max_steps": 60}, 60),
-        ({"max_steps": -1, "num_train_epochs": 2}, 80),
-        ({}, None),
-    ],
+    ("settings", "total"), [({"max_steps": 60}, 60), ({"max_steps": -1, "num_train_epochs": 2}, 80), ({}, None)]
 )
 def test_the_number_of_steps(tmp_path, settings, total):
     assert Training("a", tmp_path, settings).steps(0.5, 20) == total

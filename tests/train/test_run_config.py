@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from refused import refused
 from viprl.errors import ConfigError
 from viprl.train.config import load_config, parse_config
 from viprl.train.trainer_options import accumulation_steps, trainer_config
@@ -12,8 +13,8 @@ from viprl.train.trainer_options import accumulation_steps, trainer_config
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"vip_stratgy": "paper"}, ["`vip_stratgy`", "`vip_strategy`"]),
-        ({"num_generation": 8}, ["`num_generations`"]),
+        ({"vip_stratgy": "paper"}, ["`vip_stratgy`", "vip_strategy"]),
+        ({"num_generation": 8}, ["num_generations"]),
         ({"algorithm": "ppo"}, ["'ppo'", "rloo or grpo"]),
         ({"reward": "exactmatch"}, ["'exactmatch'", "exact_match", "module:function"]),
         ({"reward": "nowhere:reward"}, ["nowhere"]),
@@ -31,9 +32,8 @@ from viprl.train.trainer_options import accumulation_steps, trainer_config
     ],
 )
 def test_mistakes_in_the_keys(settings, change, parts):
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, "mine.yaml", *parts):
         parse_config({key: value for key, value in (settings | change).items() if value is not None}, "mine.yaml")
-    assert all(part in str(error.value) for part in ["mine.yaml", *parts])
 
 
 def test_numbers_of_yaml_become_what_the_option_takes(settings):
@@ -58,9 +58,8 @@ def test_numbers_of_yaml_become_what_the_option_takes(settings):
     ],
 )
 def test_mistakes_in_the_options_of_the_trainer(settings, change, parts):
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, *parts):
         trainer_config(parse_config(settings | change))
-    assert all(part in str(error.value) for part in parts)
 
 
 def test_the_optimizer_step_does_not_depend_on_the_number_of_processes(settings, monkeypatch):
@@ -75,8 +74,5 @@ def test_the_optimizer_step_does_not_depend_on_the_number_of_processes(settings,
 def test_overrides_come_on_top_of_the_file(settings, tmp_path):
     (tmp_path / "c.yaml").write_text("".join(f"{key}: {value!r}\n" for key, value in settings.items()))
     config = load_config(tmp_path / "c.yaml", ["max_steps=7", "instruction=boxed"])
-    assert (
-        config.trainer["max_steps"] == 7
-        and config.instruction == "boxed"
-        and config.output_dir == str(tmp_path / "run")
-    )
+    assert (config.trainer["max_steps"], config.instruction) == (7, "boxed")
+    assert config.output_dir == str(tmp_path / "run")

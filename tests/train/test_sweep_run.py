@@ -14,6 +14,7 @@ from scipy import stats
 
 pytest.importorskip("matplotlib", reason='needs pip install "viprl[report]"')
 
+from refused import refused
 from viprl.errors import ConfigError
 from viprl.train import data_cache
 from viprl.train.config import RunConfig
@@ -43,11 +44,6 @@ with open(folder / "metrics.jsonl", "w") as log:
 (folder / "finished.json").write_text("{}")
 """
 UNIFORM, EMA = {"vip_strategy": "uniform"}, {"vip_strategy": "ema"}
-
-
-@pytest.fixture
-def base(settings) -> dict:
-    return {key: value for key, value in settings.items() if key not in ("vip_strategy", "output_dir")}
 
 
 def write(tmp_path: Path, base: dict, /, arms: dict | None = None, **keys) -> Path:
@@ -110,9 +106,8 @@ def test_a_folder_with_other_settings_is_refused_before_anything_is_trained(tmp_
         write(tmp_path, base | {"learning_rate": 0.25}, arms={"new": EMA, "uniform": UNIFORM}, seeds=[0, 3])
     )
     for check in (run_sweep, check_sweep):
-        with pytest.raises(ConfigError) as error:
+        with refused(ConfigError, "uniform, seed 3", "(learning_rate)"):
             check(sweep)
-        assert "uniform, seed 3" in str(error.value) and "(learning_rate)" in str(error.value)
     (tmp_path / "out" / "uniform" / "seed-3" / "finished.json").unlink()  # as if killed
     with pytest.raises(ConfigError, match="vip_strategy"):
         run_sweep(load_sweep(write(tmp_path, base, arms={"uniform": EMA}, seeds=[3])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from refused import refused
 from viprl.errors import ConfigError
 from viprl.train.yaml_files import read_yaml, with_overrides
 
@@ -39,13 +40,11 @@ def test_a_file_extends_others_and_overrides_come_last(tmp_path):
 def test_files_that_are_refused(tmp_path, text, parts):
     if text is not None:
         (tmp_path / "self.yaml").write_text(text)
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, *parts):
         read_yaml(tmp_path / "self.yaml")
-    assert all(part in str(error.value) for part in parts)
 
 
 @pytest.mark.parametrize("override", ["vip_strategy", "=3", "a=[1", "a={b: 1, b: 2}"])
 def test_overrides_that_are_refused(override):
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, override):
         with_overrides({}, [override])
-    assert override in str(error.value)

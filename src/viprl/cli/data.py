@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from viprl.cli.options import Duplicates, PromptColumn, SolutionColumn, Split, Subset
+from viprl.cli.options import Chat, Duplicates, Instruction, PromptColumn, SkipBadRows, SolutionColumn, Split, Subset
 
 data = typer.Typer(help="Inspect a data set, or export it for verl.", no_args_is_help=True)
 
@@ -27,15 +27,11 @@ def show(
     answer_after: Annotated[
         str | None, typer.Option(help="The answer is the text after this mark in its column, such as ####.")
     ] = None,
-    instruction: Annotated[
-        str | None, typer.Option(help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.")
-    ] = None,
+    instruction: Instruction = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    chat: Annotated[bool | None, typer.Option(help="Use the chat template of the model, or plain text.")] = None,
+    chat: Chat = None,
     duplicates: Duplicates = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Training will leave out bad and overlong rows.")
-    ] = False,
+    skip_bad_rows: SkipBadRows = False,
     model: Annotated[
         str | None, typer.Option(help="Folder or Hub name of a model: show lengths in its tokens and its template.")
     ] = None,
@@ -63,9 +59,7 @@ def verl(
     source: Annotated[str, typer.Argument(help="Named set, file, folder or Hub name.")],
     out: Annotated[Path, typer.Option(help="Parquet file for verl's data.train_files or data.val_files.")],
     split: Split = None,
-    instruction: Annotated[
-        str, typer.Option(help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.")
-    ] = "answer_line",
+    instruction: Instruction = "answer_line",
     data_source: Annotated[
         str,
         typer.Option(help="verl chooses its reward by this name; math_dapo reads a last line `Answer: ...`."),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from viprl.cli.options import JsonFile, PromptColumn, SolutionColumn, Split, Subset, names
+from viprl.cli.options import JsonFile, PromptColumn, SkipBadRows, SolutionColumn, Split, Subset, names
 from viprl.errors import InputError, MissingPackageError
 
 SAMPLING_ONLY = (
@@ -46,7 +46,7 @@ def evaluate(
     ] = None,
     tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of one model (vLLM).")] = 1,
     chat: Annotated[
-        bool | None, typer.Option(help="Use the chat template or plain text. Default: as the model was made for.")
+        bool | None, typer.Option(help="Use the chat template of the model, or plain text. Default: if it has one.")
     ] = None,
     instruction: Annotated[
         str | None,
@@ -57,17 +57,16 @@ def evaluate(
     subset: Subset = None,
     prompt_column: PromptColumn = None,
     solution_column: SolutionColumn = None,
-    skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Leave out bad rows of the data set and list them.")
-    ] = False,
+    skip_bad_rows: SkipBadRows = False,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name. Default: the model's.")] = None,
 ) -> None:
     """Pass@k, Mean@k and Maj@k with intervals, of a model on a data set or of stored completions."""
     if (generations is None) == (model is None):
         raise InputError("give either --generations FILE, or --model with --dataset and --out")
-    idle = [name for name in SAMPLING_ONLY if _given(context, name)]
-    if generations is not None and idle:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+    source_of = context.get_parameter_source
+    given = [name for name in SAMPLING_ONLY if getattr(source_of(name), "name", None) == "COMMANDLINE"]
+    if generations is not None and given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{options}: nothing is sampled with --generations; leave out the options of sampling")
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingPackageError('viprl evaluate needs pyarrow: pip install "viprl[eval]"')
@@ -81,25 +80,27 @@ def evaluate(
 
     if verify not in MODES:
         raise InputError(f"--verify is {verify!r}; expected {', '.join(MODES)}")
-    ks = None if k is None else _whole_numbers(k)
+    try:
+        ks = None if k is None else [int(part) for part in names(k)]
+    except ValueError:
+        raise InputError(f"--k is {k!r}; expected whole numbers separated by commas, such as 1,8,32") from None
     source = None
     if dataset is not None:
         rows: dict[str, Any] = {"split": split, "subset": subset, "skip_bad_rows": skip_bad_rows}
         form: dict[str, Any] = {"instruction": instruction, "chat": chat}
         columns: dict[str, Any] = {"prompt_column": prompt_column, "solution_column": solution_column}
         source = DataSource(dataset, **rows, **form, **columns)
-    settings: dict[str, Any]
+    settings: dict[str, Any] = {"dataset": dataset, "verify": verify, "seed": seed}
     if generations is not None:
         result = evaluate_generations(generations, ks, verify, data=source, limit=limit, seed=seed)
-        settings = {"generations": str(generations)}
+        settings |= {"generations": str(generations)}
     else:
         if source is None or out is None:
             raise InputError("--model needs --dataset, the problems, and --out, a folder for the samples")
         sampling = Sampling(n, temperature, top_p, max_new_tokens, seed)
         plan = Plan(str(model), source, sampling, limit, backend, batch_size, tensor_parallel, tokenizer)
         result = evaluate_model(plan, ks, verify, out)
-        settings = {"model": model, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
-    settings |= {"dataset": dataset, "verify": verify, "seed": seed}
+        settings |= {"model": model, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
     write_results(result, settings, json, out)
     console = Console(soft_wrap=True)
     console.print(terminal_table(result))
@@ -108,15 +109,3 @@ def evaluate(
     for place in (json, out):
         if place is not None:
             console.print(f"written: {place}", highlight=False, markup=False)
-
-
-def _given(context: typer.Context, name: str) -> bool:
-    """Whether the user set the option."""
-    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-
-
-def _whole_numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in names(text)]
-    except ValueError:
-        raise InputError(f"--k is {text!r}; expected whole numbers separated by commas, such as 1,8,32") from None

@@ -9,12 +9,27 @@ import typer
 
 from viprl.settings import Settings, options
 
-SET = "key=value, replaces a key of the file. May be repeated. The value is YAML; a dot reaches into a mapping."
-
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="key=value, replaces a key of the file. May be repeated. The value is YAML; a dot reaches into a mapping.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the configuration and the data, load no weights, and stop.")
+]
 Split = Annotated[str | None, typer.Option(help="Split of a Hub data set or of a saved data set.")]
 Subset = Annotated[str | None, typer.Option(help="Configuration name of a Hub data set.")]
 PromptColumn = Annotated[str | None, typer.Option(help="Column of the prompt; a dot reaches into a struct.")]
 SolutionColumn = Annotated[str | None, typer.Option(help="Column of the answer; a dot reaches into a struct.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out bad rows of the data set and list them.")]
+Chat = Annotated[
+    bool | None, typer.Option(help="Use the chat template of the model, or plain text. Default: as in the data.")
+]
+Instruction = Annotated[
+    str | None, typer.Option(help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.")
+]
 Duplicates = Annotated[str | None, typer.Option(help="keep or drop rows whose prompt occurred before.")]
 JsonFile = Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.")]
 

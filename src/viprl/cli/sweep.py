@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
-from viprl.cli.options import SET
+from viprl.cli.options import DryRun, Overrides
 
 
 def sweep(
     config: Annotated[Path, typer.Option(help="YAML file with base, arms, seeds and output_dir.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help=SET + " It applies to every run.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check every arm and its data, load no weights, and stop.")
-    ] = False,
+    set_: Overrides = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train every arm with every seed, one run after the other, and compare the arms in one report.
 
-    The same command continues an interrupted sweep.
+    --set and --dry-run apply to every run. The same command continues an interrupted sweep.
     """
     from viprl.train.sweep import load_sweep
     from viprl.train.sweep_run import check_sweep, run_sweep

@@ -7,17 +7,15 @@ from typing import Annotated
 
 import typer
 
-from viprl.cli.options import SET
+from viprl.cli.options import DryRun, Overrides
 
 
 def train(
     config: Annotated[
         Path, typer.Option(help="YAML file with model, dataset, reward, output_dir and any option of the trainer.")
     ],
-    set_: Annotated[list[str] | None, typer.Option("--set", help=SET)] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the configuration and the data, load no weights, and stop.")
-    ] = False,
+    set_: Overrides = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a model. Every option of VIPRLOOConfig, or of VIPGRPOConfig with `algorithm: grpo`, is a key of the file.
 

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from viprl.errors import DataError, MissingPackageError
+import pyarrow as pa
+from pyarrow import parquet
+
+from viprl.errors import DataError
 from viprl.utils.files import make_folder
 
 
-def to_verl_rows(
-    records: Iterable[Mapping[str, Any]], *, data_source: str = "math_dapo", ability: str = "math"
-) -> list[dict[str, Any]]:
+def to_verl_rows(records: Iterable[Mapping[str, Any]], data_source: str = "math_dapo") -> list[dict[str, Any]]:
     """Rows in verl's data format.
 
     Args:
         records: mappings with `prompt` (a text or chat messages) and `solution` (the reference answer).
         data_source: name by which verl chooses its reward function ("math_dapo" reads a last line `Answer: ...`,
             "lighteval/MATH" a boxed answer), and under which it reports validation.
-        ability: verl's column of the same name.
 
     Returns: for each record a row with `data_source`, `prompt` (messages), `ability`, `reward_model` {style,
     ground_truth} and `extra_info` {index}. The index counts from 0; `id_key=extra_info.index` identifies the prompt by
@@ -38,7 +38,7 @@ def to_verl_rows(
             {
                 "data_source": data_source,
                 "prompt": messages,
-                "ability": ability,
+                "ability": "math",
                 "reward_model": {"style": "rule", "ground_truth": str(record["solution"])},
                 "extra_info": {"index": index},
             }
@@ -49,12 +49,7 @@ def to_verl_rows(
 
 
 def write_parquet(path: str | Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows to one parquet file and return its path. Raises MissingPackageError without pyarrow."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingPackageError(f'parquet files need pyarrow: pip install "viprl[verl]" ({error})') from error
+    """Write rows to one parquet file and return its path."""
     path = Path(path).expanduser()
     make_folder(path.parent)
     parquet.write_table(pa.Table.from_pylist(rows), path)

@@ -8,11 +8,10 @@ reasoning-gym:chain_sum?min_terms=2&seed=7    options of the task
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import yaml
@@ -21,6 +20,7 @@ from viprl.data.question import Format
 from viprl.errors import InputError, MissingPackageError
 from viprl.rewards.built_in import completion_text
 from viprl.rewards.grading.extract import boxed
+from viprl.utils.words import did_you_mean
 
 PREFIX = "reasoning-gym"
 ROWS = 2**20
@@ -40,10 +40,9 @@ class Task:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        words = [f"level{'s' if len(self.levels) > 1 else ''}={_range_text(self.levels)}"] if self.levels else []
-        words += [f"seed={self.seed}"] if self.seed else []
-        words += [f"{key}={value}" for key, value in self.options]
-        return f"{PREFIX}:{'+'.join(self.names)}{'?' if words else ''}{'&'.join(words)}"
+        levels = {"levels": (self.levels[0], self.levels[-1])} if self.levels else {}
+        seed = {"seed": self.seed} if self.seed else {}
+        return _name(self.names, {**levels, **seed, **dict(self.options)})
 
     def row(self, i: int) -> dict[str, Any]:
         """Row i: `question`, `answer`, `metadata`, `task` and `level` (-1 for the default difficulty)."""
@@ -67,14 +66,9 @@ def canonical(dataset: Any) -> Any:
         return dataset
     if PREFIX not in dataset:
         raise InputError(f"dataset has the keys {', '.join(map(str, dataset))}; expected `{PREFIX}: TASK`")
-    rest = {str(key): value for key, value in dataset.items() if key != PREFIX}
     names = dataset[PREFIX]
-    words = []
-    for key, value in rest.items():
-        levels = key == "levels" and isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
-        words.append(f"{key}={value[0]}-{value[1]}" if levels else f"{key}={value}")
-    joined = names if isinstance(names, str) else "+".join(map(str, names))
-    return f"{PREFIX}:{joined}{'?' if words else ''}{'&'.join(words)}"
+    options = {key: value for key, value in dataset.items() if key != PREFIX}
+    return _name([names] if isinstance(names, str) else names, options)
 
 
 def parse(name: str) -> Task:
@@ -107,21 +101,16 @@ def endless(task: Task, form: Format) -> Any:
     """A `datasets.Dataset` of 2**20 rows that are generated when they are read."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"prompt": range(ROWS)}).with_transform(_Maker(task, form))
+    return Dataset.from_dict({"prompt": range(ROWS)}).with_transform(partial(_generated, task, form))
 
 
-@dataclass(frozen=True)
-class _Maker:
-    task: Task
-    form: Format
-
-    def __call__(self, batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        rows = [self.task.row(i) for i in batch["prompt"]]
-        return {
-            "prompt": [self.form(row["question"]) for row in rows],
-            "solution": [row["answer"] for row in rows],
-            **{name: [row[name] for row in rows] for name in ("task", "level", "metadata")},
-        }
+def _generated(task: Task, form: Format, batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
+    rows = [task.row(i) for i in batch["prompt"]]
+    return {
+        "prompt": [form(row["question"]) for row in rows],
+        "solution": [row["answer"] for row in rows],
+        **{name: [row[name] for row in rows] for name in ("task", "level", "metadata")},
+    }
 
 
 def solved(
@@ -166,8 +155,7 @@ def _generator(name: str, level: int | None, seed: int, options: tuple[tuple[str
     except ImportError as error:
         raise MissingPackageError(f'reasoning-gym is not installed: pip install "viprl[gym]" ({error})') from error
     if name not in DATASETS or name == "composite":
-        near = difflib.get_close_matches(name, DATASETS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(sorted(DATASETS))}"
+        hint = did_you_mean(name, DATASETS, n=3) or f"expected one of {', '.join(sorted(DATASETS))}"
         raise InputError(f"reasoning-gym has no task {name!r}; {hint}")
     settings = dict(options)
     if level is not None:
@@ -200,5 +188,11 @@ def _levels(name: str, options: dict[str, Any]) -> tuple[int, ...]:
     return tuple(range(int(low), int(high if dash else low) + 1))
 
 
-def _range_text(levels: Sequence[int]) -> str:
-    return str(levels[0]) if len(levels) == 1 else f"{levels[0]}-{levels[-1]}"
+def _name(names: Iterable[str], options: Mapping[str, Any]) -> str:
+    """The name of tasks with options; two levels are the ends of a range."""
+    words = []
+    for key, value in options.items():
+        ends = key == "levels" and isinstance(value, list | tuple) and len(value) == 2
+        words.append(f"{key}={value[0]}-{value[1]}" if ends else f"{key}={value}")
+    query = f"?{'&'.join(words)}" if words else ""
+    return f"{PREFIX}:{'+'.join(names)}{query}"

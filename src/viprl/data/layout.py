@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from viprl.errors import DataError
+from viprl.utils.words import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ def find_layout(table: pa.Table, source: str, prompt: str | None, solution: str 
     """
     for column, role in ((prompt, "prompt"), (solution, "solution")):
         if column and not has_column(table, column):
-            near = difflib.get_close_matches(column, table.column_names, n=1)
-            hint = f" (did you mean `{near[0]}`?)" if near else ""
-            raise _missing(table, source, f"`{column}`{hint}", role)
+            hint = did_you_mean(column, table.column_names, n=1)
+            raise _missing(table, source, f"`{column}`{hint and f' ({hint})'}", role)
     if prompt and solution:
         return Layout(prompt, solution)
     named = {(prompt or known.prompt, solution or known.solution): known.name for known in KNOWN}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from rich.progress import track
 
 from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt
+from viprl.utils.batches import batches
+from viprl.utils.words import first_line
 
 BATCH = 512
 
@@ -19,35 +21,28 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model folder or Hub name, padding on the left. Raises InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
-    _check_folder(model)
-    try:
-        return AutoTokenizer.from_pretrained(model, padding_side="left", trust_remote_code=trust_remote_code)
-    except Exception as error:  # a missing folder, no network, a damaged file: transformers raises many kinds
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"the tokenizer of {model!r} cannot be loaded ({type(error).__name__}: {reason}); give a model folder or a "
-            "Hub name, or set `tokenizer`"
-        ) from error
+    return _load(AutoTokenizer, "tokenizer", model, trust_remote_code=trust_remote_code, padding_side="left")
 
 
 def load_model_config(model: str, *, trust_remote_code: bool = False) -> Any:
     """The configuration of a model, without its weights. Raises InputError if it cannot be loaded."""
     from transformers import AutoConfig
 
-    _check_folder(model)
-    try:
-        return AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"model {model!r} is neither a model folder nor found on the hub: {reason}") from error
+    return _load(AutoConfig, "configuration", model, trust_remote_code=trust_remote_code)
 
 
-def _check_folder(model: str) -> None:
-    """Raise InputError for a path that is not a folder. Hub names are NAME or OWNER/NAME."""
+def _load(kind: Any, what: str, model: str, **options: Any) -> Any:
     local = model.startswith(("/", ".", "~")) or model.count("/") > 1 or Path(model).is_file()
-    if local and not Path(model).is_dir():
-        what = "is a file" if Path(model).is_file() else "does not exist"
-        raise InputError(f"{model} {what}; expected the folder of a model, or its name on the Hub")
+    if local and not Path(model).is_dir():  # Hub names are NAME or OWNER/NAME
+        wrong = "is a file" if Path(model).is_file() else "does not exist"
+        raise InputError(f"{model} {wrong}; expected the folder of a model, or its name on the Hub")
+    try:
+        return kind.from_pretrained(model, **options)
+    except Exception as error:  # a missing folder, no network, a damaged file: transformers raises many kinds
+        raise InputError(
+            f"the {what} of {model!r} cannot be loaded ({type(error).__name__}: {first_line(error)}); give a model "
+            "folder or a Hub name"
+        ) from error
 
 
 def context_of(model_config: Any, overrides: Mapping[str, Any] | None = None) -> int | None:
@@ -74,16 +69,19 @@ def rendered(prompt: Prompt, tokenizer: Any, template_options: Mapping[str, Any]
     return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
 
 
+def token_ids(
+    prompts: Sequence[Prompt], tokenizer: Any, template_options: Mapping[str, Any] | None = None
+) -> Iterator[list[int]]:
+    """The tokens of each prompt as the model sees it. The prompts are all texts or all chats."""
+    parts = list(batches(prompts, BATCH))
+    for some in track(parts, "tokenizing", transient=True, disable=len(prompts) < 20_000):
+        texts = [rendered(prompt, tokenizer, template_options) for prompt in some]
+        # chat templates include the special tokens
+        yield from tokenizer(texts, add_special_tokens=isinstance(some[0], str))["input_ids"]
+
+
 def token_lengths(
     prompts: Sequence[Prompt], tokenizer: Any, template_options: Mapping[str, Any] | None = None
 ) -> np.ndarray:
     """[n] int64 tokens of each prompt as the model sees it."""
-    lengths: list[int] = []
-    starts = range(0, len(prompts), BATCH)
-    for start in track(starts, "counting tokens", transient=True, disable=len(prompts) < 20_000):
-        some = prompts[start : start + BATCH]
-        texts = [rendered(prompt, tokenizer, template_options) for prompt in some]
-        # chat templates include the special tokens
-        special = isinstance(some[0], str)
-        lengths += [len(ids) for ids in tokenizer(texts, add_special_tokens=special)["input_ids"]]
-    return np.array(lengths, dtype=np.int64)
+    return np.array([len(ids) for ids in token_ids(prompts, tokenizer, template_options)], dtype=np.int64)

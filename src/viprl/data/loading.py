@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,8 +69,7 @@ class DataSource(DataOptions):
 class Conflict:
     """A prompt that has several answers in the data."""
 
-    prompt: Prompt
-    answers: dict[str, int]
+    answers: Counter[str]
     """Answer -> number of rows."""
     row: int
     """Index of the first row of the prompt."""
@@ -134,8 +134,15 @@ def load(source: DataSource) -> Loaded:
     first, copy_of = first_copies([prompts, solutions])
     taken = pa.array(first)
     rows = _read_rows(prompts.take(taken).to_pylist(), solutions.take(taken).to_pylist(), wrapper, source)
-    findings = _find(rows, first, copy_of)
-    kept = _kept(rows, first, copy_of, source.duplicates == "drop")
+    same: dict[str, list[int]] = {}
+    for at, row in enumerate(rows):
+        if not row.bad:
+            same.setdefault(row.key, []).append(at)
+    findings = _find(rows, list(same.values()), first, copy_of)
+    if source.duplicates == "drop":
+        kept = np.array([first[group[0]] for group in same.values()], dtype=np.int64)
+    else:
+        kept = np.setdiff1d(np.arange(len(table)), list(findings.bad))
     _refuse_bad(findings, source, len(kept))
     return Loaded(
         _dataset(table, layout, rows, kept, copy_of), source, layout, findings, kept, _notes(findings, source)
@@ -147,9 +154,8 @@ def _resolved(source: DataSource) -> tuple[DataSource, tuple[str, str]]:
     known = NAMED.get(source.name)
     if known is None:
         return source, ("", "")
-    names = ("split", "subset", "prompt_column", "solution_column", "answer_after", "instruction", "chat", "duplicates")
-    chosen = {name: getattr(known, name) for name in names if getattr(source, name) is None}
-    return replace(source, **chosen), known.wrapper
+    unset = {name for name, value in vars(source).items() if value is None}
+    return replace(source, **{name: value for name, value in vars(known).items() if name in unset}), known.wrapper
 
 
 @dataclass(frozen=True)
@@ -174,35 +180,20 @@ def _read_rows(prompts: list[Any], solutions: list[Any], wrapper: tuple[str, str
     return rows
 
 
-def _find(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray) -> Findings:
+def _find(rows: Sequence[_Row], groups: list[list[int]], first: np.ndarray, copy_of: np.ndarray) -> Findings:
+    """`groups` are the indices of the distinct good rows of each prompt."""
     copies = np.bincount(copy_of, minlength=len(rows))
-    groups: dict[str, list[int]] = {}
-    for at, row in enumerate(rows):
-        if not row.bad:
-            groups.setdefault(row.key, []).append(at)
     conflicts = []
-    for group in groups.values():
-        answers: dict[str, int] = {}
+    for group in groups:
+        answers: Counter[str] = Counter()
         for at in group:
-            answers[rows[at].solution] = answers.get(rows[at].solution, 0) + int(copies[at])
+            answers[rows[at].solution] += int(copies[at])
         if len(answers) > 1:
-            conflicts.append(Conflict(rows[group[0]].prompt, answers, int(first[group[0]])))
+            conflicts.append(Conflict(answers, int(first[group[0]])))
     is_bad = np.array([bool(row.bad) for row in rows])
     bad = {int(i): rows[copy_of[i]].bad for i in np.flatnonzero(is_bad[copy_of])}
-    repeated = sum(copies[group].sum() > 1 for group in groups.values())
+    repeated = sum(copies[group].sum() > 1 for group in groups)
     return Findings(len(copy_of), len(groups), int(repeated), tuple(conflicts), bad)
-
-
-def _kept(rows: Sequence[_Row], first: np.ndarray, copy_of: np.ndarray, drop: bool) -> np.ndarray:
-    """[k] indices of the rows that are kept, ascending."""
-    if not drop:
-        good = np.array([not row.bad for row in rows])
-        return np.flatnonzero(good[copy_of])
-    seen: dict[str, int] = {}
-    for at, row in enumerate(rows):
-        if not row.bad:
-            seen.setdefault(row.key, int(first[at]))
-    return np.array(sorted(seen.values()), dtype=np.int64)
 
 
 def _refuse_bad(findings: Findings, source: DataSource, kept: int) -> None:

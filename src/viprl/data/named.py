@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 
@@ -49,9 +48,3 @@ NAMED: dict[str, NamedSet] = {
         subset="main", answer_after="####",
     ),
 }  # fmt: skip
-
-
-def closest(name: str) -> str:
-    """ "; did you mean ...?" for an unknown name; "" if no known name is similar."""
-    near = difflib.get_close_matches(name.lower(), NAMED, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from viprl.data.named import DAPO_WRAPPER
 from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, identity
+from viprl.utils.words import did_you_mean
 
 INSTRUCTIONS = {
     "none": "{question}",
@@ -40,11 +40,11 @@ class Format:
         if self.system is not None and self.chat is False:
             raise InputError("system is a message of a chat, but chat is false; remove one of the two")
         word = self.instruction or ""
-        near = difflib.get_close_matches(word, INSTRUCTIONS, n=1, cutoff=0.7)
-        if near and word not in INSTRUCTIONS and not word.count(" "):
+        hint = did_you_mean(word, INSTRUCTIONS, n=1, cutoff=0.7)
+        if hint and word not in INSTRUCTIONS and " " not in word:
             raise InputError(
-                f"instruction is {word!r}; did you mean {near[0]}? The names are {', '.join(INSTRUCTIONS)}; a text of "
-                "your own needs more than one word"
+                f"instruction is {word!r}; {hint} The names are {', '.join(INSTRUCTIONS)}; a text of your own needs "
+                "more than one word"
             )
 
     def __call__(self, question: Prompt) -> Prompt:
@@ -89,15 +89,16 @@ def read_question(value: Any, wrapper: tuple[str, str]) -> Prompt:
         identity(value)
     except (TypeError, ValueError) as error:
         raise DataError(str(error)) from error
-    if isinstance(value, str):
-        if not value.strip():
-            raise DataError("the prompt is empty")
-        return _unwrapped(value, wrapper)
-    if len(value) == 1 and isinstance(value[0].get("content"), str):
-        if not value[0]["content"].strip():
-            raise DataError("the prompt is empty")
-        return [{**value[0], "content": _unwrapped(value[0]["content"], wrapper)}]
-    return value
+    single = len(value) == 1 and not isinstance(value, str)
+    question = value[0].get("content") if single else value
+    if not isinstance(question, str):
+        return value
+    if not question.strip():
+        raise DataError("the prompt is empty")
+    before, after = wrapper
+    if before and question.startswith(before) and question.endswith(after):
+        question = question.removeprefix(before).removesuffix(after)
+    return [{**value[0], "content": question}] if single else question
 
 
 def read_answer(value: Any, mark: str | None) -> str:
@@ -124,10 +125,3 @@ def answer_text(value: Any) -> str:
     """An answer as text. A whole number is written as 5, not 5.0: one fraction in a column makes all of it floats."""
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     return str(int(value) if whole else value)
-
-
-def _unwrapped(text: str, wrapper: tuple[str, str]) -> str:
-    before, after = wrapper
-    if before and text.startswith(before) and text.endswith(after):
-        return text[len(before) : len(text) - len(after)]
-    return text

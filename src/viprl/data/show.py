@@ -50,7 +50,7 @@ def show_data(source: DataSource, console: Console, model: str | None = None, co
     n = min(len(loaded.dataset), SAMPLE) if is_gym(source.name) else len(loaded.dataset)
     rows = loaded.dataset[:n]
     prompts, solutions = rows["prompt"], rows["solution"]
-    for name, words in _facts(loaded):
+    for name, words in _facts(loaded).items():
         _line(console, name, words)
     _lengths(console, "characters", np.array([len(text(prompt)) for prompt in prompts]))
     tokenizer, over = None, 0
@@ -73,7 +73,7 @@ def show_data(source: DataSource, console: Console, model: str | None = None, co
         console.print(f"[bold]answer[/bold] {escape(str(solutions[at]))}", soft_wrap=True, highlight=False)
 
 
-def _facts(loaded: Loaded) -> list[tuple[str, str]]:
+def _facts(loaded: Loaded) -> dict[str, str]:
     source, found, layout = loaded.source, loaded.findings, loaded.layout
     name = source.name
     if name in NAMED:
@@ -81,18 +81,21 @@ def _facts(loaded: Loaded) -> list[tuple[str, str]]:
     answer = layout.solution + (f", the text after {source.answer_after}" if source.answer_after else "")
     prompt = loaded.dataset[0]["prompt"]
     kind = "text" if isinstance(prompt, str) else f"chat ({', '.join(message['role'] for message in prompt)})"
-    facts = [("source", name), ("columns", f"prompt: {layout.prompt} · answer: {answer} · layout: {layout.name}")]
-    facts += [("prompt is", f"{kind}; instruction: {source.instruction or '-'}")]
+    facts = {
+        "source": name,
+        "columns": f"prompt: {layout.prompt} · answer: {answer} · layout: {layout.name}",
+        "prompt is": f"{kind}; instruction: {source.instruction or '-'}",
+    }
     if found is None:
-        return [*facts, ("rows", f"endless; {len(loaded.dataset):,} for each seed, generated when they are read")]
-    facts += [("rows", f"{found.rows:,}"), ("prompts", f"{found.prompts:,}")]
-    facts += [("duplicates", f"{found.duplicates:,} rows repeat the prompt of another ({found.repeated:,} prompts)")]
+        return facts | {"rows": f"endless; {len(loaded.dataset):,} for each seed, generated when they are read"}
+    facts |= {"rows": f"{found.rows:,}", "prompts": f"{found.prompts:,}"}
+    facts["duplicates"] = f"{found.duplicates:,} rows repeat the prompt of another ({found.repeated:,} prompts)"
     if found.conflicts:
         some = "; ".join(
             f"row {c.row + 1}: {', '.join(f'{a} ({n})' for a, n in c.answers.items())}" for c in found.conflicts[:8]
         )
-        facts += [("conflicts", f"{len(found.conflicts):,} prompts with several answers (number of rows): {some}")]
-    return [*facts, ("bad rows", bad_rows(found.bad) if found.bad else "none")]
+        facts["conflicts"] = f"{len(found.conflicts):,} prompts with several answers (number of rows): {some}"
+    return facts | {"bad rows": bad_rows(found.bad) if found.bad else "none"}
 
 
 def _usable(loaded: Loaded, skip: bool, over: int) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from viprl.data.named import NAMED, closest
+from viprl.data.named import NAMED
 from viprl.errors import DataError, FileError
 from viprl.utils.json_lines import read_json_lines
+from viprl.utils.words import did_you_mean, first_line
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 
@@ -92,7 +93,7 @@ def _read_folder(path: Path, split: str, subset: str | None) -> pa.Table:
     except Exception as error:  # `datasets` raises many kinds
         which = f"split {split!r}{f' and subset {subset!r}' if subset else ''}"
         raise DataError(
-            f"{path} cannot be read as a data set with {which} ({_first_line(error)}); set `split` and `subset`, or "
+            f"{path} cannot be read as a data set with {which} ({first_line(error)}); set `split` and `subset`, or "
             "give one of its files"
         ) from error
     if isinstance(found, DatasetDict):
@@ -105,12 +106,12 @@ def _read_folder(path: Path, split: str, subset: str | None) -> pa.Table:
 def _read_hub(source: str, split: str, subset: str | None) -> pa.Table:
     from datasets import load_dataset
 
-    if "/" not in source and closest(source):
-        raise FileError(f"no file, folder or named set {source!r}{closest(source)}")
+    if "/" not in source and (hint := did_you_mean(source.lower(), NAMED, cutoff=0.5)):
+        raise FileError(f"no file, folder or named set {source!r}; {hint}")
     try:
         return load_dataset(source, subset, split=split).with_format("arrow")[:]
     except Exception as error:  # the Hub fails in many ways
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         if source in {known.hub for known in NAMED.values()}:
             raise FileError(
                 f"{source} cannot be downloaded from the Hub ({reason}); give the file or folder of a local copy"
@@ -119,7 +120,3 @@ def _read_hub(source: str, split: str, subset: str | None) -> pa.Table:
             f"{source!r} is not a named set ({', '.join(NAMED)}), a file ({', '.join(SUFFIXES)}) or a folder, and the "
             f"Hub has no such data set ({reason})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from viprl.data import DataSource
 from viprl.data.lengths import context_of, load_model_config, load_tokenizer
 from viprl.errors import InputError, StateError
 from viprl.evaluate.generations import Generations, Store, check_same_problems, read_generations
 from viprl.evaluate.graded import Graded, grade
-from viprl.evaluate.problems import TokenizedProblem, check_fit, formatted_for, load_problems, tokenized
+from viprl.evaluate.problems import Problem, check_fit, formatted_for, load_problems, tokenized
 from viprl.evaluate.sampling import Sampler, Sampling, choose_backend, transformers_sampler, vllm_sampler
-from viprl.evaluate.scores import Scores, check_ks, scores, usual_ks
+from viprl.evaluate.scores import Scores, chosen_ks, scores
 from viprl.rewards.registry import MODES, require_packages
 from viprl.runs.run_log import only_writer
-from viprl.utils.files import make_folder, write_text
+from viprl.utils.batches import batches
+from viprl.utils.claim import claim
+from viprl.utils.files import make_folder
+from viprl.utils.progress import progress_bars
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -74,14 +76,13 @@ def evaluate_generations(
     """
     require_packages(verify)
     found = read_generations(file)
-    chosen = ks or usual_ks(len(found[0].completions))
-    check_ks(chosen, len(found[0].completions))
+    ks = chosen_ks(ks, len(found[0].completions))
     if data is not None:
         answers = {problem.id: problem.answer for problem in load_problems(data, limit)}
         check_same_problems(found, answers, str(file), data.name)
     elif limit is not None:
         raise InputError("--limit takes the first problems of a data set; set --dataset")
-    return scores(_graded(found, verify), chosen, seed)
+    return scores(_graded(found, verify), ks, seed)
 
 
 def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path) -> Scores:
@@ -96,8 +97,7 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path)
     if they cannot be used, StateError if `out` holds samples of another plan, FileError if another process uses it.
     """
     require_packages(verify)
-    chosen = ks or usual_ks(plan.sampling.n)
-    check_ks(chosen, plan.sampling.n)
+    ks = chosen_ks(ks, plan.sampling.n)
     backend = choose_backend(plan.backend)
     tokenizer = load_tokenizer(plan.tokenizer or plan.model)
     source = formatted_for(plan.data, tokenizer, verify == "math")
@@ -110,7 +110,9 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path)
     }  # fmt: skip
     make_folder(out)
     with only_writer(out):
-        _claim(out, settings)
+        if (out / SAMPLES_FILE).exists() and not (out / SETTINGS_FILE).exists():
+            raise StateError(f"{out} has {SAMPLES_FILE} but no {SETTINGS_FILE}; choose another --out")
+        claim(out / SETTINGS_FILE, settings)
         store = Store(out / SAMPLES_FILE)
         missing = [problem for problem in problems if problem.id not in store.found]
         form = "plain text" if isinstance(questions[0].prompt, str) else "chat template"
@@ -122,9 +124,14 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path)
         )
         if missing:
             longest = max(len(problem.tokens) for problem in problems) + plan.sampling.max_new_tokens
-            _sample(_sampler(plan, backend, tokenizer, longest), missing, store, len(problems))
+            sampler = _sampler(plan, backend, tokenizer, longest)
+            with progress_bars(console, transient=True) as bar:
+                row = bar.add_task("sampling", total=len(problems), completed=len(store.found))
+                for completed in sampler(missing):
+                    store.append(completed)
+                    bar.advance(row)
         found = [store.found[problem.id] for problem in problems]
-    return scores(_graded(found, verify), chosen, plan.sampling.seed)
+    return scores(_graded(found, verify), ks, plan.sampling.seed)
 
 
 def _sampler(plan: Plan, backend: str, tokenizer: Any, longest: int) -> Sampler:
@@ -136,50 +143,15 @@ def _sampler(plan: Plan, backend: str, tokenizer: Any, longest: int) -> Sampler:
     return transformers_sampler(plan.model, tokenizer, plan.sampling, batch_size=plan.batch_size or plan.sampling.n)
 
 
-def _sample(sampler: Sampler, missing: Sequence[TokenizedProblem], store: Store, total: int) -> None:
-    with _progress() as bar:
-        row = bar.add_task("sampling", total=total, completed=len(store.found))
-        for problem in sampler(missing):
-            store.append(problem)
-            bar.advance(row)
-
-
 def _graded(found: Sequence[Generations], verify: str) -> list[Graded]:
     graded: list[Graded] = []
-    with _progress() as bar:
-        for start in bar.track(range(0, len(found), GRADED_AT_ONCE), description="grading"):
-            graded += grade(found[start : start + GRADED_AT_ONCE], MODES[verify])
+    with progress_bars(console, transient=True) as bar:
+        for some in bar.track(list(batches(found, GRADED_AT_ONCE)), description="grading"):
+            graded += grade(some, MODES[verify])
     return graded
 
 
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of new samples. Raises StateError if the folder holds samples with other settings."""
-    file = out / SETTINGS_FILE
-    if not file.exists():
-        if (out / SAMPLES_FILE).exists():
-            raise StateError(f"{out} has {SAMPLES_FILE} but no {SETTINGS_FILE}; choose another --out")
-        write_text(file, json.dumps(settings, indent=1) + "\n")
-        return
-    earlier = json.loads(file.read_text(encoding="utf-8"))
-    changed = [key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)]
-    if changed:
-        raise StateError(
-            f"{out} has samples with other settings ({', '.join(changed)}); choose another --out, or delete the folder"
-        )
-
-
-def _digest(problems: Sequence[TokenizedProblem]) -> str:
+def _digest(problems: Sequence[Problem]) -> str:
     """A hash of the problems, independent of their order: ids, token ids and answers."""
     rows = sorted(json.dumps([problem.id, problem.answer, problem.tokens]) for problem in problems)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]

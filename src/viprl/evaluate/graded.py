@@ -55,21 +55,14 @@ def grade(problems: Sequence[Generations], mode: str, *, verifier: Verifier | No
         for group, flags in zip(answers, correct, strict=True)
     ]
     # If no completion is right, the majority is wrong whichever wrong answers are equivalent: no algebra is needed.
-    some = [any(flags) for flags in correct]
-    merged = iter(classes([w for w, s in zip(wrong, some, strict=True) if s], mode, verifier=verifier))
-    quick = iter(classes([w for w, s in zip(wrong, some, strict=True) if not s], mode, algebra=False))
+    labels = classes(wrong, mode, algebra=[any(flags) for flags in correct], verifier=verifier)
+    votes = map(_votes, wrong, labels)
     graded = []
-    for problem, group, judged, flags, rest in zip(problems, answers, verdicts, correct, wrong, strict=True):
-        votes = _votes(rest, next(merged if any(flags) else quick))
-        unreadable, scorable = sum(given is None for given in group), _scorable(group, judged)
-        graded.append(Graded(problem.id, problem.answer, tuple(flags), votes, unreadable, problem.truncated, scorable))
+    for problem, group, judged, flags, counts in zip(problems, answers, verdicts, correct, votes, strict=True):
+        unreadable = sum(given is None for given in group)
+        scorable = None not in judged or judged.count(None) < len(group) - unreadable
+        graded.append(Graded(problem.id, problem.answer, tuple(flags), counts, unreadable, problem.truncated, scorable))
     return graded
-
-
-def _scorable(answers: Sequence[str | None], verdicts: Sequence[bool | None]) -> bool:
-    """Whether the reference could be compared with an answer, if there was any."""
-    readable = [verdict for given, verdict in zip(answers, verdicts, strict=True) if given is not None]
-    return None not in verdicts or any(verdict is not None for verdict in readable)
 
 
 def _votes(answers: Sequence[str], labels: Sequence[int]) -> tuple[tuple[str, int], ...]:

@@ -38,12 +38,6 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return (subsets - math.comb(n - c, k)) / subsets
 
 
-def mean_at_k(n: int, c: int, k: int) -> float:
-    """Expected mean correctness of k of n completions, c of which are right: c/n for every k, by linearity."""
-    _check(n, c, k)
-    return c / n
-
-
 def maj_at_k(
     right: int, wrong: Sequence[int], unreadable: int, k: int, rng: np.random.Generator | None = None
 ) -> float:
@@ -119,11 +113,6 @@ def over_problems(values: FloatArray, rng: np.random.Generator) -> list[Estimate
         [rng.multinomial(problems, even, size=RESAMPLES // 10) @ values / problems for _ in range(10)]
     )
     ends = np.quantile(means, [0.025, 0.975], axis=0).T.tolist()
-    return [
-        Estimate(float(column.mean()), problems, _sd(column), low, high)
-        for column, (low, high) in zip(values.T, ends, strict=True)
-    ]
-
-
-def _sd(values: FloatArray) -> float | None:
-    return float(values.std(ddof=1)) if len(values) > 1 else None
+    sds = values.std(axis=0, ddof=1).tolist() if problems > 1 else [None] * values.shape[1]
+    columns = zip(values.mean(axis=0).tolist(), sds, ends, strict=True)
+    return [Estimate(mean, problems, sd, low, high) for mean, sd, (low, high) in columns]

@@ -9,7 +9,7 @@ from typing import Any
 
 from viprl.data import DataSource, Loaded, load
 from viprl.data.gym import is_gym
-from viprl.data.lengths import check_template, rendered
+from viprl.data.lengths import check_template, token_ids
 from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, text
 
@@ -24,15 +24,8 @@ class Problem:
     """The `id` in the data set, or the index of the row."""
     prompt: Prompt
     answer: str
-
-
-@dataclass(frozen=True)
-class TokenizedProblem:
-    """One question as the model sees it."""
-
-    id: str
-    answer: str
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = ()
+    """The prompt as the model sees it, after `tokenized`."""
 
 
 def load_problems(source: DataSource, limit: int | None = None) -> list[Problem]:
@@ -72,24 +65,22 @@ def formatted_for(source: DataSource, tokenizer: Any, instruct: bool) -> DataSou
     return source
 
 
-def tokenized(problems: Sequence[Problem], tokenizer: Any, model: str) -> list[TokenizedProblem]:
-    """Problems as token ids, chats through the tokenizer's chat template.
+def tokenized(problems: Sequence[Problem], tokenizer: Any, model: str) -> list[Problem]:
+    """Problems with token ids, chats through the tokenizer's chat template.
 
     Raises DataError if it has none, and for a prompt without tokens.
     """
-    check_template([problem.prompt for problem in problems], tokenizer, model)
+    prompts = [problem.prompt for problem in problems]
+    check_template(prompts, tokenizer, model)
     found = []
-    for problem in problems:
-        # chat templates include the special tokens
-        special = isinstance(problem.prompt, str)
-        tokens = tokenizer(rendered(problem.prompt, tokenizer), add_special_tokens=special)["input_ids"]
+    for problem, tokens in zip(problems, token_ids(prompts, tokenizer), strict=True):
         if not tokens:
             raise DataError(f"problem {problem.id!r}: the prompt has no tokens with the tokenizer of {model}")
-        found.append(TokenizedProblem(problem.id, problem.answer, tuple(tokens)))
+        found.append(replace(problem, tokens=tuple(tokens)))
     return found
 
 
-def check_fit(problems: Sequence[TokenizedProblem], context: int | None, max_new_tokens: int, model: str) -> None:
+def check_fit(problems: Sequence[Problem], context: int | None, max_new_tokens: int, model: str) -> None:
     """Raise DataError if a prompt and its completion exceed the context of the model (None: no limit)."""
     longest = max(problems, key=lambda problem: len(problem.tokens))
     length = len(longest.tokens)

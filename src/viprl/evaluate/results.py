@@ -53,7 +53,7 @@ def write_results(result: Scores, settings: Mapping[str, Any], json_file: Path |
 def terminal_table(result: Scores) -> Table:
     """The metrics by k in per cent, with their intervals."""
     table = Table("k", *result.metrics)
-    for k in result.ks:
+    for k in result.metrics["pass@k"]:
         table.add_row(str(k), *(_cell(by_k[k]) for by_k in result.metrics.values()))
     return table
 

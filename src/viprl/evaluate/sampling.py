@@ -15,9 +15,10 @@ import numpy as np
 
 from viprl.errors import InputError, MissingPackageError
 from viprl.evaluate.generations import Generations, seed_of
-from viprl.evaluate.problems import TokenizedProblem
+from viprl.evaluate.problems import Problem
+from viprl.utils.batches import batches
 
-Sampler = Callable[[Sequence[TokenizedProblem]], Iterator[Generations]]
+Sampler = Callable[[Sequence[Problem]], Iterator[Generations]]
 """Yields the completions of each problem, in order, as soon as they are complete."""
 
 
@@ -44,7 +45,7 @@ class Sampling:
 
 
 def choose_backend(name: str) -> str:
-    """ "vllm" or "transformers"; of "auto", vLLM if it is installed.
+    """ "vllm" or "transformers"; "auto" stands for vLLM if it is installed, otherwise for transformers.
 
     Raises InputError for other names, MissingPackageError for "vllm" if it is not installed.
     """
@@ -80,21 +81,14 @@ def vllm_sampler(
         max_model_len=context,
         tensor_parallel_size=tensor_parallel,
     )
+    common = {"n": settings.n, "temperature": settings.temperature, "top_p": settings.top_p}
+    common["max_tokens"] = settings.max_new_tokens
 
-    def parameters(problem: TokenizedProblem) -> Any:
-        return SamplingParams(
-            n=settings.n,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_tokens=settings.max_new_tokens,
-            seed=seed_of(settings.seed, problem.id),
-        )
-
-    def sample(problems: Sequence[TokenizedProblem]) -> Iterator[Generations]:
-        for start in range(0, len(problems), batch_size):
-            chunk = problems[start : start + batch_size]
+    def sample(problems: Sequence[Problem]) -> Iterator[Generations]:
+        for chunk in batches(problems, batch_size):
             prompts = [{"prompt_token_ids": list(problem.tokens)} for problem in chunk]
-            results = engine.generate(prompts, [parameters(problem) for problem in chunk], use_tqdm=False)
+            parameters = [SamplingParams(**common, seed=seed_of(settings.seed, problem.id)) for problem in chunk]
+            results = engine.generate(prompts, parameters, use_tqdm=False)
             for problem, result in zip(chunk, results, strict=True):
                 outputs = sorted(result.outputs, key=lambda output: output.index)
                 truncated = sum(output.finish_reason == "length" for output in outputs)
@@ -126,13 +120,14 @@ def transformers_sampler(
     from viprl.evaluate.nucleus import DrawByNumbers
 
     network: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-    network = network.to(device or _device()).eval()
+    usual = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    network = network.to(device or usual).eval()
     stops = _stops(network, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     # Replaces the sampling defaults of the model (top_k, repetition penalty).
     network.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad)
 
-    def complete(problem: TokenizedProblem, numbers: np.ndarray) -> list[list[int]]:
+    def complete(problem: Problem, numbers: np.ndarray) -> list[list[int]]:
         prompt = torch.tensor([problem.tokens] * len(numbers), device=network.device)
         draw = DrawByNumbers(numbers, prompt.shape[1], settings.temperature, settings.top_p)
         made = network.generate(
@@ -144,13 +139,13 @@ def transformers_sampler(
         )
         return made[:, prompt.shape[1] :].tolist()
 
-    def sample(problems: Sequence[TokenizedProblem]) -> Iterator[Generations]:
+    def sample(problems: Sequence[Problem]) -> Iterator[Generations]:
         for problem in problems:
             first = seed_of(settings.seed, problem.id)
             streams = [np.random.default_rng([first, i]) for i in range(settings.n)]
             texts, truncated = [], 0
-            for start in range(0, settings.n, batch_size):
-                numbers = np.stack([rng.random(settings.max_new_tokens) for rng in streams[start : start + batch_size]])
+            for rngs in batches(streams, batch_size):
+                numbers = np.stack([rng.random(settings.max_new_tokens) for rng in rngs])
                 for tokens in complete(problem, numbers):
                     end = next((i for i, token in enumerate(tokens) if token in stops), None)
                     truncated += end is None
@@ -169,11 +164,3 @@ def _stops(network: Any, tokenizer: Any) -> list[int]:
     if not stops:
         raise InputError("neither the model nor its tokenizer has an end-of-sequence token; set eos_token_id")
     return stops
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -12,7 +12,7 @@ from viprl.analysis.statistics import Estimate
 from viprl.errors import DataError, InputError
 from viprl.evaluate.generations import seed_of
 from viprl.evaluate.graded import Graded
-from viprl.evaluate.pass_at_k import maj_at_k, mean_at_k, over_problems, pass_at_k
+from viprl.evaluate.pass_at_k import maj_at_k, over_problems, pass_at_k
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,6 @@ class Scores:
 
     n: int
     """Completions of a problem."""
-    ks: tuple[int, ...]
     metrics: dict[str, dict[int, Estimate]]
     """"pass@k", "mean@k", "maj@k" -> k -> mean over problems with its interval."""
     problems: list[dict[str, Any]]
@@ -35,13 +34,12 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
 
     Args:
         graded: problems with the same number n of completions.
-        ks: different numbers from 1 to n.
+        ks: numbers of completions, see `chosen_ks`.
         seed: of the subsets that `maj_at_k` draws, and of the intervals.
 
     Raises InputError for a k out of range, DataError if no problem is scorable.
     """
     n = len(graded[0].correct)
-    check_ks(ks, n)
     unscorable = tuple(problem.id for problem in graded if not problem.scorable)
     graded = [problem for problem in graded if problem.scorable]
     if not graded:
@@ -54,7 +52,7 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
         c, rng = sum(problem.correct), np.random.default_rng(seed_of(seed, problem.id))
         for j, k in enumerate(ks):
             maj = maj_at_k(c, [votes for _, votes in problem.wrong], problem.unreadable, k, rng)
-            values[place, :, j] = pass_at_k(n, c, k), mean_at_k(n, c, k), maj
+            values[place, :, j] = pass_at_k(n, c, k), c / n, maj
         row = {
             "id": problem.id, "answer": problem.answer, "n": n, "correct": c, "unreadable": problem.unreadable,
             "truncated": problem.truncated, "classes": len(problem.wrong) + (c > 0), "majority": problem.majority,
@@ -65,18 +63,15 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
         rows.append(row)
     estimates = iter(over_problems(values.reshape(len(graded), -1), np.random.default_rng(seed)))
     metrics = {name: {k: next(estimates) for k in ks} for name in ("pass@k", "mean@k", "maj@k")}
-    return Scores(n, tuple(ks), metrics, rows, unscorable)
+    return Scores(n, metrics, rows, unscorable)
 
 
-def usual_ks(n: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and n."""
-    return tuple(sorted({*(2**i for i in range(n.bit_length())), n}))
-
-
-def check_ks(ks: Sequence[int], n: int) -> None:
-    """Raise InputError unless `ks` are different whole numbers from 1 to n."""
-    if not ks or len(set(ks)) != len(ks):
-        raise InputError(f"k is {', '.join(map(str, ks)) or 'empty'}; expected different whole numbers")
+def chosen_ks(ks: Sequence[int] | None, n: int) -> Sequence[int]:
+    """`ks`, or 1, 2, 4, ... and n. Raises InputError unless they are different whole numbers from 1 to n."""
+    ks = ks or sorted({*(2**i for i in range(n.bit_length())), n})
+    if len(set(ks)) != len(ks):
+        raise InputError(f"k is {', '.join(map(str, ks))}; expected different whole numbers")
     for k in ks:
         if not 1 <= k <= n:
             raise InputError(f"k is {k}; expected 1 <= k <= {n}, the number of completions of a problem")
+    return ks

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from viprl.features.encoders import Concatenated, Encoder, FeatureChoice, Length, batches, checked, resolve
+from viprl.features.encoders import Concatenated, Encoder, FeatureChoice, Length, checked, resolve
 from viprl.features.vector_file import KEY, VectorFile, VectorFileError, Vectors
 from viprl.utils.arrays import FloatArray
+from viprl.utils.batches import batches
 
 
 class Features:

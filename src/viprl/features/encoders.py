@@ -9,17 +9,15 @@ import hashlib
 import importlib.util
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
 from viprl.errors import FileError, InputError, MissingPackageError
-
-T = TypeVar("T")
+from viprl.utils.batches import batches
 
 logger = logging.getLogger(__name__)
 
@@ -276,10 +274,3 @@ def checked(vectors: Any, rows: int) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise InputError(f"an encoder returned NaN or infinity for text {row + 1} of {rows}")
     return array
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items; the last one may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

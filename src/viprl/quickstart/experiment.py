@@ -45,10 +45,6 @@ class Experiment:
     shadow: tuple[str, ...] = ()
     """Further strategies that are measured with the others; they learn from the outcomes of the default run."""
 
-    def shadows(self) -> tuple[str, ...]:
-        """Strategies that learn from the outcomes of the default run without acting."""
-        return ("paper", "random", *self.shadow)
-
     def measured(self) -> tuple[str, ...]:
         """All strategies whose gradient variance is measured; the first one trains."""
         return ("default", "paper", "oracle", "random", "uniform", *self.shadow)
@@ -62,7 +58,7 @@ class Experiment:
             "algorithm": "rloo",
             "reward": "exact_match",
             "vip_strategy": strategy,
-            "vip_shadow": list(self.shadows()) if strategy == "default" else ["random"],
+            "vip_shadow": ["paper", "random", *self.shadow] if strategy == "default" else ["random"],
             "vip_min_rollouts": self.min_rollouts,
             "vip_max_rollouts": self.max_rollouts,
             "vip_id_column": "id",
@@ -78,17 +74,8 @@ class Experiment:
             "beta": 0.0,
             "seed": seed,
             "save_steps": self.checkpoint_every,
-            "logging_steps": 1,
             "gradient_checkpointing": False,
             "bf16": False,
             "use_cpu": True,
             "disable_tqdm": True,
         }
-
-    def measured_steps(self) -> list[int]:
-        """Steps at which the gradient variance is measured."""
-        return list(range(self.measure_every, self.steps + 1, self.measure_every))
-
-    def evaluated_steps(self) -> list[int]:
-        """Steps at which held-out answers are scored; step 0 is the pretrained model."""
-        return list(range(0, self.steps + 1, self.checkpoint_every))

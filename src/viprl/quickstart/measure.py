@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
+from viprl.analysis.gradient_variance import VarianceLaw, measure_law
 from viprl.prompts import identity
 from viprl.quickstart.experiment import Experiment
 from viprl.runs.files import OUTCOMES_FILE
@@ -37,22 +38,17 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
     """
     import torch
 
-    from viprl.analysis.gradient_variance import measure_law
     from viprl.quickstart.model import sample_completions
 
     checkpoint = Path(run) / f"checkpoint-{step}"
     model, tokenizer = _load(checkpoint)
     rows = list(log_rows(pool))
     active, *others = experiment.measured()
-    vip = VIP(
-        min_rollouts=experiment.min_rollouts,
-        max_rollouts=experiment.max_rollouts,
-        strategy=active,
-        shadow=others,
-        seed=seed,
-    )
+    low, high = experiment.min_rollouts, experiment.max_rollouts
+    vip = VIP(min_rollouts=low, max_rollouts=high, strategy=active, shadow=others, seed=seed)
     vip.load(checkpoint / "vip_state.safetensors")
-    visits = _visits(Path(run) / OUTCOMES_FILE, step)
+    outcomes = log_rows(Path(run) / OUTCOMES_FILE)
+    visits = Counter(key for row in outcomes if row["step"] <= step for key in row["ids"])
     rng = np.random.default_rng([seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     batches = []
@@ -77,9 +73,7 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
                 "visits": [visits[identity(row)] for row in batch],
                 "successes": common.sum(axis=1).astype(int).tolist(),
                 "truth": truth.tolist(),
-                "A": [float(law.A) for law in laws],
-                "B": [float(law.B) for law in laws],
-                "squared_gradient": [float(law.squared_gradient) for law in laws],
+                **{name: values.tolist() for name, values in vars(VarianceLaw.stack(laws)).items()},
                 "counts": {name: plan.counts.tolist() for name, plan in proposals.items()},
                 "predicted": {
                     name: proposals[name].success_probability.tolist()  # type: ignore[union-attr]
@@ -111,13 +105,8 @@ def measure_accuracy(
 
 def variance_ratio(batch: dict[str, Any], strategy: str) -> float:
     """Gradient variance with the counts of a strategy relative to uniform, on a batch of `measure_variance`."""
-    a, b = np.array(batch["A"]), np.array(batch["B"])
-
-    def variance(counts: list[int]) -> float:
-        n = np.array(counts, dtype=float)
-        return float((a / n + b / (n * (n - 1))).sum())
-
-    return variance(batch["counts"][strategy]) / variance(batch["counts"]["uniform"])
+    law = VarianceLaw(*(np.array(batch[key]) for key in ("A", "B", "squared_gradient")))
+    return law.batch_variance(batch["counts"][strategy]) / law.batch_variance(batch["counts"]["uniform"])
 
 
 def zero_advantage_share(batch: dict[str, Any], strategy: str, rollouts: int) -> float:
@@ -141,11 +130,6 @@ def _rewards(tokenizer: Any, completions: list[list[int]], solution: str) -> lis
 
     texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
     return [float(r or 0) for r in exact_match([None] * len(texts), texts, [solution] * len(texts))]
-
-
-def _visits(outcomes: Path, step: int) -> Counter[str]:
-    """Visits of each prompt up to a step."""
-    return Counter(key for row in log_rows(outcomes) if row["step"] <= step for key in row["ids"])
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

@@ -10,8 +10,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from viprl.errors import InputError
 from viprl.quickstart.tasks import supervised_corpus, vocabulary
+from viprl.utils.batches import batches
 
 # Messages are joined without separators: a chat with one message has the text of the message.
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -87,7 +87,7 @@ def pretrain(
         lr: largest learning rate.
         progress: called with the step, from 1, and the loss after every step.
     """
-    pairs = supervised_corpus(steps * batch_size, np.random.default_rng(seed))
+    pairs = batches(supervised_corpus(steps * batch_size, np.random.default_rng(seed)), batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     warm_up = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -95,16 +95,15 @@ def pretrain(
         lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))),
     )
     model.train()
-    for step in range(steps):
-        batch = _answer_batch(pairs[step * batch_size : (step + 1) * batch_size], tokenizer)
-        loss = model(**batch).loss
+    for step, batch in enumerate(pairs, start=1):
+        loss = model(**_answer_batch(batch, tokenizer)).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if progress is not None:
-            progress(step + 1, float(loss.detach()))
+            progress(step, float(loss.detach()))
     model.eval()
 
 
@@ -128,7 +127,7 @@ def sample_completions(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[str],
-    n: int | Sequence[int] | np.ndarray,
+    n: int,
     generator: torch.Generator,
     max_new_tokens: int = 12,
     temperature: float = 1.0,
@@ -140,7 +139,7 @@ def sample_completions(
         model: the model.
         tokenizer: its tokenizer.
         prompts: [Q] texts.
-        n: rollouts of every prompt, or [Q] rollouts of each.
+        n: rollouts of every prompt.
         generator: source of the random numbers.
         max_new_tokens: longest completion.
         temperature: of the softmax.
@@ -148,49 +147,20 @@ def sample_completions(
 
     Returns: for each prompt a list of rollouts, each a list of token ids that ends with eos unless it was cut off.
     """
-    counts = np.broadcast_to(np.asarray(n, dtype=np.int64), (len(prompts),))
-    if len(prompts) == 0:
-        return []
-    if counts.min() < 0:
-        raise InputError(f"the smallest count is {counts.min()}; expected at least 0")
-    if max_new_tokens < 1 or temperature <= 0:
-        raise InputError(
-            f"max_new_tokens is {max_new_tokens} and temperature {temperature}; expected at least 1 and more than 0"
-        )
-    completions: list[list[list[int]]] = []
-    start = 0
-    while start < len(prompts):
-        total = np.cumsum(counts[start:])
-        stop = start + max(1, int(np.searchsorted(total, max_rows, side="right")))
-        completions += _sample_chunk(
-            model, tokenizer, prompts[start:stop], counts[start:stop], generator, max_new_tokens, temperature
-        )
-        start = stop
-    return completions
-
-
-def _sample_chunk(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    prompts: Sequence[str],
-    counts: np.ndarray,
-    generator: torch.Generator,
-    max_new_tokens: int,
-    temperature: float,
-) -> list[list[list[int]]]:
-    """The rollouts of prompts that fit into one batch."""
     eos = tokenizer.eos_token_id
-    owner = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts))
-    tokens = torch.full((len(owner), max_new_tokens), eos)
-    if len(owner) > 0:
-        inputs = tokenizer(list(prompts), return_tensors="pt", padding=True)
+    completions: list[list[list[int]]] = []
+    for chunk in batches(prompts, max(1, max_rows // n)):
+        inputs = tokenizer(chunk, return_tensors="pt", padding=True)
         mask, cache = inputs["attention_mask"], DynamicCache(config=model.config)
         position = (mask.cumsum(1) - 1).clamp(min=0)
         logits = model(
             inputs["input_ids"], attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1
-        ).logits[owner, -1]
+        ).logits[:, -1]
+        owner = torch.arange(len(chunk)).repeat_interleave(n)
         cache.batch_select_indices(owner)
-        mask, position, rows = mask[owner], position[owner, -1:], torch.arange(len(owner))  # rows: not ended yet
+        logits, mask, position = logits[owner], mask[owner], position[owner, -1:]
+        tokens = torch.full((len(owner), max_new_tokens), eos)
+        rows = torch.arange(len(owner))  # rollouts that have not ended
         for step in range(max_new_tokens):
             token = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
             tokens[rows, step] = token[:, 0]
@@ -201,7 +171,6 @@ def _sample_chunk(
             cache.batch_select_indices(alive)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
             logits = model(token, attention_mask=mask, position_ids=position, past_key_values=cache).logits[:, -1]
-    completions: list[list[list[int]]] = [[] for _ in prompts]
-    for prompt, row in zip(owner.tolist(), tokens.tolist(), strict=True):
-        completions[prompt].append(row[: row.index(eos) + 1] if eos in row else row)
+        ended = [row[: row.index(eos) + 1] if eos in row else row for row in tokens.tolist()]
+        completions += batches(ended, n)
     return completions

@@ -12,26 +12,29 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
+from threadpoolctl import threadpool_limits
 
-from viprl.errors import InputError, MissingPackageError, TrainingFailedError
+from viprl.errors import MissingPackageError, TrainingFailedError
+from viprl.metrics import HELD_OUT_ACCURACY
 from viprl.quickstart.experiment import ARMS, Experiment
 from viprl.quickstart.measure import measure_accuracy, measure_variance
 from viprl.quickstart.summary import in_words, summarise
 from viprl.runs.files import HISTORY_FILE, METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
 from viprl.runs.history import history_of_outcomes, save_history
 from viprl.strategies import check_training_strategy
-from viprl.train.processes import ONE_THREAD, Training, end_with_parent, progress_bars, run_trainings
+from viprl.train.processes import ONE_THREAD, Training, end_with_parent, run_trainings
+from viprl.utils.claim import claim
 from viprl.utils.files import make_folder, write_text
 from viprl.utils.json_lines import log_rows, write_json_lines
+from viprl.utils.progress import progress_bars
 
 NEEDS = (("trl", "trl"), ("sentence_transformers", "minilm"), ("matplotlib", "report"))
 """Packages and the extras that install them."""
@@ -40,26 +43,17 @@ Tasks = dict[str, tuple[Callable[..., dict[str, Any]], Sequence[Any]]]
 """Name of a measurement -> function and arguments."""
 
 
-@dataclass(frozen=True)
 class Folder:
-    """The paths in the run folder."""
+    """The paths in the run folder `root`."""
 
-    root: Path
-
-    @property
-    def model(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = root / "model"
         """The pretrained model."""
-        return self.root / "model"
-
-    @property
-    def pool(self) -> Path:
+        self.pool = root / "pool.jsonl"
         """The training prompts."""
-        return self.root / "pool.jsonl"
-
-    @property
-    def held_out(self) -> Path:
+        self.held_out = root / "held_out.jsonl"
         """The held-out prompts."""
-        return self.root / "held_out.jsonl"
 
     def arm(self, strategy: str, seed: int) -> Path:
         """The run folder of a training."""
@@ -85,7 +79,7 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
 
     Returns: the path of the report.
 
-    Raises InputError for unknown strategies and if the folder has a quickstart with other settings, FileError,
+    Raises InputError for unknown strategies, StateError if the folder has a quickstart with other settings, FileError,
     MissingPackageError, and TrainingFailedError with the end of the log of a training that failed.
     """
     for module, extra in NEEDS:
@@ -95,7 +89,8 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
     for name in experiment.shadow:
         check_training_strategy(name)
     began = time.monotonic()
-    _claim(folder, experiment)
+    make_folder(out)
+    claim(out / "settings.json", asdict(experiment))
     runs = f"{seeds} seeds" if seeds > 1 else "1 seed"
     console.print(
         f"[bold]viprl quickstart[/bold]: train a tiny language model on letter puzzles with RLOO, once with adaptive "
@@ -117,21 +112,6 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
     return report
 
 
-def _claim(folder: Folder, experiment: Experiment) -> None:
-    make_folder(folder.root)
-    file = folder.root / "settings.json"
-    settings = json.loads(json.dumps(asdict(experiment)))
-    if file.exists():
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-        if earlier != settings:
-            changed = ", ".join(key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key))
-            raise InputError(
-                f"{folder.root} has a quickstart with other settings ({changed}); choose another folder with --out, or "
-                "delete that one"
-            )
-    write_text(file, json.dumps(settings, indent=1))
-
-
 def _pretrain(folder: Folder, experiment: Experiment, progress: Progress) -> None:
     """Write the prompts and the pretrained model."""
     if folder.model.is_dir():
@@ -151,11 +131,8 @@ def _pretrain(folder: Folder, experiment: Experiment, progress: Progress) -> Non
         write_json_lines(path, map(asdict, problems))
     bar = progress.add_task("pretraining the tiny language model", total=experiment.pretraining_steps)
     model, tokenizer = build_model(seed), build_tokenizer()
-
-    def advance(step: int, loss: float) -> None:
-        progress.update(bar, completed=step)
-
-    pretrain(model, tokenizer, seed=seed, steps=experiment.pretraining_steps, progress=advance)
+    steps = experiment.pretraining_steps
+    pretrain(model, tokenizer, seed=seed, steps=steps, progress=lambda step, _: progress.update(bar, completed=step))
     logging.disable_progress_bar()
     part = folder.root / ".model"
     model.save_pretrained(part)
@@ -184,18 +161,19 @@ def _measure(
     folder: Folder, experiment: Experiment, seeds: int, jobs: int, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Gradient variance at checkpoints of the default run, and held-out accuracy at checkpoints of all runs."""
+    end, every = experiment.steps + 1, experiment.measure_every
     variance: Tasks = {
         f"variance-seed{seed}-step{step}": (
             measure_variance, (str(folder.arm("default", seed)), str(folder.pool), step, seed, experiment)
         )
-        for seed in range(seeds) for step in experiment.measured_steps()
+        for seed in range(seeds) for step in range(every, end, every)
     }  # fmt: skip
     accuracy: Tasks = {
         f"accuracy-{strategy}-seed{seed}-step{step}": (
             measure_accuracy,
             (str(folder.weights(strategy, seed, step)), str(folder.held_out), strategy, step, seed, experiment),
         )
-        for seed in range(seeds) for strategy in ARMS for step in experiment.evaluated_steps()
+        for seed in range(seeds) for strategy in ARMS for step in range(0, end, experiment.checkpoint_every)
     }  # fmt: skip
     done = _results(folder, {**variance, **accuracy}, jobs, progress)
     return [done[name] for name in variance], [done[name] for name in accuracy]
@@ -211,7 +189,7 @@ def _results(folder: Folder, tasks: Tasks, jobs: int, progress: Progress) -> dic
     bar = progress.add_task("measuring gradient variance and accuracy", total=len(tasks), completed=len(done))
     folder.measured("").parent.mkdir(exist_ok=True)
     spawn = multiprocessing.get_context("spawn")
-    with _one_thread(), ProcessPoolExecutor(jobs, mp_context=spawn, initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_on_one_core) as pool:
         names = {pool.submit(function, *arguments): name for name, (function, arguments) in waiting.items()}
         for future in as_completed(names):
             name = names[future]
@@ -221,19 +199,11 @@ def _results(folder: Folder, tasks: Tasks, jobs: int, progress: Progress) -> dic
     return done
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes that start here use one thread each."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
+def _on_one_core() -> None:
+    """Start a process for measurements: it uses one core and ends with this one."""
+    end_with_parent()
     os.environ.update(ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    threadpool_limits(1)
 
 
 def _collect(folder: Folder, accuracy: Sequence[dict[str, Any]], summary: dict[str, Any], seeds: int) -> None:
@@ -243,7 +213,7 @@ def _collect(folder: Folder, accuracy: Sequence[dict[str, Any]], summary: dict[s
     for result in accuracy:
         mean = sum(result["scores"]) / len(result["scores"])
         row = {key: result[key] for key in ("strategy", "seed", "step")}
-        rows.append({**row, "rollouts": result["step"] * budget, "eval/mean_at_8": mean})
+        rows.append({**row, "rollouts": result["step"] * budget, HELD_OUT_ACCURACY: mean})
     write_json_lines(folder.root / METRICS_FILE, rows)
     prompts = {f"id:{row['id']}": row["prompt"] for row in log_rows(folder.pool)}
     outcomes = folder.arm("default", 0) / OUTCOMES_FILE

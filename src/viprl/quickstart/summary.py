@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -84,7 +83,7 @@ def _spread(summary: dict[str, Any], name: str) -> float:
     """Standard deviation of the variance ratio: over the means of the seeds, or over the batches of a single seed."""
     if summary["settings"]["seeds"] == 1:
         return summary["variance_ratio"][name]["sd"] or 0.0
-    return statistics.stdev(entry["variance_ratio"][name]["mean"] for entry in summary["by_seed"].values())
+    return _moments([entry["variance_ratio"][name]["mean"] for entry in summary["by_seed"].values()])["sd"]
 
 
 def _means(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -132,8 +131,5 @@ def _learning(accuracy: Sequence[dict[str, Any]], last: int) -> dict[str, Any]:
 
 
 def _moments(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "mean": float(np.mean(values)),
-        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        "n": len(values),
-    }
+    estimate = Estimate.of(values)
+    return {"n": 0} if estimate is None else {key: getattr(estimate, key) for key in ("mean", "sd", "n")}

@@ -11,8 +11,7 @@ num_generations: 8
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from viprl.errors import ConfigError, MissingPackageError, ViprlError
 from viprl.rewards import resolve_rewards
 from viprl.train.trainer_options import option_names
 from viprl.train.yaml_files import read_yaml, with_overrides
+from viprl.utils.words import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,8 @@ def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunCon
     known = {*option_names(algorithm), *OWN_KEYS}
     for key in trainer:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key `{key}`; {_closest(key, known)}")
+            usual = "the keys are those of docs/train.md and all options of VIPRLOOConfig or VIPGRPOConfig"
+            raise ConfigError(f"{where}: unknown key `{key}`; {did_you_mean(key, known) or usual}")
     rewards = own.get("reward", "exact_match")
     own["reward"] = [rewards] if isinstance(rewards, str) else rewards
     try:
@@ -143,10 +144,3 @@ def _check_type(key: str, value: Any) -> None:
     expected, words = types[kind]
     if type(value) is not expected or (isinstance(value, int) and expected is int and value < 1):
         raise ConfigError(f"{key} is {value!r}; expected {words}")
-
-
-def _closest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, sorted(known), n=2)
-    if near:
-        return f"did you mean {' or '.join(f'`{name}`' for name in near)}?"
-    return "the keys are those of docs/train.md and all options of VIPRLOOConfig or VIPGRPOConfig"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from viprl.data.gym import is_gym
 from viprl.data.lengths import check_template, token_lengths
 from viprl.data.loading import DataSource, Loaded, load
 
@@ -18,24 +18,17 @@ class DataCache:
     """Keeps the data sets and lengths that it has read, for one check of one or several runs."""
 
     def __init__(self) -> None:
-        self._loaded: dict[DataSource, Loaded] = {}
+        self.load = cache(load)
         self._lengths: dict[tuple[DataSource, str, str], np.ndarray] = {}
 
-    def load(self, source: DataSource) -> Loaded:
-        """See `viprl.data.load`."""
-        if source not in self._loaded:
-            self._loaded[source] = load(source)
-        return self._loaded[source]
-
-    def lengths(self, loaded: Loaded, tokenizer: Any, name: str, template_options: Any) -> np.ndarray:
+    def lengths(self, tokenizer: Any, name: str, template_options: Any, loaded: Loaded) -> np.ndarray:
         """[n] length of each prompt in tokens; of a sample of them if the data is endless.
 
         `name` is the name of the tokenizer. Raises DataError for chats if it has no chat template.
         """
         key = loaded.source, name, repr(template_options)
         if key not in self._lengths:
-            endless = is_gym(loaded.source.name)
-            prompts = loaded.dataset[: SAMPLE if endless else len(loaded.dataset)]["prompt"]
+            prompts = loaded.dataset[: SAMPLE if loaded.rows is None else len(loaded.rows)]["prompt"]
             check_template(prompts, tokenizer, name)
             self._lengths[key] = token_lengths(prompts, tokenizer, template_options)
         return self._lengths[key]

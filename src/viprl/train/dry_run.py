@@ -52,9 +52,8 @@ def _facts(config: RunConfig, run: Prepared) -> Facts:
     rows = "endless" if is_gym(config.dataset) else f"{len(run.dataset):,} rows"
     form = "plain text" if isinstance(run.dataset[0]["prompt"], str) else "chat"
     prompts = args.generation_batch_size // args.num_generations
-    rewards = ", ".join(
-        f"{name} (gives {_number(value)} to the solution of the first row)" for name, value in run.reward_check
-    )
+    given = ((name, "None" if value is None else f"{value:g}") for name, value in run.reward_check)
+    rewards = ", ".join(f"{name} (gives {value} to the solution of the first row)" for name, value in given)
     shadow = f"; in shadow: {', '.join(args.vip_shadow)}" if args.vip_shadow else ""
     loss = args.loss_type if config.algorithm == "grpo" else "RLOO"
     bounds = f"{args.vip_min_rollouts} to {args.vip_max_rollouts} rollouts per prompt"
@@ -86,7 +85,3 @@ def _steps(config: RunConfig, args: Any, dataset: Any, prompts: int) -> str:
         f"{per_batch} for each of {batches:,} batches"
     )
     return text if is_gym(config.dataset) else f"{text}; {epochs:.3g} epochs"
-
-
-def _number(value: float | None) -> str:
-    return "None" if value is None else f"{value:g}"

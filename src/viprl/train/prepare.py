@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,11 +60,12 @@ def prepare(
     _check_warm_start(args, criterion)
     loaded, held_out = cache.load(config.data()), _held_out(config, cache)
     context = _context(args, model_config)
-    limit = _prompt_limit(config, args, context)
-    dataset, longest, notes = _fitting(config, args, loaded, tokenizer, limit, context, cache)
+    limit, fix = _prompt_limit(config, args, context)
+    lengths = partial(cache.lengths, tokenizer, config.tokenizer or config.model, args.chat_template_kwargs)
+    dataset, longest, notes = _fitting(loaded, lengths(loaded), limit, fix)
     evaluated = None
     if held_out is not None:
-        evaluated, _, more = _fitting(config, args, held_out, tokenizer, limit, context, cache)
+        evaluated, _, more = _fitting(held_out, lengths(held_out), limit, fix)
         notes += [f"evaluation: {note}" for note in more]
     given = check_rewards(functions, dataset[0], args, criterion)
     _check_batches(config, args, dataset)
@@ -153,8 +155,8 @@ def _context(args: Any, model_config: Any) -> int | None:
     return min((limit for limit in limits if limit), default=None)
 
 
-def _prompt_limit(config: RunConfig, args: Any, context: int | None) -> int | None:
-    """Longest prompt in tokens that leaves room for a whole completion."""
+def _prompt_limit(config: RunConfig, args: Any, context: int | None) -> tuple[int | None, str]:
+    """Longest prompt in tokens that leaves room for a whole completion, and what to do about longer ones."""
     completion = args.max_completion_length or 0
     if context is not None and completion >= context:
         raise ConfigError(
@@ -167,37 +169,22 @@ def _prompt_limit(config: RunConfig, args: Any, context: int | None) -> int | No
             f"max_prompt_length {config.max_prompt_length:,} and max_completion_length {completion:,} exceed the "
             f"context of {context:,} tokens; lower one of them"
         )
-    return config.max_prompt_length if config.max_prompt_length is not None else room
+    if config.max_prompt_length is None or config.max_prompt_length == room:
+        return room, "Lower max_completion_length"
+    return config.max_prompt_length, "Raise max_prompt_length"
 
 
-def _fitting(
-    config: RunConfig,
-    args: Any,
-    loaded: Loaded,
-    tokenizer: Any,
-    limit: int | None,
-    context: int | None,
-    cache: DataCache,
-) -> tuple[Any, int, list[str]]:
+def _fitting(loaded: Loaded, lengths: np.ndarray, limit: int | None, fix: str) -> tuple[Any, int, list[str]]:
     """The data without overlong prompts, the length of its longest prompt in tokens, and notes on what was left out."""
-    lengths = cache.lengths(loaded, tokenizer, config.tokenizer or config.model, args.chat_template_kwargs)
-    over = np.flatnonzero(lengths > limit) if limit is not None else np.zeros(0, np.int64)
     notes = list(loaded.notes)
-    if limit is None or not len(over):
+    if limit is None or lengths.max() <= limit:
         return loaded.dataset, int(lengths.max()), notes
-    reasons = _reasons(loaded, lengths, over)
-    endless = is_gym(loaded.source.name)
-    if endless or not config.skip_bad_rows or len(over) == len(lengths):
+    rows = np.arange(len(lengths)) if loaded.rows is None else loaded.rows
+    fits = lengths <= limit
+    reasons = {int(row): f"{length:,} tokens" for row, length in zip(rows[~fits], lengths[~fits], strict=True)}
+    endless = loaded.rows is None
+    if endless or not loaded.source.skip_bad_rows or not fits.any():
         which = bad_rows(reasons, f"longer than {limit:,} tokens, the limit for a prompt")
-        full = context is not None and limit + (args.max_completion_length or 0) >= context
-        fix = "Lower max_completion_length" if full else "Raise max_prompt_length"
-        fix += "" if endless else f", or {LEAVE_OUT}"
-        raise ConfigError(f"{loaded.source.name}: {which}. {fix}")
-    kept = np.setdiff1d(np.arange(len(lengths)), over)
+        raise ConfigError(f"{loaded.source.name}: {which}. {fix}{'' if endless else f', or {LEAVE_OUT}'}")
     notes += [bad_rows(reasons, "too long and left out")]
-    return loaded.dataset.select(kept.tolist()), int(lengths[kept].max()), notes
-
-
-def _reasons(loaded: Loaded, lengths: np.ndarray, over: np.ndarray) -> dict[int, str]:
-    """Lengths of the overlong prompts by the index of their row in the source."""
-    return {int(loaded.rows[i]) if loaded.rows is not None else int(i): f"{lengths[i]:,} tokens" for i in over}
+    return loaded.dataset.select(np.flatnonzero(fits).tolist()), int(lengths[fits].max()), notes

@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +18,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from viprl.errors import InputError
 from viprl.runs.files import FINISHED_FILE, METRICS_FILE
 from viprl.utils.files import write_text
 
 PYTHON = (sys.executable, "-m")
 """Command before `viprl train ...` for a training on one process."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Environment of a process that shall use one core."""
+"""Environment of a process that uses one core."""
 POLL = 0.1  # seconds
 PATIENCE = 20  # seconds between asking a training to end and killing it
 LOG_LINES = 15
@@ -99,7 +100,11 @@ def run_trainings(
         jobs: number of processes at the same time.
         launch: command before `viprl train ...`.
         environment: variables in addition to those of this process.
+
+    Raises InputError if the command before `viprl train` is not found.
     """
+    if shutil.which(launch[0]) is None:
+        raise InputError(f"the command {launch[0]!r} for starting a training is not found; install it, or fix `launch`")
     waiting = list(trainings)
     running: list[tuple[AnyTraining, _Process]] = []
     try:
@@ -125,27 +130,22 @@ class _Process:
         self, training: Training, progress: Progress, launch: Sequence[str], environment: Mapping[str, str]
     ) -> None:
         self._training, self._progress = training, progress
-        self._process: subprocess.Popen[bytes] | None = None
-        self._start_error: OSError | None = None
         training.file.parent.mkdir(parents=True, exist_ok=True)
         write_text(training.file, yaml.safe_dump(dict(training.settings), sort_keys=False))
         self._bar = progress.add_task(training.name, total=training.steps(None, 0))
         with training.log.open("ab") as log:
             self._log_start = log.tell()
-            try:
-                self._process = subprocess.Popen(
-                    [*launch, "viprl", "train", "--config", str(training.file)],
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, **environment},
-                    preexec_fn=end_with_parent,
-                )
-            except OSError as error:
-                self._start_error = error
+            self._process = subprocess.Popen(
+                [*launch, "viprl", "train", "--config", str(training.file)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                preexec_fn=end_with_parent,
+            )
 
     def ended(self) -> bool:
         """Whether the process has ended. Updates the bar, which a transient display then removes."""
-        ended = self._process is None or self._process.poll() is not None
+        ended = self._process.poll() is not None
         row = _last_row(self._training.folder / METRICS_FILE)
         if "step" in row:
             step = row["step"]
@@ -156,9 +156,6 @@ class _Process:
 
     def failure(self) -> Failure | None:
         """None if the training is finished."""
-        if self._process is None:
-            reason = f"cannot be started: {self._start_error}"
-            return Failure(reason, reason)
         code = self._process.returncode
         if code == 0 and self._training.finished():
             return None
@@ -170,20 +167,12 @@ class _Process:
         return Failure(f"{ending}: {_last_words(lines)}", f"{ending}; the end of {self._training.log}:\n{end_of_log}")
 
     def stop(self) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
         self._process.terminate()
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def progress_bars(console: Console, *, transient: bool = False) -> Progress:
-    """Progress bars of steps, with the time that has passed and that remains."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=transient)
 
 
 def end_with_parent() -> None:

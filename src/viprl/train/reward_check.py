@@ -1,4 +1,4 @@
-r"""Before training: what do the reward functions give the first row's own solution, and is that success or failure?"""
+"""Before training: call the reward functions with the solution of the first row, and check what they return."""
 
 from __future__ import annotations
 

@@ -83,34 +83,34 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         raise ConfigError(f"{path}: seeds is {seeds!r}; expected a list of whole numbers such as [0, 1, 2]")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: seeds is {seeds!r}; remove the duplicate seed")
+    arms = {str(arm): {} if change is None else change for arm, change in arms.items()}
     for arm, change in arms.items():
         _check_arm(arm, change, path)
     for override in overrides:
         _check_override(override.partition("=")[0].strip().partition(".")[0], arms, path)
-    names = list(map(str, arms))
-    baseline = raw.get("baseline") or ("uniform" if "uniform" in names else names[0])
-    if baseline not in names:
-        raise ConfigError(f"{path}: baseline is {baseline!r}; expected one of the arms {', '.join(names)}")
+    baseline = raw.get("baseline") or ("uniform" if "uniform" in arms else next(iter(arms)))
+    if baseline not in arms:
+        raise ConfigError(f"{path}: baseline is {baseline!r}; expected one of the arms {', '.join(arms)}")
     launch = _launch(raw, path)
     base = with_overrides(_base(raw.get("base"), Path(path)), overrides)
     runs = []
     for arm, change in arms.items():
         for seed in seeds:
-            place = Path(folder) / str(arm) / f"seed-{seed}"
-            settings = merge(base, {**(change or {}), "output_dir": str(place), "seed": seed})
+            place = Path(folder) / arm / f"seed-{seed}"
+            settings = merge(base, {**change, "output_dir": str(place), "seed": seed})
             config = parse_config(settings, f"{path}, arm {arm}")
-            runs.append(SweepRun(f"{arm}, seed {seed}", place, settings, str(arm), seed, config))
+            runs.append(SweepRun(f"{arm}, seed {seed}", place, settings, arm, seed, config))
     processes = None if raw.get("launch") is not None else raw.get("processes", 1)
     return Sweep(Path(folder), tuple(runs), baseline, launch, processes)
 
 
-def _check_arm(arm: Any, change: Any, path: str | Path) -> None:
-    if not re.fullmatch(r"[\w.+-]+", str(arm)):
+def _check_arm(arm: str, change: Any, path: str | Path) -> None:
+    if not re.fullmatch(r"[\w.+-]+", arm):
         raise ConfigError(f"{path}: arm {arm!r} becomes the name of a folder; use letters, digits, _ . + -")
-    if change is not None and not isinstance(change, Mapping):
+    if not isinstance(change, Mapping):
         raise ConfigError(f"{path}: arm {arm} is {change!r}; expected {{key: value}}")
     for key in ("output_dir", "seed"):
-        if key in (change or {}):
+        if key in change:
             raise ConfigError(f"{path}: arm {arm} has the key {key}, which the sweep sets; remove it")
 
 
@@ -119,7 +119,7 @@ def _check_override(key: str, arms: Mapping[str, Any], path: str | Path) -> None
     if key in (*KEYS, "seed"):
         raise ConfigError(f"--set {key}: --set changes the runs, but {key} belongs to the sweep; change it in {path}")
     for arm, change in arms.items():
-        if key in (change or {}):
+        if key in change:
             raise ConfigError(f"--set {key}: arm {arm} has a value of its own; change it in {path}")
 
 

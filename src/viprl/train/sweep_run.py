@@ -13,9 +13,10 @@ from viprl.runs.resume import changes, resume_point
 from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
 from viprl.train.dry_run import dry_run, folder_state
-from viprl.train.processes import progress_bars, run_trainings
+from viprl.train.processes import run_trainings
 from viprl.train.sweep import Sweep, SweepRun
 from viprl.train.trainer_options import trainer_config
+from viprl.utils.progress import progress_bars
 
 MAX_PROCESSES = 64
 """Most processes of a run that are tried if the launch command sets their number."""

@@ -51,11 +51,10 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
     try:
         return kind(output_dir=config.output_dir, **options)
     except (ValueError, TypeError) as error:
-        unset = "generation_batch_size" in str(error) and "generation_batch_size" not in options
-        hint = (
-            ". generation_batch_size is per_device_train_batch_size x processes x steps_per_generation" if unset else ""
-        )
-        raise ConfigError(f"trainer options: {str(error).rstrip('.')}{hint}") from error
+        reason = f"trainer options: {str(error).rstrip('.')}"
+        if "generation_batch_size" in reason and "generation_batch_size" not in options:
+            reason += ". generation_batch_size is per_device_train_batch_size x processes x steps_per_generation"
+        raise ConfigError(reason) from error
 
 
 def accumulation_steps(update_batch_size: int, per_device: int, processes: int) -> int:
@@ -81,7 +80,7 @@ def _has_accelerator() -> bool:
 
 
 def _value(option: Field, value: Any) -> Any:
-    """The value as the option takes it: YAML reads 1e-6 as a text and 8.0 as a float."""
+    """Convert a value of a YAML file to the type of the option: YAML reads 1e-6 as a text and 8.0 as a float."""
     kind, name = str(option.type), option.name
     if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
         raise ConfigError(f"{name} has no value; remove the key to use the default, {option.default}")

@@ -162,15 +162,3 @@ def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def rng_state(rng: np.random.Generator) -> State:
-    """The state of a generator; its 128-bit integers become strings."""
-    state: Any = rng.bit_generator.state
-    return {**state, "state": {key: str(value) for key, value in state["state"].items()}}
-
-
-def restore_rng(rng: np.random.Generator, state: State) -> None:
-    """Set a generator to a state from `rng_state`."""
-    restored: Any = {**state, "state": {key: int(value) for key, value in state["state"].items()}}
-    rng.bit_generator.state = restored

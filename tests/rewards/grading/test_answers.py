@@ -66,5 +66,5 @@ def test_classes_do_not_depend_on_the_order(verifier):
     assert {tuple(i for i, x in enumerate(backwards) if x == c) for c in backwards} == {
         tuple(i for i, x in enumerate(labels) if x == c) for c in labels
     }
-    assert classes([answers], "boxed", algebra=False) == [[0, 0, 1, 1, 2, 3, 4, 0, 5]]
+    assert classes([answers], "boxed", algebra=[False]) == [[0, 0, 1, 1, 2, 3, 4, 0, 5]]
     assert classes([["a b", "a  b", "1/2", "0.5"]], "exact") == [[0, 0, 1, 2]]

@@ -86,12 +86,16 @@ def compare(
 
 
 def classes(
-    groups: Sequence[Sequence[str]], mode: str, *, algebra: bool = True, verifier: Verifier | None = None
+    groups: Sequence[Sequence[str]],
+    mode: str,
+    *,
+    algebra: Sequence[bool] | None = None,
+    verifier: Verifier | None = None,
 ) -> list[list[int]]:
     """The class of each answer in each group: equivalent answers share a number, counted by first appearance.
 
     Answers are compared in both orders, and equivalence is made transitive, so that the classes do not depend on the
-    order of the answers. Without `algebra`, only the quick comparison merges answers.
+    order of the answers. In groups whose `algebra` is False, only the quick comparison merges answers.
     """
     texts = [[extract.whole(answer) if mode == "exact" else cleaned(answer) for answer in group] for group in groups]
     equal: list[list[tuple[str, str]]] = [[] for _ in groups]
@@ -100,11 +104,10 @@ def classes(
         distinct = list(dict.fromkeys(group))
         for pair in ((first, second) for i, second in enumerate(distinct) for first in distinct[:i]):
             same = _quick(*pair)
-            if same is None:
-                hard.append((place, pair))
-            elif same:
+            if same:
                 equal[place].append(pair)
-    hard = hard if algebra else []
+            elif same is None and (algebra is None or algebra[place]):
+                hard.append((place, pair))
     verdicts = _algebra([pair for _, pair in hard], verifier, both_ways=True)
     for (place, pair), verdict in zip(hard, verdicts, strict=True):
         if verdict is Verdict.EQUAL:

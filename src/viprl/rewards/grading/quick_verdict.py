@@ -83,9 +83,11 @@ def same_number(a: Number, b: Number) -> bool:
 
     50% equals both 50 and 1/2, as in math-verify.
     """
-    values_a, values_b = ([x.value, x.value / 100] if x.percent != y.percent and x.percent else [x.value]
-                          for x, y in ((a, b), (b, a)))  # fmt: skip
-    return any(_close(x, a.places, y, b.places) for x in values_a for y in values_b)
+    return any(
+        x == y or _rounds_to(x, y, b.places) or _rounds_to(y, x, a.places)
+        for x in {a.value, a.value / 100 if a.percent and not b.percent else a.value}
+        for y in {b.value, b.value / 100 if b.percent and not a.percent else b.value}
+    )
 
 
 def quick_verdict(reference: str, answer: str) -> bool | None:
@@ -104,10 +106,8 @@ def quick_verdict(reference: str, answer: str) -> bool | None:
     return None
 
 
-def _close(a: Fraction, places_a: int, b: Fraction, places_b: int) -> bool:
-    if a == b:
-        return True
-    return any(n >= DECIMALS and x != 0 and round(y, n) == x for x, n, y in ((a, places_a, b), (b, places_b, a)))
+def _rounds_to(value: Fraction, rounded: Fraction, places: int) -> bool:
+    return places >= DECIMALS and rounded != 0 and round(value, places) == rounded
 
 
 def _tight(text: str) -> str:

@@ -73,7 +73,7 @@ class _Process:
 
     def __init__(self, memory: int) -> None:
         command = [sys.executable, "-P", "-X", "utf8", str(PROGRAM), str(memory)]
-        self._popen = subprocess.Popen(
+        self.popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )
         self._rest = b""
@@ -90,7 +90,7 @@ class _Process:
         deadline = time.monotonic() + WALL_FACTOR * seconds + WALL_SLACK
         read = False
         try:
-            self._popen.stdin.write(json.dumps([reference, answer, both_ways, seconds]).encode() + b"\n")  # type: ignore[union-attr]
+            self.popen.stdin.write(json.dumps([reference, answer, both_ways, seconds]).encode() + b"\n")  # type: ignore[union-attr]
             while (word := self._line(deadline)) == "read":
                 read = True
             return Verdict(word)
@@ -100,18 +100,15 @@ class _Process:
                 return Verdict.LOST
             raise _Died from error
 
-    def alive(self) -> bool:
-        return self._popen.poll() is None
-
     def kill(self) -> None:
-        self._popen.kill()
-        self._popen.wait()
-        for pipe in (self._popen.stdin, self._popen.stdout):
+        self.popen.kill()
+        self.popen.wait()
+        for pipe in (self.popen.stdin, self.popen.stdout):
             if pipe is not None:
                 pipe.close()
 
     def _line(self, deadline: float) -> str:
-        out = self._popen.stdout.fileno()  # type: ignore[union-attr]
+        out = self.popen.stdout.fileno()  # type: ignore[union-attr]
         waiter = select.poll()
         waiter.register(out, select.POLLIN)
         while b"\n" not in self._rest:
@@ -148,10 +145,9 @@ class Verifier:
         credit: float = CREDIT,
     ) -> None:
         require_math_verify()
-        self.workers = default_workers() if workers is None else workers
         self._cpu_seconds, self._memory, self._full_credit, self._credit = cpu_seconds, memory, credit, credit
         self._known: dict[tuple[tuple[str, str], bool], Verdict] = {}
-        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="viprl-answers")
+        self._threads = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="viprl-answers")
         self._mine = threading.local()
         self._processes: set[_Process] = set()
         self._lock = threading.Lock()
@@ -185,7 +181,9 @@ class Verifier:
         with self._lock:
             if verdict is Verdict.LOST:
                 self._credit -= seconds
-                self._warn_once(pair[1])
+                if not self._warned:
+                    logger.warning("an answer exceeded its limits of time or memory and is wrong: %.80r", pair[1])
+                self._warned = True
             else:
                 self._credit = min(self._full_credit, self._credit + REFUND)
             if verdict is not Verdict.LOST or not short:
@@ -203,18 +201,13 @@ class Verifier:
     def _process(self) -> _Process:
         """The process of the calling thread; a new one if the last one has ended."""
         process: _Process | None = getattr(self._mine, "process", None)
-        if process is None or not process.alive():
+        if process is None or process.popen.poll() is not None:
             fresh = _Process(self._memory)
             with self._lock:
                 self._processes -= {process}
                 self._processes.add(fresh)
             self._mine.process = process = fresh
         return process
-
-    def _warn_once(self, answer: str) -> None:
-        if not self._warned:
-            self._warned = True
-            logger.warning("an answer exceeded its limits of time or memory and counts as wrong: %.80r", answer)
 
 
 def default_workers() -> int:

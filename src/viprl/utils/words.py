@@ -1,0 +1,17 @@
+"""Words for error messages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str], *, n: int = 2, cutoff: float = 0.6) -> str:
+    """ "did you mean ...?" with the at most `n` names in `known` that are most similar; "" if none is similar."""
+    near = difflib.get_close_matches(word, sorted(known), n=n, cutoff=cutoff)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of the message of an exception."""
+    return str(error).partition("\n")[0]
