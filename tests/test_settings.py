@@ -40,7 +40,7 @@ def test_read_settings() -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"min_rollout": 2}, "'min_rollouts'"),
+        ({"min_rollout": 2}, "min_rollouts"),
         ({"nonsense": 2}, "strategy"),
         ({"estimator": "rloo"}, "decided elsewhere"),
         ({"min_rollouts": 2.0}, "x_min_rollouts is 2.0"),

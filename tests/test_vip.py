@@ -139,7 +139,7 @@ class TestRefusals:
             ({"min_rollouts": 1}, "min_rollouts"),
             ({"min_rollouts": 2, "estimator": "dr_grpo"}, "min_rollouts"),
             ({"min_rollouts": 8, "max_rollouts": 4}, "max_rollouts=4"),
-            ({"strategy": "defalt"}, "'default'"),
+            ({"strategy": "defalt"}, "default"),
             ({"shadow": ["uniform", "best"]}, "'best'"),
             ({"estimator": "ppo"}, "'ppo'"),
             ({"strategy": "paper"}, "minilm"),

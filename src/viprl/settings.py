@@ -8,7 +8,6 @@ option that only engines have, in `viprl.engines`).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import re
 import textwrap
@@ -23,6 +22,7 @@ from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.prompts import Prompt
 from viprl.prompts import text as text_of
+from viprl.utils.words import did_you_mean
 
 if TYPE_CHECKING:
     from viprl.strategies import Strategy
@@ -200,8 +200,7 @@ def read_settings(
             raise InputError(f"{where} does not take {prefix}{name}: {refused[name]}")
         if name not in known:
             allowed = [n for n in known if n not in refused]
-            near = difflib.get_close_matches(str(name), allowed, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(allowed)}"
+            hint = did_you_mean(str(name), allowed) or f"expected one of {', '.join(allowed)}"
             raise InputError(f"{where} has no option {name!r}; {hint}")
         if not _fits(value, known[name]):
             raise InputError(f"{where}: {prefix}{name} is {value!r}; expected {_words(known[name])}")

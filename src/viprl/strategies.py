@@ -8,7 +8,6 @@ and add a line to `STRATEGIES` if it shall have a name. `VIP(strategy=...)` and 
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +42,7 @@ from viprl.predictors.grid_filter import GridFilter
 from viprl.predictors.oracle import Oracle
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.state_file import State
+from viprl.utils.words import did_you_mean
 from viprl.weights.learned_weights import LearnedWeights
 from viprl.weights.surprisal import Surprisal, measured_weight
 
@@ -214,9 +214,9 @@ def build_strategy(strategy: str | Strategy, option: str = "strategy") -> Strate
     if isinstance(strategy, Predictor):
         raise InputError(f"{option} is a predictor; give {option}=Strategy({type(strategy).__name__}(...))")
     if strategy not in STRATEGIES:
-        near = difflib.get_close_matches(str(strategy), STRATEGIES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"{option} is {strategy!r}; {hint}expected one of {', '.join(STRATEGIES)}, or a Strategy")
+        hint = did_you_mean(str(strategy), STRATEGIES)
+        expected = f"expected one of {', '.join(STRATEGIES)}, or a viprl.Strategy"
+        raise InputError(f"{option} is {strategy!r}; {hint or expected}")
     summary, build = STRATEGIES[strategy]
     built = build()
     built.name, built.summary = strategy, summary

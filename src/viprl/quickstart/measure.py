@@ -73,7 +73,7 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
                 "visits": [visits[identity(row)] for row in batch],
                 "successes": common.sum(axis=1).astype(int).tolist(),
                 "truth": truth.tolist(),
-                **{name: values.tolist() for name, values in vars(VarianceLaw.stack(laws)).items()},
+                **{name: [float(getattr(law, name)) for law in laws] for name in ("A", "B", "squared_gradient")},
                 "counts": {name: plan.counts.tolist() for name, plan in proposals.items()},
                 "predicted": {
                     name: proposals[name].success_probability.tolist()  # type: ignore[union-attr]
@@ -106,7 +106,8 @@ def measure_accuracy(
 def variance_ratio(batch: dict[str, Any], strategy: str) -> float:
     """Gradient variance with the counts of a strategy relative to uniform, on a batch of `measure_variance`."""
     law = VarianceLaw(*(np.array(batch[key]) for key in ("A", "B", "squared_gradient")))
-    return law.batch_variance(batch["counts"][strategy]) / law.batch_variance(batch["counts"]["uniform"])
+    own, uniform = (law.variance(batch["counts"][name]).sum() for name in (strategy, "uniform"))
+    return float(own / uniform)
 
 
 def zero_advantage_share(batch: dict[str, Any], strategy: str, rollouts: int) -> float:

@@ -65,7 +65,7 @@ def test_objects_become_names_in_json(tmp_path):
         (VIPRLOOConfig, {"vip_min_rollouts": 5}, "vip_min_rollouts=5.*num_generations=4.*generation_batch_size=16"),
         (VIPRLOOConfig, {"vip_max_rollouts": 3}, "vip_max_rollouts=3"),
         (VIPRLOOConfig, {"vip_estimator": "dr_grpo"}, "vip_estimator.*'dr_grpo'"),
-        (VIPRLOOConfig, {"vip_strategy": "defualt"}, "'defualt'.*'default'"),
+        (VIPRLOOConfig, {"vip_strategy": "defualt"}, "vip_strategy.*default"),
         (VIPRLOOConfig, {"vip_strategy": "oracle"}, "'oracle'"),
         (VIPRLOOConfig, {"vip_shadow": ["paper", "oracle"]}, "'oracle'"),
         (VIPRLOOConfig, {"vip_prompt_weighting": "equal"}, "prompt_weighting.*'equal'"),
