@@ -74,7 +74,7 @@ def test_the_namespace_is_written_back_with_the_values_that_are_used():
 @pytest.mark.parametrize(
     "given, named",
     [
-        ({"min_rollout": 2}, "'min_rollout'.*'min_rollouts'"),
+        ({"min_rollout": 2}, "'min_rollout'.*min_rollouts"),
         ({"min_rollouts": 1}, "min_rollouts is 1.*'rloo'.*at least 2"),
         ({"min_rollouts": 2.5}, "min_rollouts is 2.5"),
         ({"min_rollouts": 9}, r"train_batch_size=16, rollout\.n=8.*min_rollouts=9"),
