@@ -30,74 +30,58 @@ if TYPE_CHECKING:
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 
-def _about(kind: Any, help: str) -> dict[str, Any]:
-    """Metadata of an option; `kind` is its type in configuration files, None if it can only be given in Python."""
-    return {"kind": kind, "help": help}
+def _option(default: Any, kind: Any, help: str) -> Any:
+    """A field; `kind` is its type in configuration files, None if it can only be given in Python."""
+    return field(default=default, metadata={"kind": kind, "help": help})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The options of `viprl.VIP`."""
 
-    estimator: str = field(
-        default="auto",
-        metadata=_about(
-            str,
-            "Gradient estimator: 'rloo', 'dr_grpo' or 'grpo'. It decides the variance model and the smallest legal "
-            "group, 2 for rloo and 3 otherwise. 'auto': what the engine's configuration implies, otherwise 'rloo'.",
-        ),
+    estimator: str = _option(
+        "auto",
+        str,
+        "Gradient estimator: 'rloo', 'dr_grpo' or 'grpo'. It decides the variance model and the smallest legal "
+        "group, 2 for rloo and 3 otherwise. 'auto': what the engine's configuration implies, otherwise 'rloo'.",
     )
-    min_rollouts: int | None = field(
-        default=None,
-        metadata=_about(int | None, "Fewest rollouts of a prompt. Default: the smallest legal group of the estimator."),
+    min_rollouts: int | None = _option(
+        None, int | None, "Fewest rollouts of a prompt. Default: the smallest legal group of the estimator."
     )
-    max_rollouts: int | None = field(
-        default=None,
-        metadata=_about(int | None, "Most rollouts of a prompt. Default: six times the average group of the batch."),
+    max_rollouts: int | None = _option(
+        None, int | None, "Most rollouts of a prompt. Default: six times the average group of the batch."
     )
-    strategy: str | Strategy = field(
-        default="default",
-        metadata=_about(str, "What allocates: 'default', 'paper', 'uniform' or another name in viprl.STRATEGIES."),
+    strategy: str | Strategy = _option(
+        "default", str, "What allocates: 'default', 'paper', 'uniform' or another name in viprl.STRATEGIES."
     )
-    shadow: str | Strategy | Sequence[str | Strategy] | None = field(
-        default=None,
-        metadata=_about(
-            list[str] | None,
-            "Further strategies that see the same outcomes and log what they would have achieved, without acting.",
-        ),
+    shadow: str | Strategy | Sequence[str | Strategy] | None = _option(
+        None,
+        list[str] | None,
+        "Further strategies that see the same outcomes and log what they would have achieved, without acting.",
     )
-    features: FeatureChoice = field(
-        default="auto",
-        metadata=_about(
-            str,
-            "What strategies read of a prompt: 'minilm', 'length', 'minilm+length', 'none' or the folder of a "
-            "sentence-transformers model. 'auto': what each strategy asks for, with 'length' in place of MiniLM if "
-            "sentence-transformers is not installed.",
-        ),
+    features: FeatureChoice = _option(
+        "auto",
+        str,
+        "What strategies read of a prompt: 'minilm', 'length', 'minilm+length', 'none' or the folder of a "
+        "sentence-transformers model. 'auto': what each strategy asks for, with 'length' in place of MiniLM if "
+        "sentence-transformers is not installed.",
     )
-    cache: str | Path | None = field(
-        default="auto",
-        metadata=_about(
-            str | None,
-            "Folder of the feature cache; none keeps features in memory only. 'auto': $VIPRL_CACHE if set, otherwise "
-            "~/.cache/viprl/features.",
-        ),
+    cache: str | Path | None = _option(
+        "auto",
+        str | None,
+        "Folder of the feature cache; none keeps features in memory only. 'auto': $VIPRL_CACHE if set, otherwise "
+        "~/.cache/viprl/features.",
     )
-    success: Success = field(
-        default=None,
-        metadata=_about(
-            str | None,
-            "What counts as success. Default: the reward, which must be 0/1 or -1/+1. A number is a threshold on the "
-            "total reward, 'NAME' or 'NAME>=0.5' a single reward, 'module:function' a function of the total reward.",
-        ),
+    success: Success = _option(
+        None,
+        str | None,
+        "What counts as success. Default: the reward, which must be 0/1 or -1/+1. A number is a threshold on the "
+        "total reward, 'NAME' or 'NAME>=0.5' a single reward, 'module:function' a function of the total reward.",
     )
-    text: Callable[[Prompt], str] = field(
-        default=text_of,
-        metadata=_about(
-            None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
-        ),
+    text: Callable[[Prompt], str] = _option(
+        text_of, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
     )
-    seed: int = field(default=0, metadata=_about(int, "Seed of the generator that breaks ties."))
+    seed: int = _option(0, int, "Seed of the generator that breaks ties.")
 
     def __post_init__(self) -> None:
         """For subclasses."""
@@ -113,37 +97,26 @@ class Settings:
 class EngineSettings(Settings):
     """The options of VIP inside a training engine."""
 
-    prompt_weighting: str = field(
-        default="prompt",
-        metadata=_about(
-            str,
-            "'prompt': every prompt has the same weight in the gradient. 'rollout': a prompt has the weight n_q/C, as "
-            "in a mean over all rollouts.",
-        ),
+    prompt_weighting: str = _option(
+        "prompt",
+        str,
+        "'prompt': every prompt has the same weight in the gradient. 'rollout': a prompt has the weight n_q/C, as "
+        "in a mean over all rollouts.",
     )
-    id_column: str | None = field(
-        default=None,
-        metadata=_about(
-            str | None,
-            "Column of the data set that identifies a prompt; dots reach inside. Default: the content of the prompt.",
-        ),
+    id_column: str | None = _option(
+        None,
+        str | None,
+        "Column of the data set that identifies a prompt; dots reach inside. Default: the content of the prompt.",
     )
-    warm_start: str | None = field(
-        default=None,
-        metadata=_about(
-            str | None, "Log of an earlier run to learn from before the first step: whatever `viprl replay` reads."
-        ),
+    warm_start: str | None = _option(
+        None, str | None, "Log of an earlier run to learn from before the first step: whatever `viprl replay` reads."
     )
-    register_pool: bool = field(
-        default=False, metadata=_about(bool, "Compute the features of the whole training set before the first step.")
-    )
-    use_logprobs: bool = field(
-        default=True,
-        metadata=_about(
-            bool,
-            "Learn from the log probabilities of the rollouts, where the engine knows them, which prompts have large "
-            "gradients.",
-        ),
+    register_pool: bool = _option(False, bool, "Compute the features of the whole training set before the first step.")
+    use_logprobs: bool = _option(
+        True,
+        bool,
+        "Learn from the log probabilities of the rollouts, where the engine knows them, which prompts have large "
+        "gradients.",
     )
 
     def __post_init__(self) -> None:
