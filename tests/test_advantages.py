@@ -76,7 +76,7 @@ def test_std_with_divisor_m_minus_one() -> None:
     np.testing.assert_allclose(group_std(rewards, counts), expected, atol=1e-13)
 
 
-def test_prompt_scale_gives_every_prompt_the_same_weight() -> None:
+def test_rollout_weights_give_every_prompt_the_same_weight() -> None:
     counts = np.array([2, 6, 4])
     scale = rollout_weights(counts)
     np.testing.assert_allclose(scale, [2, 2, *[4 / 6] * 6, *[1] * 4])
