@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from viprl.data.question import answer_text
+from viprl.data.answer import read_answer
 from viprl.errors import DataError, FileError
 from viprl.utils.json_lines import append_json_line, read_json_lines, remove_cut_line
 
@@ -69,7 +69,7 @@ def parse_row(row: Mapping[str, Any], where: str) -> Generations:
     for place, text in enumerate(texts, start=1):
         if not isinstance(text, str):
             raise DataError(f"{where}: completion {place} is of type {type(text).__name__}; expected a text")
-    return Generations(str(name), answer_text(answer), tuple(texts), int(row.get("truncated") or 0))
+    return Generations(str(name), read_answer(answer), tuple(texts), int(row.get("truncated") or 0))
 
 
 def check_same_problems(problems: Sequence[Generations], answers: Mapping[str, str], where: str, dataset: str) -> None:
