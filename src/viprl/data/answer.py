@@ -53,7 +53,8 @@ def read_answer(value: Any, mark: str | None = None) -> str:
 def plain_number(value: Any) -> str:
     """A number in plain decimal notation. Raises DataError for anything else."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral | float | np.floating | Decimal):
-        raise DataError(f"the answer is {described(value)}; expected a text or a number")
+        field = "; name one of them with a dot (solution_column: COLUMN.KEY)" if isinstance(value, Mapping) else ""
+        raise DataError(f"the answer is {described(value)}; expected a text or a number{field}")
     if isinstance(value, Integral):
         return str(int(value))
     exact = value if isinstance(value, Decimal) else Decimal(str(value))  # str: the shortest digits of this float type

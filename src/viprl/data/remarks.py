@@ -1,4 +1,4 @@
-"""What the rows of a data set show beyond single bad rows: marks in answers, and things that may not have been meant."""
+"""What the rows of a data set show beyond bad ones: marks in answers, and what may not have been meant."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Columns that give every value back as it was.
 
-Arrow has one type for a column. It adds the keys of other rows as nulls and turns whole numbers into fractions where types
-differ, or refuses. Such a column is kept as JSON, the type `datasets.Json`, which `datasets` decodes when a row is read.
+Arrow has one type for a column: where rows differ it adds the keys of other rows as nulls, turns whole numbers into
+fractions, or refuses. Such a column is kept as JSON, the type `datasets.Json`, which `datasets` decodes when a row is
+read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading files that people made: any line end, byte order marks, gzip, and limits on what one file may take of memory."""
+"""Reading files that people made: byte order marks, gzip, and limits on what a file may take of memory."""
 
 from __future__ import annotations
 
