@@ -13,7 +13,7 @@ from viprl.data.named import NAMED
 from viprl.data.values import column_of, exact_float
 from viprl.errors import DataError, FileError
 from viprl.utils.json_lines import parse_json, read_json_lines
-from viprl.utils.read_files import byte_lines, read_text
+from viprl.utils.read_files import first_character, read_text
 from viprl.utils.words import did_you_mean, first_line
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
@@ -61,11 +61,13 @@ def _read_file(path: Path, source: str) -> pa.Table:
         if name.endswith(SUFFIXES[2:4]):
             raise DataError(f"{error} (a .json file is one list of objects, or has one object on each line)") from error
         raise
+    except MemoryError as error:
+        raise DataError(f"{source} does not fit into the memory; use parquet, or split it") from error
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file, or of a .json file that is one list of objects."""
-    if not path.name.lower().endswith((".json", ".json.gz")) or not _starts_with_list(path):
+    if not path.name.lower().endswith((".json", ".json.gz")) or first_character(path) != b"[":
         return (row for _, row in read_json_lines(path, parse_float=exact_float))
     try:
         rows = parse_json(read_text(path), exact_float)
@@ -77,11 +79,6 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number} is a JSON {type(row).__name__}, not an object")
     return iter(rows)
-
-
-def _starts_with_list(path: Path) -> bool:
-    first = next((line for line in byte_lines(path) if line.strip()), b"")
-    return first.lstrip().startswith(b"[")
 
 
 def _table_of(rows: list[dict[str, Any]], source: str) -> pa.Table:

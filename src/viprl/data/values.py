@@ -20,7 +20,7 @@ import pyarrow as pa
 from viprl.errors import DataError, MissingPackageError
 from viprl.utils.json_lines import parse_json
 
-SCALARS = ({str}, {int}, {float}, {bool}, set())
+SCALARS: tuple[set[type], ...] = ({str}, {int}, {float}, {bool}, set())
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,7 @@ def read_json_lines(
     number = 0
     errors = "strict" if bad is None else "replace"
     try:
-        for number, raw in enumerate(byte_lines(path), start=1):
-            if not raw.strip():
-                continue
+        for number, raw in byte_lines(path):
             try:
                 row = parse_json(raw.decode("utf-8", errors), parse_float)
             except ValueError as error:
