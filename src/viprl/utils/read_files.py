@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from viprl.errors import DataError, FileError
 
@@ -85,12 +85,12 @@ def _chunks(path: Path) -> Iterator[bytes]:
     size = 0
     try:
         with path.open("rb") as packed:
-            head = packed.peek(4)[:4]  # type: ignore[attr-defined]
+            head = packed.peek(4)[:4]
             if head.startswith(_OTHER_MARKS):
                 raise DataError(f"{path} is UTF-16 or UTF-32 text; save it as UTF-8")
             compressed = head.startswith(b"\x1f\x8b")
-            file: IO[bytes] = gzip.GzipFile(fileobj=packed) if compressed else packed
-            while chunk := file.read1(2**20):  # type: ignore[attr-defined]
+            file: Any = gzip.GzipFile(fileobj=packed) if compressed else packed
+            while chunk := file.read1(2**20):
                 if not size and chunk.startswith(_OTHER_MARKS):
                     raise DataError(f"{path} is UTF-16 or UTF-32 text; save it as UTF-8")
                 size += len(chunk)
