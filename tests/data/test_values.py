@@ -88,6 +88,7 @@ TESTS = {
     "order of keys": [{"a": 1, "b": 2}, {"b": 1, "a": 2}],
     "floats in mixed values": [[random.Random(1).random() * 10.0**e, "x"] for e in range(-8, 18)],
     "empty": [{}, {"a": {}}, {"a": [{}]}],
+    "deep": [json.loads("[" * 100 + "]" * 100)],
     "texts like JSON": ["[1]", "12", {"a": "null"}],
 }
 

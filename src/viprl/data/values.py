@@ -22,6 +22,9 @@ from viprl.utils.json_lines import parse_json
 
 SCALARS: tuple[set[type], ...] = ({str}, {int}, {float}, {bool}, set())
 
+DEEPEST = 50
+"""Levels of a type of Arrow, which cannot exchange more than 64."""
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -50,7 +53,7 @@ def column_of(values: Sequence[Any]) -> pa.Array:
             return pa.array(values)
         if kinds <= {list, dict}:
             column = pa.array(values)
-            if json.dumps(column.to_pylist()) == json.dumps(values):
+            if str(column.type).count("<") < DEEPEST and json.dumps(column.to_pylist()) == json.dumps(values):
                 return column
     # mixed types, more than 64 bits, half a surrogate pair, a Decimal; RecursionError is raised again below
     except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError):
