@@ -76,7 +76,7 @@ def test_named_sets_read_the_columns_of_the_hub(monkeypatch, name):
         ([5.0, -3.0], ["5", "-3"]),
         ([5, 10**30], ["5", str(10**30)]),
         ([2**53 + 1, 0.5], [str(2**53 + 1), "0.5"]),
-        ([1e300, 0.25], ["1e+300", "0.25"]),
+        ([1e300, 0.25], ["1" + 300 * "0", "0.25"]),
     ],
 )
 def test_whole_numbers_are_written_without_a_fraction(tmp_path, answers, solutions):
@@ -105,12 +105,15 @@ def test_unusable_data(tmp_path, rows, keys):
 
 
 def test_configured_columns_that_do_not_exist(tmp_path):
-    """A column whose values have several types becomes texts, which have no fields."""
     rows = [{"prompt": f"p{i}", "label": "s", "reward_model": value} for i, value in enumerate([{"a": 1}, "x"])]
     file = lines(tmp_path / "d.jsonl", rows)
     assert load(DataSource(file, solution_column="label")).layout.solution == "label"
-    for column, hint in (("reward_model.a", "solution_column"), ("lable", "mean label?")):
-        with refused(DataError, column, hint):
+    for column, hint in (
+        ("reward_model.b", "solution_column"),
+        ("reward_model.a", "row 2: the answer is empty"),
+        ("lable", "mean label?"),
+    ):
+        with refused(DataError, hint):
             load(DataSource(file, solution_column=column))
 
 
@@ -157,6 +160,77 @@ def test_a_failed_download(monkeypatch):
 def test_unusable_options(options, keys):
     with pytest.raises(InputError, match=keys):
         DataSource("x", **options)
+
+
+SYSTEM = {"role": "system", "content": "Think first."}
+
+
+@pytest.mark.parametrize(
+    "columns", [{}, {"prompt_column": "prompt"}, {"prompt_column": "e.q", "solution_column": "e.a"}]
+)
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("before", [[], [SYSTEM], [SYSTEM, {"role": "user", "content": "x"}]])
+def test_instructions_of_the_data_set_are_removed_wherever_they_stand(tmp_path, columns, parts, before):
+    def user(text: str) -> dict:
+        return {"role": "user", "content": [{"type": "text", "text": text}] if parts else text}
+
+    chat = [*before, user("one?".join(DAPO_WRAPPER))]
+    rows = [{"prompt": chat, "reward_model": {"ground_truth": "1"}, "e": {"q": chat, "a": "1"}}]
+    file = lines(tmp_path / "d.jsonl", rows)
+    asked = INSTRUCTIONS["boxed"].replace("{question}", "one?")
+    assert load(DataSource(file, instruction="boxed", **columns)).dataset[0]["prompt"] == [*before, user(asked)]
+    assert load(DataSource(file, **columns)).dataset[0]["prompt"] == chat
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{}, {"prompt_column": "question", "solution_column": "answer"}, {"solution_column": "answer"},
+     {"prompt_column": "question"}, {"prompt_column": "e.q", "solution_column": "e.a"}],
+)  # fmt: skip
+def test_answers_after_the_mark_of_gsm8k_whatever_names_the_columns(tmp_path, columns):
+    given = "It is 9 * 2 = <<9*2=18>>18.\n#### 1,018"
+    rows = [{"question": f"q{i}", "answer": given, "e": {"q": f"q{i}", "a": given}} for i in range(3)]
+    loaded = load(DataSource(lines(tmp_path / "d.jsonl", rows), **columns))
+    assert loaded.dataset["solution"][:] == ["1018"] * 3 and loaded.source.answer_after == "####"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("a", ["1"]), ("b", ["2"]), ("c", "3")], ["2 rows", "row 1", "['1']"]),
+        ([("a", "1"), ("b", "None")], ["1 row ", "row 2", "None"]),
+        ([("a", "1"), ("b", '["2"]')], ["1 row ", "row 2", "JSON"]),
+        ([("a", "1"), ("b", "2"), ("c", "so\n#### 3")], ["row 3", "answer_after"]),
+        (
+            [([SYSTEM, {"role": "user", "content": "a"}, {"role": "assistant", "content": "1"}], "1")],
+            ["row 1", "assistant"],
+        ),
+        ([('[{"role": "user", "content": "a"}]', "1")], ["row 1", "JSON"]),
+    ],
+)
+def test_remarks(tmp_path, rows, said):
+    loaded = load(DataSource(lines(tmp_path / "d.jsonl", [{"prompt": p, "solution": s} for p, s in rows])))
+    (remark,) = loaded.findings.remarks
+    assert all(word in remark for word in said) and loaded.notes[-1] == remark
+
+
+def test_texts_and_chats_in_one_file(tmp_path):
+    chat = [{"role": "user", "content": "b"}]
+    rows = [{"prompt": p, "solution": "1"} for p in ("a", chat, "c", "b")]
+    file = lines(tmp_path / "d.jsonl", rows)
+    with refused(DataError, "rows 1, 3, 4", "rows 2", "--chat"):
+        load(DataSource(file))
+    loaded = load(DataSource(file, chat=True))
+    assert [row["prompt"][0]["content"] for row in loaded.dataset] == ["a", "b", "c", "b"]
+    assert (loaded.findings.prompts, loaded.findings.duplicates) == (3, 1)
+    assert load(DataSource(file, chat=False)).dataset["prompt"][:] == ["a", "b", "c", "b"]
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations", "prompt"])
+def test_chats_without_a_column_of_answers(tmp_path, column):
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "1"}]
+    with refused(DataError, column, "`solution`"):
+        load(DataSource(lines(tmp_path / "d.jsonl", [{column: chat}])))
 
 
 @pytest.mark.skipif(not (SHARED / "dapo_math_17k_prompts.parquet").exists(), reason="needs the shared data")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from viprl.data.question import Format, read_answer
+from viprl.data.answer import read_answer
+from viprl.data.question import Format
 from viprl.errors import DataError
 
 CHAT = [{"role": "user", "content": "q"}]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import tiny
 from viprl.cli import app
 from viprl.data import NAMED
+from viprl.errors import DataError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,27 @@ def test_options_of_the_columns(tmp_path):
     file = lines(tmp_path / "d.jsonl", [{"q": "a", "right": "x: 5"}])
     found = show(file, "--prompt-column", "q", "--solution-column", "right", "--answer-after", ":")
     assert "to train on 1 rows (duplicates: keep)" in found and found.endswith("answer 5")
+
+
+def test_options_of_the_chat_template(tmp_path, model):
+    tiny.save(tmp_path / "chat")
+    thinking = TEMPLATE + "{% if enable_thinking is defined and not enable_thinking %}<quick>{% endif %}"
+    tiny.tokenizer(chat_template=thinking).save_pretrained(tmp_path / "chat")
+    command = [lines(tmp_path / "d.jsonl", [{"prompt": "a", "answer": "1"}]), "--chat", "--model", tmp_path / "chat"]
+    assert "<go><quick>" not in show(*command)
+    for given in ('{"enable_thinking": false}', "{enable_thinking: false}", "enable_thinking: false"):
+        assert "<go><quick>" in show(*command, "--chat-template-kwargs", given)
+    for given in ("[1]", "{a", "x", "{1: 2}"):
+        result = CliRunner().invoke(app, ["data", "show", *map(str, command), "--chat-template-kwargs", given])
+        assert isinstance(result.exception, InputError) and given in str(result.exception)
+
+
+def test_a_template_that_fails(tmp_path):
+    tiny.save(tmp_path / "chat")
+    tiny.tokenizer(chat_template="{{ raise_exception('roles') }}").save_pretrained(tmp_path / "chat")
+    file = lines(tmp_path / "d.jsonl", [{"prompt": "a", "answer": "1"}])
+    result = CliRunner().invoke(app, ["data", "show", file, "--chat", "--model", str(tmp_path / "chat")])
+    assert isinstance(result.exception, DataError) and "prompt 1" in str(result.exception)
 
 
 def test_the_list_of_named_sets():

@@ -10,6 +10,7 @@ from data_files import lines
 from datasets import Dataset, DatasetDict
 
 from viprl.data.tables import read_table
+from viprl.data.values import values_of
 from viprl.errors import DataError
 
 ROWS = [{"problem": f"p{i}", "answer": str(i), "solution": "long"} for i in range(4)]
@@ -31,8 +32,8 @@ def test_the_same_rows_from_every_kind_of_file(tmp_path):
 
 
 def test_values_of_several_types_in_one_column(tmp_path):
-    file = lines(tmp_path / "d.jsonl", [{"id": 0, "level": 1}, {"id": "t"}])
-    assert read_table(file, "train", None).to_pylist() == [{"id": "0", "level": 1}, {"id": "t", "level": None}]
+    table = read_table(lines(tmp_path / "d.jsonl", [{"id": 0, "level": 1}, {"id": "t"}]), "train", None)
+    assert values_of(table["id"]) == [0, "t"] and table["level"].to_pylist() == [1, None]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,18 @@ import pytest
 
 from refused import refused
 from viprl.errors import ConfigError
-from viprl.train.yaml_files import read_yaml, with_overrides
+from viprl.train.yaml_files import LARGEST, read_yaml, with_overrides
+
+
+def bomb(form: str) -> str:
+    """Eight levels of nine aliases each."""
+    levels = [form.format(", ".join(9 * [f"*a{i}"])) for i in range(8)]
+    return "a0: &a0 {x: 1}\n" + "".join(f"a{i + 1}: &a{i + 1} {level}\n" for i, level in enumerate(levels))
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfmodel: m\r\nx:\r\n  y: 1\r\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"model": "m", "x": {"y": 1}}
 
 
 def test_a_file_extends_others_and_overrides_come_last(tmp_path):
@@ -34,12 +45,22 @@ def test_a_file_extends_others_and_overrides_come_last(tmp_path):
         ("model: [1\n", ["not valid YAML", "line 2"]),
         ("- 1\n- 2\n", ["list"]),
         ("", ["nothing"]),
+        ("a: \xe4\n".encode("latin-1"), ["UTF-8"]),
+        ("a: 1\n".encode("utf-16"), ["UTF-16"]),
+        ("a: " + "[" * 5000, ["nested too deeply"]),
+        ("a: " + "9" * 5000, ["line 1", "4300"]),
+        ("a: 1\nb: 2024-13-45\n", ["line 2"]),
+        ("a: !!timestamp x\n", ["line 1"]),
+        ("a: &a [*a]\n", ["contains itself"]),
+        (bomb("[{}]"), ["100,000"]),
+        (bomb("{{<<: [{}]}}"), ["100,000"]),
+        ("#" * (LARGEST + 1), ["larger"]),
         (None, ["self.yaml", "no such file"]),
     ],
 )
 def test_files_that_are_refused(tmp_path, text, parts):
     if text is not None:
-        (tmp_path / "self.yaml").write_text(text)
+        (tmp_path / "self.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with refused(ConfigError, *parts):
         read_yaml(tmp_path / "self.yaml")
 

@@ -7,7 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from viprl.cli.options import Chat, Duplicates, Instruction, PromptColumn, SkipBadRows, SolutionColumn, Split, Subset
+from viprl.cli.options import (
+    Chat,
+    ChatTemplateKwargs,
+    Duplicates,
+    Instruction,
+    PromptColumn,
+    SkipBadRows,
+    SolutionColumn,
+    Split,
+    Subset,
+    template_options,
+)
+
+AnswerAfter = Annotated[
+    str | None, typer.Option(help="The answer is the text after this mark in its column, such as ####.")
+]
 
 data = typer.Typer(help="Inspect a data set, or export it for verl.", no_args_is_help=True)
 
@@ -24,9 +39,7 @@ def show(
     subset: Subset = None,
     prompt_column: PromptColumn = None,
     solution_column: SolutionColumn = None,
-    answer_after: Annotated[
-        str | None, typer.Option(help="The answer is the text after this mark in its column, such as ####.")
-    ] = None,
+    answer_after: AnswerAfter = None,
     instruction: Instruction = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     chat: Chat = None,
@@ -36,6 +49,7 @@ def show(
         str | None, typer.Option(help="Folder or Hub name of a model: show lengths in its tokens and its template.")
     ] = None,
     completion: Annotated[int, typer.Option(min=0, help="Tokens of the context reserved for the completion.")] = 0,
+    chat_template_kwargs: ChatTemplateKwargs = None,
 ) -> None:
     """Show how a data set is read: columns, rows, duplicates, bad rows, lengths and two examples."""
     from rich.console import Console
@@ -51,7 +65,7 @@ def show(
     form = {"instruction": instruction, "system": system, "chat": chat}
     rows = {"split": split, "subset": subset, "duplicates": duplicates, "skip_bad_rows": skip_bad_rows}
     options: dict[str, Any] = columns | form | rows
-    show_data(DataSource(source, **options), Console(), model, completion)
+    show_data(DataSource(source, **options), Console(), model, completion, template_options(chat_template_kwargs))
 
 
 @data.command()
@@ -59,6 +73,10 @@ def verl(
     source: Annotated[str, typer.Argument(help="Named set, file, folder or Hub name.")],
     out: Annotated[Path, typer.Option(help="Parquet file for verl's data.train_files or data.val_files.")],
     split: Split = None,
+    subset: Subset = None,
+    prompt_column: PromptColumn = None,
+    solution_column: SolutionColumn = None,
+    answer_after: AnswerAfter = None,
     instruction: Instruction = "answer_line",
     data_source: Annotated[
         str,
@@ -70,10 +88,10 @@ def verl(
     from viprl.data.export import to_verl_rows, write_parquet
     from viprl.data.loading import DataSource, load
 
-    loaded = load(
-        DataSource(source, split=split, instruction=instruction, chat=True, duplicates=duplicates, skip_bad_rows=True)
-    )
+    columns: dict[str, Any] = {"prompt_column": prompt_column, "solution_column": solution_column}
+    rows: dict[str, Any] = {"duplicates": duplicates, "skip_bad_rows": True, "answer_after": answer_after}
+    loaded = load(DataSource(source, split=split, subset=subset, instruction=instruction, chat=True, **columns, **rows))
     for note in loaded.notes:
         typer.echo(note)
-    rows = to_verl_rows(loaded.dataset, data_source=data_source)
-    typer.echo(f"{write_parquet(out, rows)}: {len(rows):,} rows")
+    written = to_verl_rows(loaded.dataset, data_source=data_source)
+    typer.echo(f"{write_parquet(out, written)}: {len(written):,} rows")

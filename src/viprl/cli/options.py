@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from viprl.errors import InputError
 from viprl.settings import Settings, options
 
 Overrides = Annotated[
@@ -31,6 +32,10 @@ Instruction = Annotated[
     str | None, typer.Option(help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.")
 ]
 Duplicates = Annotated[str | None, typer.Option(help="keep or drop rows whose prompt occurred before.")]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option(help="Options of the chat template, a mapping in JSON or YAML, such as '{enable_thinking: false}'."),
+]
 JsonFile = Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.")]
 
 _HELP = {option.name: option.metadata["help"] for option in options(Settings)}
@@ -39,6 +44,21 @@ _HELP = {option.name: option.metadata["help"] for option in options(Settings)}
 def help_of(name: str) -> str:
     """The help text of an option of VIP, without its default: commands have defaults of their own."""
     return _HELP[name].partition(" Default: ")[0]
+
+
+def template_options(text: str | None) -> dict[str, Any]:
+    """The mapping that is given as --chat-template-kwargs. Raises InputError if it is something else."""
+    import yaml
+
+    from viprl.train.yaml_files import parse_yaml
+
+    try:
+        found = parse_yaml(text or "{}")
+    except yaml.YAMLError as error:
+        raise InputError(f"--chat-template-kwargs is {text!r}, which is neither JSON nor YAML") from error
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise InputError(f"--chat-template-kwargs is {text!r}; expected a mapping such as '{{enable_thinking: false}}'")
+    return found
 
 
 def names(text: str) -> list[str]:

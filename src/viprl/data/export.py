@@ -9,7 +9,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from viprl.errors import DataError
+from viprl.data.answer import read_answer
+from viprl.data.question import read_question
+from viprl.data.values import column_of, for_datasets
+from viprl.errors import DataError, FileError
 from viprl.utils.files import make_folder
 
 
@@ -25,21 +28,23 @@ def to_verl_rows(records: Iterable[Mapping[str, Any]], data_source: str = "math_
     ground_truth} and `extra_info` {index}. The index counts from 0; `id_key=extra_info.index` identifies the prompt by
     it.
 
-    Raises DataError, with the row number, for a record without a prompt or a solution.
+    Raises DataError, with the row number, for a record without a prompt or a solution that can be used.
     """
     rows = []
     for index, record in enumerate(records):
         for name in ("prompt", "solution"):
             if record.get(name) is None:
                 raise DataError(f"row {index + 1} has no `{name}`; its columns are {', '.join(record)}")
-        prompt = record["prompt"]
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        try:
+            prompt, solution = read_question(record["prompt"]), read_answer(record["solution"])
+        except DataError as error:
+            raise DataError(f"row {index + 1}: {error}") from error
         rows.append(
             {
                 "data_source": data_source,
-                "prompt": messages,
+                "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
                 "ability": "math",
-                "reward_model": {"style": "rule", "ground_truth": str(record["solution"])},
+                "reward_model": {"style": "rule", "ground_truth": solution},
                 "extra_info": {"index": index},
             }
         )
@@ -49,8 +54,17 @@ def to_verl_rows(records: Iterable[Mapping[str, Any]], data_source: str = "math_
 
 
 def write_parquet(path: str | Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows to one parquet file and return its path."""
+    """Write rows to one parquet file and return its path.
+
+    A column whose values differ in type or keys, such as messages with calls of different tools, is of the JSON type
+    that `datasets` 4.7 and later decode, and with them verl.
+    """
     path = Path(path).expanduser()
     make_folder(path.parent)
-    parquet.write_table(pa.Table.from_pylist(rows), path)
+    columns = {name: pa.chunked_array([column_of([row.get(name) for row in rows])]) for name in rows[0]}
+    kept = {name: for_datasets(column, name, range(len(rows))) for name, column in columns.items()}
+    try:
+        parquet.write_table(pa.table(kept), path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error}") from error
     return path

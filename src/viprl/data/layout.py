@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from viprl.data.values import field_of, is_json, json_texts
 from viprl.errors import DataError
 from viprl.utils.words import did_you_mean
 
@@ -44,9 +45,11 @@ def find_layout(table: pa.Table, source: str, prompt: str | None, solution: str 
         if column and not has_column(table, column):
             hint = did_you_mean(column, table.column_names, n=1)
             raise _missing(table, source, f"`{column}`{hint and f' ({hint})'}", role)
-    if prompt and solution:
-        return Layout(prompt, solution)
-    named = {(prompt or known.prompt, solution or known.solution): known.name for known in KNOWN}
+    configured = bool(prompt or solution)
+    named = {
+        (prompt or known.prompt, solution or known.solution): "as configured" if configured else known.name
+        for known in KNOWN
+    }
     fits = [pair for pair in named if all(has_column(table, column) for column in pair)]
     if len(fits) > 1:
         choices = " or ".join(sorted(f"{p} and {s}" for p, s in fits))
@@ -56,13 +59,22 @@ def find_layout(table: pa.Table, source: str, prompt: str | None, solution: str 
     if not fits:
         role = "solution" if any(has_column(table, column) for column, _ in named) else "prompt"
         raise _missing(table, source, "known layout", role)
-    return Layout(*fits[0]) if prompt or solution else Layout(*fits[0], named[fits[0]])
+    return Layout(*fits[0], named[fits[0]])
 
 
 def _missing(table: pa.Table, source: str, what: str, role: str) -> DataError:
+    chats = [name for name in ("messages", "conversations") if name in table.column_names]
+    advice = ""
+    if chats:
+        advice = (
+            f". `{chats[0]}` holds whole chats, which end with the answer: write a column `prompt` with the messages "
+            "before it, and a column `solution` with the final answer alone"
+        )
+    elif role == "solution" and "prompt" in table.column_names and not pa.types.is_string(table["prompt"].type):
+        advice = ". If the answer stands in the last message of a chat, write it into a column `solution`"
     return DataError(
         f"{source} has the columns {', '.join(table.column_names) or '-'}, but no {what}; set `{role}_column` to the "
-        f"column of the {'prompt' if role == 'prompt' else 'answer'}"
+        f"column of the {'prompt' if role == 'prompt' else 'answer'}{advice}"
     )
 
 
@@ -70,19 +82,30 @@ def has_column(table: pa.Table, path: str) -> bool:
     """Whether the table has the column or the field of a struct."""
     try:
         column_at(table, path)
-    except (KeyError, pa.ArrowException):  # ArrowException: not a struct, or no such field
+    except KeyError:
         return False
     return True
 
 
 def column_at(table: pa.Table, path: str) -> pa.ChunkedArray:
-    """The column `path`, or the field of a struct. Raises KeyError if there is none."""
+    """The column `path`, or the field of a struct, of JSON objects or of texts that hold them.
+
+    Raises KeyError if there is none.
+    """
     if path in table.column_names:
         return table.column(path)
     name, _, rest = path.partition(".")
     if not rest:
         raise KeyError(path)
-    return pc.struct_field(table.column(name), rest.split("."))
+    column = table.column(name)
+    for field in rest.split("."):
+        if is_json(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column = field_of(column, field)
+        elif isinstance(column.type, pa.StructType) and column.type.get_field_index(field) >= 0:
+            column = pc.struct_field(column, [field])
+        else:
+            raise KeyError(path)
+    return column
 
 
 def equal_values(column: pa.ChunkedArray) -> np.ndarray:
@@ -90,6 +113,8 @@ def equal_values(column: pa.ChunkedArray) -> np.ndarray:
 
     Vectorised for texts, numbers and chats of one message, which large files hold.
     """
+    if is_json(column.type):
+        column = json_texts(column)
     kind = column.type
     if _one_message_each(column):
         flat = [chunk.flatten() for chunk in column.chunks]

@@ -62,20 +62,37 @@ def check_template(prompts: Sequence[Prompt], tokenizer: Any, model: str) -> Non
 
 
 def rendered(prompt: Prompt, tokenizer: Any, template_options: Mapping[str, Any] | None = None) -> str:
-    """The text of a prompt as the model sees it: a chat through the chat template, a text as it is."""
+    """The text of a prompt as the model sees it: a chat through the chat template, a text as it is.
+
+    Raises DataError if the template fails.
+    """
     if isinstance(prompt, str):
         return prompt
-    options = dict(template_options or {})
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+    options = {"add_generation_prompt": True, **(template_options or {})}
+    try:
+        return tokenizer.apply_chat_template(prompt, tokenize=False, **options)
+    except Exception as error:  # a template can raise anything
+        raise DataError(
+            f"the chat template fails ({type(error).__name__}: {first_line(error)}); change the messages, or the "
+            "options of the template (chat_template_kwargs)"
+        ) from error
 
 
 def token_ids(
     prompts: Sequence[Prompt], tokenizer: Any, template_options: Mapping[str, Any] | None = None
 ) -> Iterator[list[int]]:
-    """The tokens of each prompt as the model sees it. The prompts are all texts or all chats."""
+    """The tokens of each prompt as the model sees it. The prompts are all texts or all chats.
+
+    Raises DataError, with the number of the prompt, if the chat template fails.
+    """
     parts = list(batches(prompts, BATCH))
-    for some in track(parts, "tokenizing", transient=True, disable=len(prompts) < 20_000):
-        texts = [rendered(prompt, tokenizer, template_options) for prompt in some]
+    for part, some in enumerate(track(parts, "tokenizing", transient=True, disable=len(prompts) < 20_000)):
+        texts = []
+        for number, prompt in enumerate(some, start=part * BATCH + 1):
+            try:
+                texts.append(rendered(prompt, tokenizer, template_options))
+            except DataError as error:
+                raise DataError(f"prompt {number} of {len(prompts)}: {error}") from error
         # chat templates include the special tokens
         yield from tokenizer(texts, add_special_tokens=isinstance(some[0], str))["input_ids"]
 

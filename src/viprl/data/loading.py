@@ -12,10 +12,13 @@ import pyarrow as pa
 from rich.progress import track
 
 from viprl.data import gym
+from viprl.data.answer import MARK, read_answer
 from viprl.data.layout import Layout, column_at, find_layout, first_copies
-from viprl.data.named import DAPO_WRAPPER, NAMED
-from viprl.data.question import Format, read_answer, read_question
+from viprl.data.named import NAMED
+from viprl.data.question import Format, read_question
+from viprl.data.remarks import mostly_marked, remarks
 from viprl.data.tables import read_table
+from viprl.data.values import column_of, for_datasets, values_of
 from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, identity
 
@@ -87,6 +90,8 @@ class Findings:
     conflicts: tuple[Conflict, ...]
     bad: dict[int, str]
     """Index of each bad row -> what is wrong with it."""
+    remarks: tuple[str, ...] = ()
+    """What good rows may not have been meant to be, in words with an example."""
 
     @property
     def duplicates(self) -> int:
@@ -108,7 +113,7 @@ class Loaded:
     rows: np.ndarray | None
     """[n] index in the source of each row of `dataset`; None for an endless data set."""
     notes: tuple[str, ...] = ()
-    """Rows that were left out, duplicates and conflicting answers, in words."""
+    """Rows that were left out, duplicates, conflicting answers and other remarks, in words."""
 
 
 def load(source: DataSource) -> Loaded:
@@ -119,26 +124,27 @@ def load(source: DataSource) -> Loaded:
     """
     if gym.is_gym(source.name):
         return _load_gym(source)
-    source, wrapper = _resolved(source)
+    source = _resolved(source)
     known = NAMED.get(source.name)
     table = read_table(known.hub if known else source.name, source.split or "train", source.subset)
     if len(table) == 0:
         raise DataError(f"{source.name} has no rows")
     layout = find_layout(table, source.name, source.prompt_column, source.solution_column)
     prompts, solutions = column_at(table, layout.prompt), column_at(table, layout.solution)
-    if source.answer_after is None and layout.name == "GSM8K" and "####" in str(solutions[0].as_py()):
-        source = replace(source, answer_after="####")
-    if not wrapper[0] and layout.name.startswith("DAPO") and source.instruction is not None:
-        wrapper = DAPO_WRAPPER
-
     first, copy_of = first_copies([prompts, solutions])
     taken = pa.array(first)
-    rows = _read_rows(prompts.take(taken).to_pylist(), solutions.take(taken).to_pylist(), wrapper, source)
+    questions, answers = values_of(prompts.take(taken)), values_of(solutions.take(taken))
+    if source.answer_after is None and mostly_marked(answers):
+        source = replace(source, answer_after=MARK)
+    rows = _read_rows(questions, answers, source)
+    read = [row.prompt for row in rows]
+    _refuse_mixed(read, first, source)
     same: dict[str, list[int]] = {}
     for at, row in enumerate(rows):
         if not row.bad:
             same.setdefault(row.key, []).append(at)
-    findings = _find(rows, list(same.values()), first, copy_of)
+    found = remarks(questions, answers, read, first, copy_of, source.answer_after)
+    findings = replace(_find(rows, list(same.values()), first, copy_of), remarks=found)
     if source.duplicates == "drop":
         kept = np.array([first[group[0]] for group in same.values()], dtype=np.int64)
     else:
@@ -149,13 +155,13 @@ def load(source: DataSource) -> Loaded:
     )
 
 
-def _resolved(source: DataSource) -> tuple[DataSource, tuple[str, str]]:
-    """The source with the defaults of its named set, and the wrapper of the questions."""
+def _resolved(source: DataSource) -> DataSource:
+    """The source with the defaults of its named set."""
     known = NAMED.get(source.name)
     if known is None:
-        return source, ("", "")
+        return source
     unset = {name for name, value in vars(source).items() if value is None}
-    return replace(source, **{name: value for name, value in vars(known).items() if name in unset}), known.wrapper
+    return replace(source, **{name: value for name, value in vars(known).items() if name in unset})
 
 
 @dataclass(frozen=True)
@@ -166,18 +172,36 @@ class _Row:
     bad: str = ""
 
 
-def _read_rows(prompts: list[Any], solutions: list[Any], wrapper: tuple[str, str], source: DataSource) -> list[_Row]:
-    """Every distinct row, formatted, or with the reason why it is bad."""
+def _read_rows(prompts: list[Any], solutions: list[Any], source: DataSource) -> list[_Row]:
+    """Every distinct row, formatted, or with the reason why it is bad.
+
+    DAPO's instruction around a question is removed where another one is added.
+    """
     form = Format(source.instruction, source.system, source.chat)
     pairs = list(zip(prompts, solutions, strict=True))
     rows = []
     for value, answer in track(pairs, "reading rows", transient=True, disable=len(pairs) < 100_000):
         try:
-            question = read_question(value, wrapper)
-            rows.append(_Row(form(question), read_answer(answer, source.answer_after), identity(question)))
+            prompt = form(read_question(value, strip=source.instruction is not None))
+            rows.append(_Row(prompt, read_answer(answer, source.answer_after), identity(prompt)))
         except DataError as error:
             rows.append(_Row(None, "", "", str(error)))
     return rows
+
+
+def _refuse_mixed(prompts: Sequence[Prompt | None], first: np.ndarray, source: DataSource) -> None:
+    """Refuse texts and chats in one data set: the trainers decide by the first row what all rows are."""
+    texts = [str(first[at] + 1) for at, prompt in enumerate(prompts) if isinstance(prompt, str)]
+    chats = [str(first[at] + 1) for at, prompt in enumerate(prompts) if isinstance(prompt, list)]
+    if texts and chats:
+        raise DataError(
+            f"{source.name}: some prompts are texts (rows {_some(texts)}) and others are chats (rows {_some(chats)}); "
+            "make chats of all with chat: true (--chat), or texts with chat: false (--no-chat)"
+        )
+
+
+def _some(rows: Sequence[str]) -> str:
+    return ", ".join(rows[:SHOWN]) + (", ..." if len(rows) > SHOWN else "")
 
 
 def _find(rows: Sequence[_Row], groups: list[list[int]], first: np.ndarray, copy_of: np.ndarray) -> Findings:
@@ -218,14 +242,17 @@ def bad_rows(bad: dict[int, str], what: str = "bad") -> str:
 
 
 def _dataset(table: pa.Table, layout: Layout, rows: Sequence[_Row], kept: np.ndarray, copy_of: np.ndarray) -> Any:
+    """The data set that trainers read. Every value of it comes back as it was in the source."""
     from datasets import Dataset
 
     replaced = {"prompt", "solution", layout.prompt.partition(".")[0], layout.solution.partition(".")[0]}
     others = table.select([name for name in table.column_names if name not in replaced]).take(pa.array(kept))
-    chosen = [rows[at] for at in copy_of[kept]]
-    columns = {name: others.column(name) for name in others.column_names}
-    columns["prompt"] = pa.array([row.prompt for row in chosen])
-    columns["solution"] = pa.array([row.solution for row in chosen])
+    columns = {name: for_datasets(others.column(name), name, kept) for name in others.column_names}
+    distinct = np.unique(copy_of[kept])
+    chosen = pa.array(np.searchsorted(distinct, copy_of[kept]))
+    prompts = pa.chunked_array([column_of([rows[at].prompt for at in distinct])])
+    columns["prompt"] = for_datasets(prompts, "prompt", distinct).take(chosen)
+    columns["solution"] = pa.array([rows[at].solution for at in distinct], pa.string()).take(chosen)
     return Dataset(pa.table(columns))
 
 
@@ -242,7 +269,7 @@ def _notes(findings: Findings, source: DataSource) -> tuple[str, ...]:
         more = f" and {number - SHOWN} more" if number > SHOWN else ""
         which = "; the answer of the first row is kept" if source.duplicates == "drop" else ""
         notes.append(f"{number} prompt{'s' if number > 1 else ''} with several answers: {some}{more}{which}")
-    return tuple(notes)
+    return (*notes, *findings.remarks)
 
 
 def _load_gym(source: DataSource) -> Loaded:

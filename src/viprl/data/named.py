@@ -20,14 +20,12 @@ class NamedSet:
     subset: str | None = None
     answer_after: str | None = None
     """The answer is the text after this mark."""
-    wrapper: tuple[str, str] = ("", "")
-    """Text before and after each question that is removed."""
     duplicates: str = "keep"
     instruction: str = "boxed"
     chat: bool = True
 
 
-# DAPO's file wraps every question in an instruction. It is removed, so that another one can be used.
+# DAPO's file wraps every question in an instruction. It is removed where another one is used.
 DAPO_WRAPPER = (
     "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
     "$Answer (without quotes) where $Answer is the answer to the problem.\n\n",
@@ -38,7 +36,7 @@ NAMED: dict[str, NamedSet] = {
     "dapo-math-17k": NamedSet(
         "BytedTsinghua-SIA/DAPO-Math-17k", "train", 1_791_700, "prompt", "reward_model.ground_truth",
         "competition problems with integer answers; the file on the Hub has every row 100 times",
-        wrapper=DAPO_WRAPPER, duplicates="drop",
+        duplicates="drop",
     ),
     "aime24": NamedSet("HuggingFaceH4/aime_2024", "train", 30, "problem", "answer", "AIME I and II of 2024"),
     "aime25": NamedSet("math-ai/aime25", "test", 30, "problem", "answer", "AIME I and II of 2025"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from viprl.data.answer import MISSING_TEXTS, check_characters, described
 from viprl.data.named import DAPO_WRAPPER
+from viprl.data.values import is_missing
 from viprl.errors import DataError, InputError
-from viprl.prompts import Prompt, identity
+from viprl.prompts import Prompt, identity, text
 from viprl.utils.words import did_you_mean
 
 INSTRUCTIONS = {
@@ -56,15 +59,16 @@ class Format:
         if chat is None and not (self.chat or self.system):
             return self._instructed(question)
         messages = chat if chat is not None else [{"role": "user", "content": question}]
-        asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
         if self.instruction is not None:
-            if asked is None or not isinstance(messages[asked]["content"], str):
-                raise DataError("the chat has no text of a user to which the instruction can be added")
-            messages[asked]["content"] = self._instructed(messages[asked]["content"])
+            asked = last_of_user(messages)
+            if asked is None or _text_at(messages[asked]) is None:
+                raise DataError("the chat has no single text of a user to which the instruction can be added")
+            messages[asked] = _with_text(messages[asked], self._instructed)
         if self.chat is False:
-            if len(messages) != 1 or not isinstance(messages[0]["content"], str):
+            only = _words(messages[0]) if len(messages) == 1 else None
+            if only is None:
                 raise DataError(f"chat is false, but the prompt is a chat of {len(messages)} messages")
-            return messages[0]["content"]
+            return only
         if self.system is not None:
             messages = [{"role": "system", "content": self.system}, *(m for m in messages if m["role"] != "system")]
         return messages
@@ -78,50 +82,112 @@ class Format:
         return template.replace("{question}", question)
 
 
-def read_question(value: Any, wrapper: tuple[str, str]) -> Prompt:
-    """The question of a row, checked and without its wrapper. Raises DataError if it is empty or not a prompt."""
-    if value is None:
+def read_question(value: Any, *, strip: bool = False) -> Prompt:
+    """The question of a row: a text, or messages. With `strip`, DAPO's instruction around it is removed.
+
+    A text that holds the JSON of messages is read as these messages. A message of the assistant that calls a tool and
+    has no content gets an empty one, because templates would write None.
+
+    Raises DataError, with what the prompt is, if it is missing, empty or not a prompt.
+    """
+    if is_missing(value):
         raise DataError("the prompt is empty")
+    if isinstance(value, str):
+        value = _messages_in(value)
+    if not isinstance(value, str | list):
+        hint = " (put a single message into a list)" if isinstance(value, Mapping) and "role" in value else ""
+        raise DataError(f"the prompt is {described(value)}; expected a text or a list of messages{hint}")
     if not isinstance(value, str):
-        # tables hold None for the keys that a message lacks
-        value = [{k: v for k, v in m.items() if v is not None} if isinstance(m, Mapping) else m for m in value]
+        if any(isinstance(message, Mapping) and "from" in message and "role" not in message for message in value):
+            raise DataError("the messages have the keys 'from' and 'value'; rename them to 'role' and 'content'")
+        value = [_message(message) if isinstance(message, Mapping) else message for message in value]
     try:
+        read = text(value)
         identity(value)
     except (TypeError, ValueError) as error:
         raise DataError(str(error)) from error
-    single = len(value) == 1 and not isinstance(value, str)
-    question = value[0].get("content") if single else value
-    if not isinstance(question, str):
+    asked = None if isinstance(value, str) else last_of_user(value)
+    words = read if asked is None else _words(value[asked])
+    if words is not None:
+        if not words.strip():
+            raise DataError("the prompt is empty" if asked is None else "the message of the user is empty")
+        if words.strip().lower() in _MISSING_PROMPTS:
+            raise DataError(f"the prompt is the text {words.strip()!r}, which stands for a missing value")
+    check_characters(
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), "the prompt"
+    )
+    if not strip:
         return value
-    if not question.strip():
-        raise DataError("the prompt is empty")
-    before, after = wrapper
-    if before and question.startswith(before) and question.endswith(after):
-        question = question.removeprefix(before).removesuffix(after)
-    return [{**value[0], "content": question}] if single else question
+    if isinstance(value, str):
+        return _unwrapped(value)
+    if asked is not None and _text_at(value[asked]) is not None:
+        value[asked] = _with_text(value[asked], _unwrapped)
+    return value
 
 
-def read_answer(value: Any, mark: str | None) -> str:
-    """The answer of a row as text: what follows the last `mark`, or all of it without a mark.
-
-    Raises DataError if the answer is empty or has no `mark`.
-    """
-    if value is None or (isinstance(value, float) and value != value):
-        raise DataError("the answer is empty")
-    text = answer_text(value)
-    if mark:
-        if mark not in text:
-            raise DataError(f"the answer does not contain {mark!r} (answer_after)")
-        text = text.rpartition(mark)[2].strip()
-        if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):  # GSM8K writes 1,000
-            text = text.replace(",", "")
-    text = text.strip()
-    if not text:
-        raise DataError("the answer is empty")
-    return text
+def is_chat_text(value: Any) -> bool:
+    """Whether a text holds the JSON of messages."""
+    return isinstance(value, str) and not isinstance(_messages_in(value), str)
 
 
-def answer_text(value: Any) -> str:
-    """An answer as text. A whole number is written as 5, not 5.0: one fraction in a column makes all of it floats."""
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-    return str(int(value) if whole else value)
+def last_of_user(messages: Sequence[Mapping[str, Any]]) -> int | None:
+    """Index of the last message of the user, which is the question."""
+    return max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
+
+
+_MISSING_PROMPTS = MISSING_TEXTS | {"none", "null"}
+
+
+def _messages_in(value: str) -> str | list[Any]:
+    start = value[:200].lstrip()
+    if not re.match(r"\[\s*\{\s*['\"]\w+['\"]\s*:", start) or not re.search(r"['\"](role|from)['\"]\s*:", value):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        if "'" in start:
+            raise DataError(
+                "the prompt is a chat written as Python text, as CSV files have it; write it as JSON"
+            ) from None
+        return value
+    return found if all(isinstance(item, dict) and {"role", "from"} & item.keys() for item in found) else value
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in message.items() if value is not None}
+    if "tool_calls" in kept and "content" not in kept:
+        role = {"role": kept.pop("role")} if "role" in kept else {}
+        kept = role | {"content": ""} | kept
+    return kept
+
+
+def _words(message: Mapping[str, Any]) -> str | None:
+    """The words of a message; None if it has parts that are not text."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return content
+    return None if any(part["type"] != "text" for part in content) else "\n".join(part["text"] for part in content)
+
+
+def _text_at(message: Mapping[str, Any]) -> str | None:
+    """The content of a message, or its only part that is text; None if there are several or none."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return content
+    texts = [part["text"] for part in content if part["type"] == "text"]
+    return texts[0] if len(texts) == 1 else None
+
+
+def _with_text(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": change(content)}
+    parts = [{**part, "text": change(part["text"])} if part["type"] == "text" else part for part in content]
+    return {**message, "content": parts}
+
+
+def _unwrapped(question: str) -> str:
+    before, after = DAPO_WRAPPER
+    if question.startswith(before) and question.endswith(after):
+        return question.removeprefix(before).removesuffix(after)
+    return question

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -33,7 +34,13 @@ def show_names(console: Console) -> None:
     )
 
 
-def show_data(source: DataSource, console: Console, model: str | None = None, completion: int = 0) -> None:
+def show_data(
+    source: DataSource,
+    console: Console,
+    model: str | None = None,
+    completion: int = 0,
+    template_options: Mapping[str, Any] | None = None,
+) -> None:
     """Print columns, rows, duplicates, bad rows, lengths and two examples of a data set.
 
     Bad rows are listed here and never an error; `source.skip_bad_rows` decides what training would do with them.
@@ -43,6 +50,7 @@ def show_data(source: DataSource, console: Console, model: str | None = None, co
         console: where to print.
         model: folder or Hub name: lengths in its tokens, examples through its chat template.
         completion: tokens that a completion may take of the model's context.
+        template_options: options of the chat template, as in `chat_template_kwargs` of a configuration.
 
     Raises what `viprl.data.load` raises; InputError if the model's tokenizer or configuration cannot be loaded.
     """
@@ -57,7 +65,7 @@ def show_data(source: DataSource, console: Console, model: str | None = None, co
     if model is not None:
         tokenizer = load_tokenizer(model)
         check_template(prompts, tokenizer, model)
-        tokens = token_lengths(prompts, tokenizer)
+        tokens = token_lengths(prompts, tokenizer, template_options)
         _lengths(console, "tokens", tokens)
         context = context_of(load_model_config(model))
         if context:
@@ -66,8 +74,10 @@ def show_data(source: DataSource, console: Console, model: str | None = None, co
             _line(console, "context", f"{context:,} tokens; {over:,} prompts exceed it{room}")
     if loaded.findings is not None:
         _line(console, "to train on", _usable(loaded, source.skip_bad_rows, over))
+        for remark in loaded.findings.remarks:
+            _line(console, "note", remark)
     for at in range(min(2, n)):
-        shown = rendered(prompts[at], tokenizer) if tokenizer else _plain(prompts[at])
+        shown = rendered(prompts[at], tokenizer, template_options) if tokenizer else _plain(prompts[at])
         console.rule(f"row {at + 1}{' as the model sees it' if tokenizer else ''}", align="left", style="dim")
         console.print(escape(shown), soft_wrap=True, highlight=False)
         console.print(f"[bold]answer[/bold] {escape(str(solutions[at]))}", soft_wrap=True, highlight=False)
@@ -125,4 +135,11 @@ def _lengths(console: Console, unit: str, lengths: np.ndarray) -> None:
 def _plain(prompt: str | Sequence[dict]) -> str:
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(f"[{message['role']}] {message.get('content')}" for message in prompt)
+    return "\n".join(f"[{message['role']}] {_content(message)}" for message in prompt)
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """Its texts, and the kinds of other parts and calls."""
+    parts = message.get("content") or []
+    words = [parts] if isinstance(parts, str) else [part.get("text", f"({part['type']})") for part in parts]
+    return " ".join([*words, *(f"(call: {call.get('function', call)})" for call in message.get("tool_calls", []))])

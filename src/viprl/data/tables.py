@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from viprl.data.named import NAMED
+from viprl.data.values import column_of, exact_float
 from viprl.errors import DataError, FileError
-from viprl.utils.json_lines import read_json_lines
+from viprl.utils.json_lines import parse_json, read_json_lines
+from viprl.utils.read_files import first_character, read_text
 from viprl.utils.words import did_you_mean, first_line
 
-SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 
 def read_table(source: str, split: str, subset: str | None) -> pa.Table:
@@ -32,7 +31,7 @@ def read_table(source: str, split: str, subset: str | None) -> pa.Table:
     first bad row, counted from 1.
     """
     path = Path(source).expanduser()
-    if source.endswith(SUFFIXES) or path.is_file():
+    if source.lower().endswith(SUFFIXES) or path.is_file():
         return _read_file(path, source)
     if path.is_dir():
         return _read_folder(path, split, subset)
@@ -42,22 +41,38 @@ def read_table(source: str, split: str, subset: str | None) -> pa.Table:
 def _read_file(path: Path, source: str) -> pa.Table:
     if not path.is_file():
         raise FileError(f"{source}: no such file")
-    if not source.endswith(SUFFIXES):
+    name = source.lower()
+    if name.endswith((".csv", ".tsv")):
+        tab = ", sep='\\t'" if name.endswith(".tsv") else ""
+        raise DataError(
+            f"{source} is not read, because CSV does not say what is a number and what is missing; convert it: "
+            f"pandas.read_csv({str(path)!r}{tab}, dtype=str).to_json('data.jsonl', orient='records', lines=True)"
+        )
+    if not name.endswith(SUFFIXES):
         raise DataError(f"{source} has an unknown suffix; expected {', '.join(SUFFIXES)}")
+    if name.endswith(".parquet"):
+        try:
+            return pyarrow.parquet.read_table(path, partitioning=None)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{source} cannot be read: {first_line(error)}; is it whole, and parquet?") from error
     try:
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.read_table(path)
         return _table_of(list(_json_rows(path)), source)
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"{source} cannot be read: {error}") from error
+    except DataError as error:
+        if name.endswith(SUFFIXES[2:4]):
+            raise DataError(f"{error} (a .json file is one list of objects, or has one object on each line)") from error
+        raise
+    except MemoryError as error:
+        raise DataError(f"{source} does not fit into the memory; use parquet, or split it") from error
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file, or of a .json file that is one list of objects."""
-    if not path.name.endswith((".json", ".json.gz")) or not (content := _content(path)).startswith("["):
-        return (row for _, row in read_json_lines(path))
+    if not path.name.lower().endswith((".json", ".json.gz")) or first_character(path) != b"[":
+        return (row for _, row in read_json_lines(path, parse_float=exact_float))
     try:
-        rows = json.loads(content)
+        rows = parse_json(read_text(path), exact_float)
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
     for number, row in enumerate(rows, start=1):
@@ -66,22 +81,19 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     return iter(rows)
 
 
-def _content(path: Path) -> str:
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return raw.decode("utf-8").lstrip()
-
-
 def _table_of(rows: list[dict[str, Any]], source: str) -> pa.Table:
-    """A table with the columns of all rows. A column whose values have several types becomes JSON texts."""
+    """A table with the columns of all rows."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     columns = {}
     for name in names:
-        values = [row.get(name) for row in rows]
         try:
-            columns[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # OverflowError: more than 64 bits
-            columns[name] = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
-    return pa.table(columns)
+            columns[name] = column_of([row.get(name) for row in rows])
+        except RecursionError as error:
+            raise DataError(f"{source}: the column {name!r} is nested too deeply; remove it") from error
+    try:
+        return pa.table(columns)
+    except (pa.ArrowException, ValueError) as error:  # a name with half a surrogate pair
+        raise DataError(f"{source}: the names of the columns cannot be read ({error}); rename them") from error
 
 
 def _read_folder(path: Path, split: str, subset: str | None) -> pa.Table:

@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from viprl.data.question import answer_text
+from viprl.data.answer import MISSING_TEXTS, read_answer
+from viprl.data.values import exact_float, is_missing
 from viprl.errors import DataError, FileError
 from viprl.utils.json_lines import append_json_line, read_json_lines, remove_cut_line
+
+MISSING_IDS = MISSING_TEXTS | {"none", "null"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def read_generations(path: str | Path) -> list[Generations]:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileError(f"{path} {what}; expected a file of JSON lines with id, answer and completions")
     rows: dict[str, tuple[int, Generations]] = {}
-    for number, row in read_json_lines(path):
+    for number, row in read_json_lines(path, parse_float=exact_float):
         problem = parse_row(row, f"{path}, row {number}")
         if problem.id in rows:
             raise DataError(f"{path}: rows {rows[problem.id][0]} and {number} have the same id {problem.id!r}")
@@ -59,17 +62,31 @@ def parse_row(row: Mapping[str, Any], where: str) -> Generations:
     if missing:
         raise DataError(f"{where} has no {' and no '.join(missing)}; its keys are {', '.join(row) or '-'}")
     name, answer, texts = row["id"], row["answer"], row["completions"]
-    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
-        raise DataError(f"{where}: id is {name!r}; expected a text or a whole number")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise DataError(f"{where}: answer is {answer!r}; expected a text or a number")
+    try:
+        name = problem_id(name)
+        answer = read_answer(answer)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
     if not isinstance(texts, list) or not texts:
         given = "an empty list" if texts == [] else f"of type {type(texts).__name__}"
         raise DataError(f"{where}: completions is {given}; expected a list of texts")
     for place, text in enumerate(texts, start=1):
         if not isinstance(text, str):
             raise DataError(f"{where}: completion {place} is of type {type(text).__name__}; expected a text")
-    return Generations(str(name), answer_text(answer), tuple(texts), int(row.get("truncated") or 0))
+    truncated = row.get("truncated") or 0
+    if not isinstance(truncated, int) or not 0 <= truncated <= len(texts):
+        raise DataError(f"{where}: truncated is {truncated!r}; expected a number of completions")
+    return Generations(name, answer, tuple(texts), int(truncated))
+
+
+def problem_id(value: Any) -> str:
+    """The id of a problem as text; a whole number is written as 5, not 5.0. Raises DataError for other values."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    missing = is_missing(value) or (isinstance(value, str) and value.strip().lower() in {"", *MISSING_IDS})
+    if missing or isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"id is {value!r}; expected a text or a whole number")
+    return str(value)
 
 
 def check_same_problems(problems: Sequence[Generations], answers: Mapping[str, str], where: str, dataset: str) -> None:
@@ -114,7 +131,7 @@ class Store:
         """id -> problem in the file."""
         if path.exists():
             remove_cut_line(path)
-            for number, row in read_json_lines(path):
+            for number, row in read_json_lines(path, parse_float=exact_float):
                 problem = parse_row(row, f"{path}, row {number}")
                 self.found[problem.id] = problem
 

@@ -10,7 +10,9 @@ from typing import Any
 from viprl.data import DataSource, Loaded, load
 from viprl.data.gym import is_gym
 from viprl.data.lengths import check_template, token_ids
+from viprl.data.values import is_missing
 from viprl.errors import DataError, InputError
+from viprl.evaluate.generations import problem_id
 from viprl.prompts import Prompt, text
 
 logger = logging.getLogger(__name__)
@@ -39,14 +41,27 @@ def load_problems(source: DataSource, limit: int | None = None) -> list[Problem]
     dataset, rows = loaded.dataset, [] if loaded.rows is None else loaded.rows.tolist()
     if limit is not None:
         dataset, rows = dataset.select(range(min(limit, len(dataset)))), rows[:limit]
-    ids = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
-    names = [str(row) if name is None else str(name) for row, name in zip(rows, ids, strict=True)]
+    names = _names(dataset, rows, source.name)
     seen: dict[str, int] = {}
     for row, name in zip(rows, names, strict=True):
         if seen.setdefault(name, row) != row:
             raise DataError(f"{source.name}: rows {seen[name] + 1} and {row + 1} have the same id {name!r}")
     columns = zip(names, dataset["prompt"], dataset["solution"], strict=True)
     return [Problem(name, prompt, str(answer)) for name, prompt, answer in columns]
+
+
+def _names(dataset: Any, rows: Sequence[int], source: str) -> list[str]:
+    """The ids of the problems: of the column `id`, or the indices of the rows if there is none or it is empty."""
+    ids = list(dataset["id"]) if "id" in dataset.column_names else []
+    if all(map(is_missing, ids)):
+        return [str(row) for row in rows]
+    names = []
+    for row, given in zip(rows, ids, strict=True):
+        try:
+            names.append(problem_id(given))
+        except DataError as error:
+            raise DataError(f"{source}, row {row + 1}: {error}; correct it, or remove the column `id`") from error
+    return names
 
 
 def formatted_for(source: DataSource, tokenizer: Any, instruct: bool) -> DataSource:

@@ -8,7 +8,14 @@ from typing import Any
 
 import yaml
 
-from viprl.errors import ConfigError
+from viprl.errors import ConfigError, DataError
+from viprl.utils.read_files import read_text
+from viprl.utils.words import first_line
+
+LARGEST = 2**20
+"""Bytes of a file."""
+MOST_VALUES = 100_000
+"""Values of a file when its aliases are expanded."""
 
 
 def read_yaml(path: str | Path, command: str = "train") -> dict[str, Any]:
@@ -31,7 +38,7 @@ def with_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
         if not equals or not key.strip():
             raise ConfigError(f"--set is {text!r}; expected key=value, such as --set max_steps=100")
         try:
-            parsed: Any = yaml.load(value, _Loader)
+            parsed: Any = parse_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text}: the value is not valid YAML ({_problem(error)})") from error
         for part in reversed(key.strip().split(".")):
@@ -71,11 +78,13 @@ def _read(path: Path, children: tuple[Path, ...], command: str) -> dict[str, Any
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = parse_yaml(read_text(path, LARGEST))
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
         raise ConfigError(f"{path} is not valid YAML: {line}{_problem(error)}") from error
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(raw, dict):
         kind = "nothing" if raw is None else f"a {type(raw).__name__}"
         raise ConfigError(f"{path} contains {kind}; expected lines `key: value`, such as `model: my-model`")
@@ -85,12 +94,55 @@ def _parse(path: Path) -> dict[str, Any]:
     return raw
 
 
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML document. Raises yaml.YAMLError and nothing else.
+
+    Duplicate keys are refused, and so are aliases that would expand to very many values.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node, {})
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def _check_size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """The number of values in a node when its aliases are expanded. `sizes` has those of other nodes; 0: unfinished."""
+    if node in sizes:
+        if not sizes[node]:
+            raise yaml.composer.ComposerError(None, None, "an alias contains itself", node.start_mark)
+        return sizes[node]
+    sizes[node], size = 0, 1
+    for item in [] if isinstance(node, yaml.ScalarNode) else node.value:
+        size += sum(_check_size(part, sizes) for part in (item if isinstance(item, tuple) else (item,)))
+    if size > MOST_VALUES:
+        problem = f"its aliases expand to more than {MOST_VALUES:,} values"
+        raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+    sizes[node] = size
+    return size
+
+
 def _problem(error: Exception) -> str:
-    return getattr(error, "problem", None) or str(error)
+    return getattr(error, "problem", None) or first_line(error)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses duplicate keys. PyYAML would silently use the last one."""
+    """Refuses duplicate keys, of which PyYAML would silently use the last one. Raises yaml.YAMLError for all values."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # an impossible date, an integer of thousands of digits: many kinds
+            problem = f"the value cannot be read ({str(error).partition(';')[0]}); put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}

@@ -7,52 +7,66 @@ import json
 import math
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from viprl.errors import DataError
 from viprl.utils.files import write_bytes
+from viprl.utils.read_files import CutShort, byte_lines
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_json_lines(
-    path: str | Path, *, bad: Callable[[int, str], None] | None = None
+    path: str | Path,
+    *,
+    bad: Callable[[int, str], None] | None = None,
+    parse_float: Callable[[str], Any] | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row, object) of each line, rows counted from 1; empty lines are skipped.
 
     Args:
-        path: a file in UTF-8.
+        path: a file in UTF-8, with or without a byte order mark, with any line ends, as it is or compressed by gzip.
         bad: called with the row and the reason for a line that cannot be read, which is then left out. Without it
             such a line raises DataError.
+        parse_float: see `json.loads`.
 
-    Raises OSError if the file cannot be opened.
+    Raises FileError (an OSError) if the file cannot be opened.
     """
-    path, number = Path(path), 0
+    number = 0
     errors = "strict" if bad is None else "replace"
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, raw in enumerate(lines, start=1):
-                if not raw.strip():
+        for number, raw in byte_lines(path):
+            try:
+                row = parse_json(raw.decode("utf-8", errors), parse_float)
+            except ValueError as error:
+                why = f"is not JSON ({error})" if raw.endswith(b"\n") else f"was cut short, or is not JSON ({error})"
+            else:
+                if isinstance(row, dict):
+                    yield number, row
                     continue
-                try:
-                    row = json.loads(raw.decode("utf-8", errors))
-                except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                    why = f"is not JSON ({error})" if raw.endswith(b"\n") else "was cut short"
-                else:
-                    if isinstance(row, dict):
-                        yield number, row
-                        continue
-                    why = f"is a JSON {type(row).__name__}, not an object"
-                if bad is None:
-                    raise DataError(f"{path}, row {number} {why}; fix or delete the row")
-                bad(number, why)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                why = f"is a JSON {type(row).__name__}, not an object"
+            if bad is None:
+                raise DataError(f"{path}, row {number} {why}; fix or delete the row")
+            bad(number, why)
+    except CutShort as error:
         if bad is None:
-            raise DataError(f"{path} cannot be read after row {number}: {error}; was the file cut short?") from error
+            raise DataError(f"{error} (read up to row {number})") from error
         bad(number + 1, f"and all that follow cannot be read ({error})")
+
+
+def parse_json(text: str, parse_float: Callable[[str], Any] | None = None) -> Any:
+    """`json.loads` that raises nothing but ValueError, with one line of reason."""
+    try:
+        return json.loads(text, parse_float=parse_float)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        nul = "; it contains NUL bytes: is it UTF-16 or a binary file?" if "\0" in text[:1000] else ""
+        raise ValueError(f"{error}{nul}") from None
+    except ValueError as error:  # an integer with more digits than Python converts
+        raise ValueError(str(error).partition(";")[0]) from None
 
 
 def log_rows(path: str | Path) -> Iterator[dict[str, Any]]:

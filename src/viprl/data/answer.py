@@ -1,0 +1,100 @@
+"""From the value of a cell to the text of an answer."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from viprl.data.values import Unreadable, is_missing
+from viprl.errors import DataError
+
+MISSING_TEXTS = frozenset({"nan", "<na>", "nat"})
+"""What pandas writes for a missing value where it makes texts of a column. "None" and "null" can be answers."""
+LARGEST_EXPONENT = 400
+"""Numbers beyond 1e400 or below 1e-400 are not written out."""
+MARK = "####"
+"""GSM8K's mark of the final answer: the last line of a worked solution is `#### 18`."""
+
+
+def read_answer(value: Any, mark: str | None = None) -> str:
+    """The answer of a row as text: what follows the last `mark`, or all of it without a mark.
+
+    A number is written in plain decimal notation without trailing zeros: 5, not 5.0; 0.00003, not 3e-05. A list of one
+    answer is that answer.
+
+    Raises DataError, with what the answer is, if it is missing, has no `mark`, or is not a text or a number.
+    """
+    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value) == 1 and len(value) == 1:
+        value = value[0]
+    if is_missing(value):
+        raise DataError("the answer is empty")
+    text = value if isinstance(value, str) else plain_number(value)
+    if mark:
+        if mark not in text:
+            raise DataError(f"the answer does not contain {mark!r} (answer_after)")
+        text = text.rpartition(mark)[2].strip()
+        if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text):  # GSM8K writes 1,000
+            text = text.replace(",", "")
+    text = text.strip()
+    if not text:
+        raise DataError("the answer is empty")
+    if text.lower() in MISSING_TEXTS:
+        raise DataError(f"the answer is the text {text!r}, which stands for a missing value")
+    check_characters(text, "the answer")
+    return text
+
+
+def plain_number(value: Any) -> str:
+    """A number in plain decimal notation. Raises DataError for anything else."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral | float | np.floating | Decimal):
+        field = "; name one of them with a dot (solution_column: COLUMN.KEY)" if isinstance(value, Mapping) else ""
+        raise DataError(f"the answer is {described(value)}; expected a text or a number{field}")
+    if isinstance(value, Integral):
+        return str(int(value))
+    exact = value if isinstance(value, Decimal) else Decimal(str(value))  # str: the shortest digits of this float type
+    if not exact.is_finite():
+        raise DataError(f"the answer is {exact}; expected a text or a finite number")
+    if exact and abs(exact.adjusted()) > LARGEST_EXPONENT:
+        raise DataError(f"the answer is {exact}, which is not written out; give it as a text")
+    text = f"{exact:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+def described(value: Any) -> str:
+    """What a value is, in words, for errors."""
+    if isinstance(value, bool | np.bool_):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, list | tuple | np.ndarray):
+        return f"a list of {len(value)} values ({_short(value)})" if np.shape(value) else _short(value)
+    if isinstance(value, Mapping):
+        return f"a mapping with the keys {_short(', '.join(map(str, value)))}"
+    if isinstance(value, bytes):
+        return "of type bytes"
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | np.datetime64 | np.timedelta64):
+        return f"a date or a time ({value})"
+    if isinstance(value, Integral | float | np.floating | Decimal):
+        return f"the number {_short(value)}"
+    if isinstance(value, Unreadable):
+        return f"unreadable ({value.reason})"
+    return f"of type {type(value).__name__}"
+
+
+def check_characters(text: str, what: str) -> None:
+    """Raise DataError for half a surrogate pair, which UTF-8 cannot express."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise DataError(f"{what} has half of a character ({half}), as if it was cut inside one") from None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
