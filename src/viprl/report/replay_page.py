@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from viprl.analysis.replay import PHASES, SCORES, Phase, Protocol
+from viprl.analysis.protocol import Protocol
+from viprl.analysis.replay import PHASES, SCORES, Phase
 from viprl.analysis.statistics import Estimate
 from viprl.report.canvas import Style, save, styles
 from viprl.report.figures import GUIDE, Line, curves
@@ -38,7 +39,9 @@ _FIGURES = (
 )
 
 
-def write_replay_page(results: Results, folder: Path, protocol: Protocol, settings: Mapping[str, object]) -> Path:
+def write_replay_page(
+    results: Results, folder: Path, protocol: Protocol, settings: Mapping[str, object], notes: Sequence[str] = ()
+) -> Path:
     """Write replay.html and its figures as SVG and PNG.
 
     Args:
@@ -46,6 +49,7 @@ def write_replay_page(results: Results, folder: Path, protocol: Protocol, settin
         folder: where the files are written.
         protocol: how it was replayed.
         settings: shown as a table.
+        notes: why values are missing, shown below the tables' heading.
 
     Returns: the path of the page.
     """
@@ -62,7 +66,7 @@ def write_replay_page(results: Results, folder: Path, protocol: Protocol, settin
     ]
     sections = [
         Section("Results by visit", lead, drawings),
-        Section("All numbers", ["Mean ± standard deviation over seeds, by visit."], html=tables),
+        Section("All numbers", ["Mean ± standard deviation over seeds, by visit.", *notes], html=tables),
         Section("Settings", html=table(("setting", "value"), rows)),
     ]
     path = folder / PAGE_FILE

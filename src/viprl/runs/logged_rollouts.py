@@ -25,6 +25,8 @@ class LoggedRun:
     min_rollouts: int | None = None
     """The bound that the run was started with; None if the log does not say."""
     max_rollouts: int | None = None
+    own: bool = False
+    """Whether a trainer of this package wrote the log, so that bounds that were not set are its defaults."""
 
 
 class LoggedRollout(NamedTuple):
