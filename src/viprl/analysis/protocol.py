@@ -48,7 +48,8 @@ class Protocol:
         if not self.min_rollouts <= self.rollouts <= self.max_rollouts:
             raise InputError(
                 f"rollouts is {self.rollouts}, min_rollouts {self.min_rollouts} and max_rollouts {self.max_rollouts}; "
-                "the mean rollouts of a prompt must be within the bounds"
+                "set rollouts to a number within the bounds, or change the bounds (--rollouts, --min-rollouts, "
+                "--max-rollouts)"
             )
         self.budget()
 
@@ -73,7 +74,7 @@ class Protocol:
         low = max(least, least if low is None else low)
         high = default_max_rollouts(1, rollouts, low) if high is None else high
         # bounds that are not given must not contradict those that are
-        known.setdefault("min_rollouts", min(low, rollouts, known.get("max_rollouts", low)))
+        known.setdefault("min_rollouts", max(least, min(low, rollouts, known.get("max_rollouts", low))))
         known.setdefault("max_rollouts", max(high, rollouts, known["min_rollouts"]))
         return cls(**known)
 

@@ -19,7 +19,7 @@ from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.report.canvas import canvas
 from viprl.report.replay_page import Results, described, labels, mean_words, write_replay_page
-from viprl.report.replay_reasons import empty_cells, single_visits
+from viprl.report.replay_reasons import cautions, empty_cells
 from viprl.runs.engine_logs import read_log
 from viprl.runs.history import PromptHistory
 from viprl.strategies import Strategy
@@ -67,8 +67,9 @@ def run_replay(
     enough = f"{len(pool.keys)} of {len(log.histories)} prompts"
     console.print(f"{enough}, {described(protocol)}", highlight=False, soft_wrap=True)
     for score in PRINTED:
+        console.print(f"\n[bold]{score.replace('_', ' ')}[/bold]: {SCORES[score]}", highlight=False, soft_wrap=True)
         console.print(score_table(results, score))
-    notes = [*empty_cells(results, pool, protocol), *single_visits(protocol)]
+    notes = [*empty_cells(results, pool, protocol), *cautions(pool, protocol)]
     for note in notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
@@ -82,13 +83,7 @@ def run_replay(
 
 def score_table(results: Results, score: str) -> Table:
     """One row for each strategy, one column for each phase, and the largest standard deviation over seeds."""
-    found = Table(
-        title=f"[bold]{score.replace('_', ' ')}[/bold]: {SCORES[score]}",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        title_justify="left",
-        title_style="",
-    )
+    found = Table(box=SIMPLE_HEAD, pad_edge=False)
     found.add_column("visit", no_wrap=True)
     for label in [*labels(results), "sd ≤"]:
         found.add_column(label, justify="right")

@@ -78,7 +78,8 @@ def described(protocol: Protocol) -> str:
     """The protocol in one line."""
     loop = "closed loop: only allocated rollouts" if protocol.closed else "open loop: all outcomes"
     return (
-        f"{protocol.visits} visits, batches of {protocol.batch_size} prompts, {protocol.rollouts} rollouts per prompt "
+        f"{protocol.visits} visits, batches of {count(protocol.batch_size, 'prompt')}, "
+        f"{protocol.rollouts} rollouts per prompt "
         f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are observed"
     )
 

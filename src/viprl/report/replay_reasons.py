@@ -11,6 +11,9 @@ from viprl.analysis.protocol import Protocol
 from viprl.analysis.replay import PHASES, Phase, Pool
 from viprl.utils.arrays import FloatArray
 
+FEW_PROMPTS = 64
+"""With fewer prompts, a caution is shown."""
+
 
 def empty_cells(results: Mapping[str, Sequence[Phase]], pool: Pool, protocol: Protocol) -> list[str]:
     """A sentence for each reason why a capture is undefined ("–")."""
@@ -47,11 +50,16 @@ def no_capture(truth: FloatArray, protocol: Protocol) -> str:
     )
 
 
-def single_visits(protocol: Protocol) -> list[str]:
-    """What to know about a replay of one visit."""
-    if protocol.visits > 1:
-        return []
-    return [
-        "Every prompt is replayed at one visit. Strategies that learn from its outcomes cannot show what "
-        "they learned; only predictions from the text can differ. Replay a log with at least 2 visits of a prompt."
-    ]
+def cautions(pool: Pool, protocol: Protocol) -> list[str]:
+    """What to know about a replay of few visits, few prompts or one seed."""
+    found = []
+    if protocol.visits == 1:
+        found.append(
+            "Every prompt is replayed at one visit. Strategies that learn from its outcomes cannot show what they "
+            "learned; only predictions from the text can differ. Replay a log with at least 2 visits of a prompt."
+        )
+    if len(pool.keys) < FEW_PROMPTS:
+        found.append(f"{len(pool.keys)} prompts are few: small differences between strategies are noise.")
+    if protocol.seeds == 1:
+        found.append("One seed has no standard deviation (sd); repeat with --seeds 3.")
+    return found

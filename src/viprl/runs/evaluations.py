@@ -9,10 +9,12 @@ other file has, are those of the evaluation.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from viprl.errors import DataError
 from viprl.runs.files import METRICS_FILE
@@ -50,14 +52,14 @@ def without_evaluations(steps: Sequence[LoggedStep], recorded: Evaluations | Non
 
     Args:
         steps: what the files of the steps hold.
-        recorded: see `recorded_evaluations`. Without it nothing can be left out, and the warning says so.
+        recorded: see `recorded_evaluations`. Without it, only a clear repetition is left out; in any case a warning
+            says that evaluations may be among the rows.
         where: the log, for messages.
 
     Raises DataError if nothing else is left.
     """
     if recorded is None:
-        logger.warning("%s", _unknown(steps, where))
-        return steps
+        return _without_repetitions(steps, where)
     suspects = [step for step in steps if step.step in recorded.steps or step.step == 0]
     if not suspects:
         return steps
@@ -65,12 +67,11 @@ def without_evaluations(steps: Sequence[LoggedStep], recorded: Evaluations | Non
     trained = {key for step in steps if step.step <= recorded.last and step.step not in numbers for key in step.groups}
     evaluated = set.intersection(*(set(step.groups) for step in suspects)) - trained
     if evaluated:
-        kept = [LoggedStep(s.step, {k: v for k, v in s.groups.items() if k not in evaluated}) for s in steps]
+        kept = _without(steps, evaluated)
         what = f"the {len(evaluated)} prompts of the evaluations"
     else:  # the prompts of the evaluation are trained on, too
         kept = [step for step in steps if step.step not in numbers]
         what = f"the files of the {len(numbers)} steps with an evaluation"
-    kept = [step for step in kept if step.groups]
     if not kept:
         raise DataError(
             f"{where} has evaluations only: TRL writes them over the training rows of the same step, and every logged "
@@ -80,39 +81,72 @@ def without_evaluations(steps: Sequence[LoggedStep], recorded: Evaluations | Non
     return kept
 
 
-def repeated_prompts(steps: Sequence[LoggedStep]) -> tuple[int, list[int]]:
-    """How many prompts end several steps in the same order, and these steps; (0, []) if there are none.
+class Repetition(NamedTuple):
+    """Prompts at the end of several steps."""
+
+    prompts: list[str]
+    """In the order of the log."""
+    steps: list[int]
+    mixed: bool
+    """Whether other prompts are before them in the files."""
+
+
+def repetition(steps: Sequence[LoggedStep]) -> Repetition | None:
+    """The prompts that end several steps in the same order and are in no other step; None if there are none.
 
     Every evaluation has the same prompts in the same order, while training shuffles them.
     """
-    classes: dict[tuple[str, ...], list[LoggedStep]] = defaultdict(list)
+    ends: dict[tuple[str, ...], list[LoggedStep]] = defaultdict(list)
+    times: Counter[str] = Counter()
     for step in steps:
         order = tuple(step.groups)
+        times.update(order)
         if len(order) > 1:
-            classes[order[-2:]].append(step)
-    alike = max(classes.values(), key=len, default=[])
-    if len(alike) < 2:
-        return 0, []
-    ends = [list(step.groups)[::-1] for step in alike]
-    shared = 0
-    for keys in zip(*ends, strict=False):
-        if len(set(keys)) > 1:
-            break
-        shared += 1
-    return shared, [step.step for step in alike]
+            ends[order[-2:]].append(step)
+    alike = [same for keys, same in ends.items() if len(same) > 1 and all(times[key] == len(same) for key in keys)]
+    if not alike:
+        return None
+    most = max(alike, key=len)
+    reverse = zip(*(reversed(step.groups) for step in most), strict=False)
+    shared = [keys[0] for keys in takewhile(lambda keys: len(set(keys)) == 1, reverse)]
+    longer = sum(len(step.groups) > len(shared) for step in most)
+    return Repetition(shared[::-1], [step.step for step in most], longer > 1)
 
 
-def _unknown(steps: Sequence[LoggedStep], where: str) -> str:
-    """The warning for a log without a record of evaluations."""
-    prompts, numbers = repeated_prompts(steps)
-    found = (
-        f" The last {prompts} prompts are the same in the same order in the files of the steps "
-        f"{', '.join(map(str, numbers[:5]))}{', ...' if len(numbers) > 5 else ''}, as evaluations have them."
-        if numbers
-        else ""
+def _without_repetitions(steps: Sequence[LoggedStep], where: str) -> Sequence[LoggedStep]:
+    """Without a record of evaluations: leave out what is clearly one, and warn."""
+    found = repetition(steps)
+    record = "copy trainer_state.json of the run's last checkpoint into the folder"
+    if found is None:
+        logger.warning(
+            "%s may hold evaluations, which TRL writes to the files of training steps; their prompts count as trained. "
+            "To leave them out, %s. If the run never evaluated, ignore this",
+            where,
+            record,
+        )
+        return steps
+    named = ", ".join(map(str, found.steps[:5])) + (", ..." if len(found.steps) > 5 else "")
+    same = f"{len(found.prompts)} prompts are in the files of the steps {named} alone, in the same order"
+    if found.mixed:
+        logger.warning(
+            "%s: left out evaluations, which TRL writes to the files of training steps: %s. If that is wrong, or to "
+            "find all of them, %s",
+            where,
+            same,
+            record,
+        )
+        return _without(steps, set(found.prompts))
+    logger.warning(
+        "%s seems to hold evaluations, which TRL writes over training steps: %s. To leave them out, %s. If the run "
+        "never evaluated, ignore this",
+        where,
+        same,
+        record,
     )
-    return (
-        f"{where} may hold evaluations, which TRL writes to the files of training steps: prompts that are not in the "
-        f"training set would count as training.{found} To leave them out, copy trainer_state.json of the run's last "
-        "checkpoint into the folder. If the run never evaluated, ignore this"
-    )
+    return steps
+
+
+def _without(steps: Sequence[LoggedStep], keys: Set[str]) -> list[LoggedStep]:
+    """The steps without some prompts; steps that are then empty are left out."""
+    kept = [LoggedStep(step.step, {k: v for k, v in step.groups.items() if k not in keys}) for step in steps]
+    return [step for step in kept if step.groups]

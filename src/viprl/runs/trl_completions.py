@@ -41,7 +41,7 @@ def read_trl(folder: Path, *, reward: str | None = None, success: Success = None
         if not table:
             continue
         chosen = _reward_column(file, table[0][1], column)
-        rows = [(row["prompt"], row.get("completion"), row[chosen]) for _, row in table]
+        rows = [(row["prompt"], row.get("completion"), str(row[chosen])) for _, row in table]  # NaN is equal to "nan"
         if rows == before:  # logged again: the batch serves several optimiser steps
             continue
         before, own = rows, ROLLOUTS_COLUMN in table[0][1]
