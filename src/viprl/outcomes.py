@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import numbers
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray
-from viprl.utils.imports import import_function
 
 logger = logging.getLogger(__name__)
 
@@ -22,51 +19,6 @@ Success = str | float | Callable[[float], bool | None] | None
 False, or None for unscorable. Engines also accept names of rewards, see `viprl.engines.success`."""
 
 _BINARY = frozenset({0.0, 1.0, -1.0})
-
-
-class SuccessRule(NamedTuple):
-    """Which reward decides about success, and how it is read."""
-
-    column: str | None
-    """The name of the reward; None for the total reward."""
-    rule: Success
-    """How `RewardReader` reads it."""
-
-
-def success_rule(success: Any, option: str = "success") -> SuccessRule:
-    """Read the option `success`.
-
-    Args:
-        success: None, a number, a callable, or a text: "0.5" (a threshold on the total reward), "NAME" or
-            "NAME>=0.5" (a single reward), "module:function" (of the total reward).
-        option: how the option is spelled, for errors.
-
-    Raises InputError for other comparisons, thresholds that are not finite numbers, and functions that cannot be
-    imported.
-    """
-    if not isinstance(success, str):
-        return SuccessRule(None, success)
-    name, comparison, threshold = (part.strip() for part in success.partition(">="))
-    if not name or re.search(r"[<>=]", name + threshold):
-        raise InputError(
-            f"{option} is {success!r}; expected a threshold such as '0.5', a reward such as 'accuracy', "
-            "'accuracy>=0.5' or 'module:function'"
-        )
-    number = _as_number(threshold if comparison else name)
-    if (number is not None and not math.isfinite(number)) or (comparison and number is None):
-        raise InputError(f"{option} is {success!r}, whose threshold is not a finite number; expected, e.g., 0.5")
-    if number is not None:
-        return SuccessRule(name if comparison else None, number)
-    if re.fullmatch(r"[\w.]+:[\w.]+", name):
-        return SuccessRule(None, import_function(name))
-    return SuccessRule(name, None)
-
-
-def _as_number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 class RewardReader:

@@ -26,7 +26,7 @@ def read_history(path: str | Path, *, reward: str | None = None, success: Succes
     Args:
         path: a history file (`viprl.runs.history`), a run folder, or a folder with the logs of verl or TRL.
         reward: the reward field of such a log, see `from_verl` and `from_trl`; "NAME>=0.5" sets a threshold, too.
-        success: which rewards are a success, see `viprl.outcomes.success_rule`.
+        success: which rewards are a success, see `viprl.runs.logged_rollouts.deciding_reward`.
 
     Raises DataError for content that cannot be used (with file and row, counted from 1), FileError if there is no such
     file, InputError if reward and success contradict each other, MissingPackageError for parquet without pyarrow.
@@ -61,7 +61,7 @@ def from_verl(folder: str | Path, *, reward: str | None = None, success: Success
     Args:
         folder: the value of `trainer.rollout_data_dir`.
         reward: the field with the reward, such as `acc` or `acc>=0.5`. Default: `score`.
-        success: which rewards are a success, see `viprl.outcomes.success_rule`.
+        success: which rewards are a success, see `viprl.runs.logged_rollouts.deciding_reward`.
 
     Raises DataError for content that cannot be used, FileError if there is no STEP.jsonl, InputError if reward and
     success contradict each other.
@@ -84,7 +84,7 @@ def from_trl(folder: str | Path, *, reward: str | None = None, success: Success 
     Args:
         folder: OUTPUT_DIR or its folder completions.
         reward: the column with the reward, such as `accuracy` or `accuracy>=0.5`; required if there are several.
-        success: which rewards are a success, see `viprl.outcomes.success_rule`.
+        success: which rewards are a success, see `viprl.runs.logged_rollouts.deciding_reward`.
 
     Raises DataError for content that cannot be used, FileError if there is no such file, InputError if reward and
     success contradict each other, MissingPackageError without pyarrow.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mode
 from typing import Any, NamedTuple
 
 from viprl.errors import DataError, InputError
-from viprl.outcomes import RewardReader, Success, success_rule, tally
+from viprl.outcomes import RewardReader, Success, tally
 from viprl.prompts import Prompt
 from viprl.runs.history import PromptHistory, counts_of, ground_truth_text, history_id, is_missing
+from viprl.utils.comparisons import read_comparison
+from viprl.utils.imports import import_function
 from viprl.utils.words import first_line
 
 
@@ -110,21 +113,37 @@ class StepReader:
         return LoggedRun(histories, mode(len(step.groups) for step in steps))
 
 
-def deciding_reward(reward: str | None, success: Success) -> tuple[str | None, Success]:
-    """The column of the reward that decides, and how it is read.
+def deciding_reward(reward: str | None, success: Any) -> tuple[str | None, Success]:
+    """The column of the reward that decides, and how `viprl.outcomes.RewardReader` reads it.
 
     Args:
         reward: "NAME" or "NAME>=0.5"; None if `success` says it or the log has one reward.
-        success: see `viprl.outcomes.success_rule`.
+        success: as for `viprl.outcomes.RewardReader`, or a text: a threshold, "NAME>=0.5" or "NAME" (a column), or
+            "module:function".
 
-    Raises InputError if the two contradict each other.
+    Raises InputError for texts that cannot be read, and if the two contradict each other.
     """
-    column, rule = success_rule(success)
+    column, rule = _condition(success, "success")
     if reward is None:
         return column, rule
-    name, threshold = success_rule(reward, "reward")
-    if name is None:  # a column whose name is a number
+    name, threshold = _condition(reward, "reward")
+    if name is None:  # a column with the name of a number
         name, threshold = reward, None
     if (column is not None and column != name) or (rule is not None and threshold is not None):
-        raise InputError(f"reward is {reward!r} and success is {success!r}; set one of them")
+        raise InputError(f"reward is {reward!r} and success is {success!r}, which contradict each other; set one")
     return name, rule if threshold is None else threshold
+
+
+def _condition(text: Any, option: str) -> tuple[str | None, Success]:
+    """The column and the rule in the text of an option."""
+    if not isinstance(text, str):
+        return None, text
+    if option == "success" and re.fullmatch(r"[\w.]+:[\w.]+", text):
+        return None, import_function(text)
+    try:
+        name, comparison = read_comparison(text)
+    except InputError as error:
+        raise InputError(f"{option} is {text!r}: {error}") from error
+    if comparison is None:
+        return name, None
+    return name, comparison.number if comparison.sign == ">=" else comparison
