@@ -13,6 +13,7 @@ import numpy as np
 from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed
 from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
 from viprl.metrics import HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
+from viprl.report.uniform_steps import uniform_steps
 from viprl.report.words import VERDICTS, closing, count, interval, num, short_basis, size
 from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
@@ -100,6 +101,8 @@ def _variance(run: Run) -> Finding | None:
         remark += (
             " The batches of one seed share a policy and are not independent, so the true interval is probably wider."
         )
+    if ratios.basis == "blocks" and num(ratio.mean) == num(1) and (why := uniform_steps(run, name)):
+        remark += f" {why}"
     sentence = (
         f"{opening}, the gradient variance with the {name} allocation {verb} {num(ratio.mean)} times that with uniform "
         f"allocation ({_evidence(run, ratio, ratios.basis)}).{remark}"
@@ -117,8 +120,8 @@ def _waste(run: Run) -> Finding | None:
     share = shares.estimates[name].scaled(100)
     value = f"{num(share.mean, 0)}\u00a0%"
     sentence = (
-        f"With the {name} allocation, {value} of the rollouts were in groups whose rewards are all equal, which "
-        f"give no gradient ({_evidence(run, share, shares.basis, digits=1)})"
+        f"With the {name} allocation, {value} of the rollouts had advantage zero, because the rewards of their groups "
+        f"are all equal, and gave no gradient ({_evidence(run, share, shares.basis, digits=1)})"
     )
     if name == UNIFORM or UNIFORM not in shares.estimates:
         return Finding(value, f"of the rollouts with {name} gave no gradient", f"{sentence}.")

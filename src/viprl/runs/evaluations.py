@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from viprl.errors import DataError
+from viprl.metrics import EVALUATION_PREFIX
 from viprl.runs.files import METRICS_FILE
 from viprl.runs.logged_rollouts import LoggedStep
 from viprl.runs.trainer_state import trainer_state
@@ -42,7 +43,7 @@ def recorded_evaluations(folder: Path) -> Evaluations | None:
         return None
     rows = list(log_rows(folder / METRICS_FILE)) if state is None else state.rows
     steps = [(row["step"], row) for row in rows if isinstance(row.get("step"), int)]
-    evaluated = frozenset(step for step, row in steps if any(key.startswith("eval_") for key in row))
+    evaluated = frozenset(step for step, row in steps if any(key.startswith(EVALUATION_PREFIX) for key in row))
     last = max((step for step, _ in steps), default=0) if state is None else state.step
     return Evaluations(evaluated, last)
 
