@@ -12,7 +12,7 @@ import numpy as np
 
 from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed
 from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
-from viprl.metrics import HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
+from viprl.metrics import EQUAL_REWARD_GROUPS, HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
 from viprl.report.uniform_steps import uniform_steps
 from viprl.report.words import VERDICTS, closing, count, interval, num, short_basis, size
 from viprl.runs.reader import Run
@@ -116,7 +116,7 @@ def _variance(run: Run) -> Finding | None:
 def _waste(run: Run) -> Finding | None:
     shares = wasted_rollouts(run)
     if (name := shares.subject) is None:
-        return None
+        return _equal_groups(run)
     share = shares.estimates[name].scaled(100)
     value = f"{num(share.mean, 0)}\u00a0%"
     sentence = (
@@ -134,6 +134,18 @@ def _waste(run: Run) -> Finding | None:
     basis = short_basis(gap, shares.basis, digits=1, signed=True, unit=" points difference")
     label = f"of the rollouts with {name} gave no gradient (uniform:\u00a0{uniform})"
     return Finding(value, label, sentence, gap.against(0.0), basis=basis)
+
+
+def _equal_groups(run: Run) -> Finding | None:
+    """What a run of TRL logs in the place of the share of rollouts."""
+    shares = _over_blocks({name: curve(run, name, EQUAL_REWARD_GROUPS) for name in run.strategies})
+    if (name := _subject(shares)) is None:
+        return None
+    share = shares[name].scaled(100)
+    value = f"{num(share.mean, 0)}\u00a0%"
+    evidence = _evidence(run, share, "blocks", digits=1)
+    sentence = f"{value} of the groups had equal rewards, which give no gradient ({evidence})."
+    return Finding(value, f"of the groups with {name} gave no gradient", sentence)
 
 
 def learning(run: Run) -> Finding | None:

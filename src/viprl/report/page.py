@@ -126,7 +126,7 @@ def table(head: Iterable[str], rows: Iterable[Sequence[str]], caption: str = "")
 def _headline(heading: str, findings: Sequence[Finding]) -> str:
     title = f"<h2>{escape(heading)}</h2>" if heading else ""
     if not findings:
-        return f"{title}<p>The run logged no gradient variance, advantages or evaluations. See the curves below.</p>"
+        return f"{title}<p>The run logged neither gradient variance nor advantages. See the curves below.</p>"
     tiles = "".join(_tile(finding) for finding in findings)
     sentences = "".join(f"<p>{escape(finding.sentence)}</p>" for finding in findings)
     return f'<div class="run">{title}<div class="tiles">{tiles}</div>{sentences}</div>'

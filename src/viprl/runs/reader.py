@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from viprl.errors import DataError, FileError, InputError, ViprlError
-from viprl.metrics import COUNTS_MAX, COUNTS_MIN, EVALUATION_PREFIX, PREFIX, shadow_strategy
+from viprl.metrics import COUNTS_MAX, COUNTS_MIN, PREFIX, REWARD, shadow_strategy
 from viprl.prompts import text
 from viprl.runs.files import METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
 from viprl.runs.history import PromptHistory, history_file, history_of_row
@@ -80,7 +80,7 @@ class Run:
     @property
     def logging_steps(self) -> int:
         """Training steps of a row: the usual distance between rows. Larger than 1: values are means over steps."""
-        trained = [row for row in self.rows if not any(key.startswith(EVALUATION_PREFIX) for key in row)]
+        trained = [row for row in self.rows if REWARD in row or any(key.startswith(PREFIX) for key in row)]
         steps = np.unique([number(row["step"]) for row in trained])
         return max(1, round(float(np.median(np.diff(steps))))) if steps.size > 1 else 1
 
