@@ -127,10 +127,9 @@ def test_evaluations_alone_are_an_error(tmp_path):
 
 
 def dump(folder, step, prompts, validation=False):
-    rows = [
-        {"input": p, "output": "o", "gts": "g", "score": s, "step": step, **more} for p in prompts for s in (0.0, 1.0)
-    ]
-    rows = [row | ({"reward": row["score"]} if more.get("val") else {}) for row in rows]
+    pairs = [(prompt, score) for prompt in prompts for score in (0.0, 1.0)]
+    rows = [{"input": prompt, "output": "o", "gts": "g", "score": score, "step": step} for prompt, score in pairs]
+    rows = [row | ({"reward": row["score"]} if validation else {}) for row in rows]
     write_lines(folder / f"{step}.jsonl", rows)
 
 

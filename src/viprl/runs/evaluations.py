@@ -37,8 +37,12 @@ class Evaluations:
 
 
 def recorded_evaluations(folder: Path) -> Evaluations | None:
-    """The evaluations in the trainer's state or the metrics of a run; None if the folder has neither."""
-    state = trainer_state(folder)
+    """The evaluations in the trainer's state or the metrics of a run; None if neither can be read."""
+    try:
+        state = trainer_state(folder)
+    except DataError as error:
+        logger.warning("%s", error)
+        state = None
     if state is None and not (folder / METRICS_FILE).is_file():
         return None
     rows = list(log_rows(folder / METRICS_FILE)) if state is None else state.rows

@@ -32,11 +32,13 @@ from viprl.prompts import Prompt, identity
 from viprl.runs.files import HISTORY_FILE, OLD_HISTORY_FILE
 from viprl.runs.parquet import parquet_rows
 from viprl.utils.arrays import FloatArray
-from viprl.utils.json_lines import log_rows, read_json_lines, write_json_lines
+from viprl.utils.json_lines import read_json_lines, write_json_lines
 from viprl.utils.words import first_line
 
 MOST_ROLLOUTS = 10**9
 """Rollouts of a visit beyond this are taken for an error."""
+_OUTCOMES = ("ids", "successes", "scorable")
+"""Lists in a row of an outcome log that `history_of_outcomes` reads."""
 _MISSING = frozenset({"nan", "NaN", "None", "null", "<NA>", "NaT"})
 
 
@@ -94,6 +96,8 @@ def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
             raise DataError(f"{where} has no {field!r}; expected prompt, rollouts and successes, got {', '.join(row)}")
     truth = ground_truth_text(row.get("ground_truth"))
     given = None if is_missing(row.get("id")) else row["id"]
+    if isinstance(given, float) and given.is_integer():  # pandas, if other rows have no id
+        given = int(given)
     try:
         key = identity({"prompt": row["prompt"], "id": given}).removeprefix("id:")
         key = history_id(row["prompt"], truth) if given is None else key
@@ -135,12 +139,16 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
     """
     visited: dict[str, list[tuple[int, int]]] = {}
     for log in outcomes:
-        for row in log_rows(log):
-            if not {"ids", "successes", "scorable"} <= row.keys():
-                raise DataError(f"{log} has a row with {', '.join(row)}; expected ids, successes and scorable")
-            for key, successes, scorable in zip(row["ids"], row["successes"], row["scorable"], strict=True):
+        for number, row in read_json_lines(log, bad=lambda *_: None):  # a killed run cuts lines short
+            try:
+                pairs = [(key, int(n), int(k)) for key, k, n in zip(*(row[name] for name in _OUTCOMES), strict=True)]
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{log}, row {number} has no equally long lists {', '.join(_OUTCOMES)}; fix or delete the row"
+                ) from error
+            for key, scorable, successes in pairs:
                 if scorable > 0:
-                    visited.setdefault(key, []).append((scorable, successes))
+                    visited.setdefault(str(key), []).append((scorable, successes))
     return [
         PromptHistory(key.removeprefix("id:"), prompts.get(key, ""), *counts_of(pairs))
         for key, pairs in visited.items()

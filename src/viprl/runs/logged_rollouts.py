@@ -51,9 +51,19 @@ class LoggedRollout(NamedTuple):
             raise DataError(f"{where} has no prompt (it is {prompt!r}); delete the row")
         truth = ground_truth_text(ground_truth)
         try:
-            return cls(history_id(prompt, truth), prompt, reward, truth)
+            return cls(history_id(prompt, truth), prompt, _number_in(reward), truth)
         except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"{where}: {first_line(error)}") from error
+
+
+def _number_in(reward: Any) -> Any:
+    """The number in a text, as some logs write it; anything else as it is."""
+    if not isinstance(reward, str):
+        return reward
+    try:
+        return float(reward)
+    except ValueError:
+        return reward
 
 
 class LoggedStep(NamedTuple):

@@ -35,26 +35,30 @@ class TrainerState:
 
 
 def trainer_state(folder: Path) -> TrainerState | None:
-    """The newest state in an output folder, in it or in its checkpoints; None if there is none that can be read.
+    """The newest state in an output folder, in it or in its checkpoints; None if there is none.
 
-    The folder may also be a checkpoint, or the folder `completions` of an output folder.
+    The folder may also be a checkpoint, or the folder `completions` of an output folder. Raises DataError if there are
+    states, but none of them can be read.
     """
     for place in (folder, folder.parent) if folder.name == "completions" else (folder,):
         named = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in place.glob("checkpoint-*"))
         checkpoints = sorted(((int(name[1]), path) for name, path in named if name), reverse=True)
-        own, last = _first([place]), _first([path for _, path in checkpoints])
-        found = [state for state in (own, last) if state is not None]
+        own, saved = ([path / TRAINER_STATE_FILE for path in paths] for paths in ([place], [p for _, p in checkpoints]))
+        errors: list[DataError] = []
+        found = [state for files in (own, saved) if (state := _first(files, errors)) is not None]
         if found:
             return max(found, key=lambda state: state.step)
+        if errors:
+            raise errors[0]
     return None
 
 
-def _first(folders: list[Path]) -> TrainerState | None:
+def _first(files: list[Path], errors: list[DataError]) -> TrainerState | None:
     """The first state that can be read: a killed run leaves checkpoints that are not complete."""
-    for file in (folder / TRAINER_STATE_FILE for folder in folders):
+    for file in files:
         if file.is_file():
             try:
                 return TrainerState.read(file)
-            except DataError:
-                continue
+            except DataError as error:
+                errors.append(error)
     return None

@@ -12,7 +12,7 @@ from viprl.outcomes import Success
 from viprl.runs.evaluations import recorded_evaluations, without_evaluations
 from viprl.runs.files import by_step
 from viprl.runs.history import is_missing
-from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, StepReader, deciding_reward
+from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, deciding_reward
 from viprl.runs.parquet import parquet_rows
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,9 @@ def read_trl(folder: Path, *, reward: str | None = None, success: Success = None
         raise FileError(f"{folder} has no completions_STEP.parquet; set log_completions=True in TRL")
     column, rule = deciding_reward(reward, success)
     read = StepReader(str(folder), rule)
-    marked, unmarked, evaluated = [], [], 0
+    marked: list[LoggedStep] = []  # training is told by the column of rollouts
+    unmarked: list[LoggedStep] = []
+    evaluated = 0
     before: list[tuple[Any, ...]] = []
     for step, file in files:
         table = list(parquet_rows(file))

@@ -10,7 +10,7 @@ from typing import Any
 from viprl.errors import DataError, FileError
 from viprl.outcomes import Success
 from viprl.runs.files import by_step
-from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, StepReader, deciding_reward
+from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, deciding_reward
 from viprl.utils.json_lines import read_json_lines
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ def read_verl(folder: Path, *, reward: str | None = None, success: Success = Non
         raise FileError(f"{folder} has no STEP.jsonl, such as 1.jsonl; set trainer.rollout_data_dir in verl")
     column, rule = deciding_reward(reward, success)
     read = StepReader(str(folder), rule)
-    training, validation = [], []
+    training: list[LoggedStep] = []
+    validation: list[LoggedStep] = []
     for step, file in files:
         rows = [(at, row) for at, row in read_json_lines(file) if not _PADDING.fullmatch(str(row.get("uid")))]
         outcomes = read(step, _rollouts(file, rows, column or "score"))
