@@ -38,8 +38,10 @@ def run_settings(folder: Path) -> dict[str, Any]:
     file = folder / SETTINGS_FILE
     if not file.is_file():
         return {}
-    import yaml
-
+    try:
+        import yaml
+    except ImportError:  # the core alone
+        return {}
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
