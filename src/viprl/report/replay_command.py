@@ -73,7 +73,8 @@ def run_replay(
     for note in notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
-        write_text(json_file, json.dumps(as_json(results), indent=1, allow_nan=False) + "\n")
+        numbers = {"protocol": asdict(protocol)} | as_json(results)
+        write_text(json_file, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
         console.print(f"numbers: {json_file}", highlight=False)
     if report is not None:
         settings = {"file": str(file), "prompts": len(pool.keys), "features": str(features)} | asdict(protocol)

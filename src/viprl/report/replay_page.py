@@ -78,7 +78,7 @@ def described(protocol: Protocol) -> str:
     """The protocol in one line."""
     loop = "closed loop: only allocated rollouts" if protocol.closed else "open loop: all outcomes"
     return (
-        f"{protocol.visits} visits, batches of {count(protocol.batch_size, 'prompt')}, "
+        f"{count(protocol.visits, 'visit')}, batches of {count(protocol.batch_size, 'prompt')}, "
         f"{protocol.rollouts} rollouts per prompt "
         f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are observed"
     )

@@ -9,6 +9,7 @@ import numpy as np
 from viprl.allocation.budget import default_max_rollouts
 from viprl.analysis.protocol import Protocol
 from viprl.analysis.replay import PHASES, Phase, Pool
+from viprl.report.words import count
 from viprl.utils.arrays import FloatArray
 
 FEW_PROMPTS = 64
@@ -22,7 +23,7 @@ def empty_cells(results: Mapping[str, Sequence[Phase]], pool: Pool, protocol: Pr
     for label, first, end in PHASES:
         if label in labels:
             found.setdefault(no_capture(pool.truth[:, first:end], protocol), []).append(label)
-    return [f"– at visits {', '.join(labels)}: {reason}" for reason, labels in found.items()]
+    return [f"– at visit {', '.join(labels)}: {reason}" for reason, labels in found.items()]
 
 
 def no_capture(truth: FloatArray, protocol: Protocol) -> str:
@@ -59,7 +60,7 @@ def cautions(pool: Pool, protocol: Protocol) -> list[str]:
             "learned; only predictions from the text can differ. Replay a log with at least 2 visits of a prompt."
         )
     if len(pool.keys) < FEW_PROMPTS:
-        found.append(f"{len(pool.keys)} prompts are few: small differences between strategies are noise.")
+        found.append(f"{count(len(pool.keys), 'prompt')}: small differences between strategies are noise.")
     if protocol.seeds == 1:
         found.append("One seed has no standard deviation (sd); repeat with --seeds 3.")
     return found

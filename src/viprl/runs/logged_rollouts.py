@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from viprl.runs.history import PromptHistory, counts_of, ground_truth_text, hist
 from viprl.utils.comparisons import read_comparison
 from viprl.utils.imports import import_function
 from viprl.utils.words import first_line
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ class StepReader:
         self._read = RewardReader(success)
         self._first: dict[str, LoggedRollout] = {}
         self._last: Any = None
+        self._rollouts = 0
 
     def __call__(self, step: int, rollouts: Sequence[LoggedRollout]) -> LoggedStep:
         """The outcomes of one step. Rollouts whose reward is missing or unreadable do not count."""
@@ -95,6 +99,7 @@ class StepReader:
             self._first.setdefault(rollout.key, rollout)
             groups.setdefault(rollout.key, []).append(rollout.reward)
             self._last = rollout.reward
+        self._rollouts += len(rollouts)
         successes, scorable = tally([self._read(rewards) for rewards in groups.values()])
         return LoggedStep(step, dict(zip(groups, zip(scorable.tolist(), successes.tolist(), strict=True), strict=True)))
 
@@ -114,6 +119,14 @@ class StepReader:
                 f"{self.where}: no reward could be read as success or failure (the last one is {self._last!r}); "
                 "expected 0/1 or -1/+1; for other rewards set success to a threshold (--success 0.5), for another "
                 "column reward (--reward NAME)"
+            )
+        if self._read.unreadable:
+            logger.warning(
+                "%s: %d of %d rewards are neither success nor failure and do not count; set success to a threshold "
+                "(--success 0.5), or reward to another column (--reward NAME)",
+                self.where,
+                self._read.unreadable,
+                self._rollouts,
             )
         histories = [
             PromptHistory(key, first.prompt, *counts_of(visits[key]), first.ground_truth)

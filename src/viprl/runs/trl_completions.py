@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from viprl.errors import DataError, FileError
@@ -32,6 +34,11 @@ def read_trl(folder: Path, *, reward: str | None = None, success: Success = None
     files = trl_files(folder)
     if not files:
         raise FileError(f"{folder} has no completions_STEP.parquet; set log_completions=True in TRL")
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(files)]
+    if gaps and (every := median(gaps)) > 1:
+        logger.warning(
+            "%s: logged every %g steps, so the visits between are missing; set logging_steps=1", folder, every
+        )
     column, rule = deciding_reward(reward, success)
     read = StepReader(str(folder), rule)
     marked: list[LoggedStep] = []  # training is told by the column of rollouts
