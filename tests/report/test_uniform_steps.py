@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from report_data import Page
 
 from viprl.analysis.protocol import Protocol
 from viprl.analysis.replay import Pool, replay
+from viprl.report.replay_page import write_replay_page
 from viprl.report.replay_reasons import cautions, empty_cells, no_capture
 from viprl.report.uniform_steps import BOUNDS, EQUAL, FIRST_EPOCH, GUARD, ONE_PROMPT, uniform_steps
 from viprl.runs.history import PromptHistory
@@ -75,6 +77,15 @@ def test_empty_cells_of_a_replay_are_explained_and_the_advice_helps(p, change, a
         better = Protocol(**{**protocol.__dict__, **fixed})
         found = replay(histories, ["uniform", "oracle"], better, features="none")
         assert empty_cells(found, Pool.of(histories, better), better) == []
+
+
+def test_a_page_without_any_capture(tmp_path):
+    pytest.importorskip("matplotlib")
+    histories, protocol = pool([0.1, 0.5]), Protocol(batch_size=1, min_rollouts=2, visits=2, seeds=2)
+    results = replay(histories, ["uniform"], protocol, features="none")
+    notes = empty_cells(results, Pool.of(histories, protocol), protocol)
+    page = Page(write_replay_page(results, tmp_path, protocol, {}, notes).read_text())
+    assert page.tags.count("svg") == 2 and not (tmp_path / "replay_capture.png").exists()
 
 
 def test_prompts_of_one_difficulty():

@@ -54,7 +54,7 @@ SCORES = {
     "log_loss": "of the predictions, for the logged outcomes; predictions clipped to [1e-4, 1 - 1e-4]",
     "brier": "mean squared error of the predictions, for single outcomes",
     "mae": "mean absolute error of the predictions, for logged success rates",
-    "spearman": "rank correlation of predictions and logged success rates within a batch",
+    "spearman": "rank correlation of predictions and logged success rates within a batch; – if one is constant",
     ZERO_ADVANTAGE: "share of the rollouts of prompts whose outcomes were all equal",
     "milliseconds": "time to predict, allocate and observe one batch",
 }

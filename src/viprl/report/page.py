@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -44,6 +44,13 @@ INTERVAL = (
     "the difference is within noise.",
 )
 
+_REFERENCES = {
+    "uniform": "every prompt gets the same number of rollouts, as without viprl. Its variance ratio is 1.",
+    "oracle": "knows the true success probabilities. It cannot be used in a training; it shows the best that any "
+    "prediction could reach.",
+    "random": "splits the budget at random within the bounds. It shows what unequal counts cost that follow nothing.",
+}
+"""Strategies that others are compared with."""
 _STYLE = """
 :root{--ink:#1f2328;--muted:#66707b;--grid:#e4e7eb;--page:#fff;--soft:#f6f7f9;--good:#00714f;--bad:#b34a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--muted:#9aa4ae;--grid:#353b42;--page:#15181c;--soft:#1d2126;
@@ -112,6 +119,11 @@ def page(
         f'<h1>{escape(title)}</h1><p class="muted">{escape(subtitle)}</p>'
         f"{heads}{_terms(glossary)}{body}</main></body></html>\n"
     )
+
+
+def references(strategies: Collection[str]) -> Glossary:
+    """The explanation of those strategies that others are compared with."""
+    return [(name.capitalize(), words) for name, words in _REFERENCES.items() if name in strategies]
 
 
 def table(head: Iterable[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:

@@ -12,7 +12,7 @@ from viprl.analysis.replay import PHASES, SCORES, Phase
 from viprl.analysis.statistics import Estimate
 from viprl.report.canvas import Style, save, styles
 from viprl.report.figures import GUIDE, Line, curves
-from viprl.report.page import INTERVAL, Drawing, Section, page, table
+from viprl.report.page import INTERVAL, Drawing, Section, page, references, table
 from viprl.report.words import count
 from viprl.utils.files import write_text
 
@@ -49,11 +49,12 @@ def write_replay_page(
         folder: where the files are written.
         protocol: how it was replayed.
         settings: shown as a table.
-        notes: why values are missing, shown below the tables' heading.
+        notes: why values are missing, and cautions.
 
     Returns: the path of the page.
     """
-    drawings = [_by_phase(results, *figure) for figure in _FIGURES] + [_calibration(results)]
+    logged = [figure for figure in _FIGURES if any(p.scores[figure[0]] for phases in results.values() for p in phases)]
+    drawings = [_by_phase(results, *figure) for figure in logged] + [_calibration(results)]
     for drawing in drawings:
         save(drawing.figure, folder, drawing.name)
     tables = "".join(_table(results, score) for score in SCORES)
@@ -65,12 +66,14 @@ def write_replay_page(
         f"Bands: 95 % interval over seeds, which differ in {differ}. Other runs may differ more.",
     ]
     sections = [
-        Section("Results by visit", lead, drawings),
-        Section("All numbers", ["Mean ± standard deviation over seeds, by visit.", *notes], html=tables),
+        Section("Results by visit", [*lead, *notes], drawings),
+        Section("All numbers", ["Mean ± standard deviation over seeds, by visit."], html=tables),
         Section("Settings", html=table(("setting", "value"), rows)),
     ]
     path = folder / PAGE_FILE
-    write_text(path, page("Replay of a logged run", described(protocol), [], sections, _GLOSSARY))
+    write_text(
+        path, page("Replay of a logged run", described(protocol), [], sections, [*_GLOSSARY, *references(results)])
+    )
     return path
 
 

@@ -12,7 +12,7 @@ from viprl.analysis.curves import mapping
 from viprl.errors import InputError
 from viprl.report import canvas, sections
 from viprl.report.findings import findings
-from viprl.report.page import INTERVAL, Section, page, table
+from viprl.report.page import INTERVAL, Section, page, references, table
 from viprl.report.view import View, strategies
 from viprl.report.words import count
 from viprl.runs.files import REPORT_FILE
@@ -38,13 +38,6 @@ _GLOSSARY = (
     ("Without a gradient", "rollouts in groups whose rewards are all equal: every advantage is zero. Lower is better."),
     INTERVAL,
 )
-_REFERENCES = {
-    "uniform": "every prompt gets the same number of rollouts, as without viprl. Its variance ratio is 1.",
-    "oracle": "knows the true success probabilities. It cannot be used in a training; it shows the best that any "
-    "prediction could reach.",
-    "random": "splits the budget at random within the bounds. It shows what unequal counts cost that follow nothing.",
-}
-"""Strategies that others are compared with."""
 _SETTING_NAMES = {
     "prompts": "prompts of a step",
     "budget": "rollouts of a step (budget)",
@@ -87,9 +80,8 @@ def write_report(
     title = f"Rollout allocation: {', '.join(run.name for run in runs)}"
     target = Path(out) / REPORT_FILE if Path(out).is_dir() else Path(out)
     make_folder(target.parent)
-    shown_strategies = {name for run in runs for name in strategies(run)}
-    terms = [(name.capitalize(), words) for name, words in _REFERENCES.items() if name in shown_strategies]
-    write_text(target, page(title, _subtitle(view), headlines, shown, [*_GLOSSARY, *terms]))
+    terms = [*_GLOSSARY, *references({name for run in runs for name in strategies(run)})]
+    write_text(target, page(title, _subtitle(view), headlines, shown, terms))
     if plots_dir is not None:
         for drawing in (drawing for section in shown for drawing in section.drawings):
             canvas.save(drawing.figure, Path(plots_dir), drawing.name)
