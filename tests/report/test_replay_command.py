@@ -54,6 +54,12 @@ def test_the_command(tmp_path, history):
     assert [phase["brier"] for phase in open_loop] != [phase["brier"] for phase in phases]
 
 
+@pytest.mark.parametrize("option", ["--success 0.5", "--reward correct", "--strategies ,", "--features none"])
+def test_options_that_cannot_be(history, option):
+    with pytest.raises(InputError, match=option.split()[0]):
+        CliRunner().invoke(app, f"replay {history} {option}".split(), catch_exceptions=False)
+
+
 def test_a_log_of_trl_needs_no_options(tmp_path):
     rng = np.random.default_rng(0)
     p = rng.beta(0.5, 0.5, 12)

@@ -186,7 +186,10 @@ def _features(strategy: Strategy, features: FeatureChoice) -> FeatureChoice:
     auto = isinstance(features, str) and features == "auto"
     choice = auto_features(wanted) if auto or wanted is None else features
     if choice in (None, "none") and strategy.predictor.needs_features:
-        raise InputError(f"strategy {strategy.name!r} predicts from prompt features; set features='minilm' or 'length'")
+        raise InputError(
+            f"strategy {strategy.name!r} predicts from prompt features, but features is {features!r}; set "
+            "features='length' (--features length) or 'minilm', or leave the strategy out"
+        )
     return choice
 
 

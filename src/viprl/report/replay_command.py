@@ -15,6 +15,7 @@ from rich.table import Table
 
 from viprl.analysis.protocol import Protocol
 from viprl.analysis.replay import SCORES, Phase, Pool, as_json, replay
+from viprl.errors import InputError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.report.canvas import canvas
@@ -51,7 +52,8 @@ def run_replay(
         report: the page and its figures are written into this folder.
         console: for the tables. Default: standard output.
 
-    Raises what `read_history` and `replay` raise, MissingPackageError for a report without matplotlib,
+    Raises what `read_history` and `replay` raise, InputError for `reward` and `success` of a log that holds neither,
+    MissingPackageError for a report without matplotlib,
     FileError if a folder cannot be created.
     """
     if report is not None:
@@ -59,7 +61,11 @@ def run_replay(
     for folder in (report, json_file and json_file.parent):
         if folder is not None:
             make_folder(folder)
+    if not strategies:
+        raise InputError("no strategy was given; give at least one, as in --strategies default,uniform")
     log = read_log(file, reward=reward, success=success)
+    if log.counted and (reward is not None or success is not None):
+        raise InputError(f"{file} holds successes, not rewards; leave out --reward and --success")
     protocol = Protocol.of(log, **given)
     pool = Pool.of(log.histories, protocol)
     results = _with_progress(log.histories, strategies, protocol, features)

@@ -33,6 +33,8 @@ class LoggedRun:
     max_rollouts: int | None = None
     own: bool = False
     """Whether a trainer of this package wrote the log, so that bounds that were not set are its defaults."""
+    counted: bool = False
+    """Whether the log holds successes, not rewards, so that `reward` and `success` decide nothing."""
 
 
 class LoggedRollout(NamedTuple):
