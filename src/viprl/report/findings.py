@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed
+from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed, seed_of
 from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
 from viprl.metrics import EQUAL_REWARD_GROUPS, HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
 from viprl.report.uniform_steps import uniform_steps
@@ -265,6 +265,6 @@ def _evidence(run: Run, estimate: Estimate, basis: str, digits: int = 2) -> str:
     n = f"n = {size(estimate, basis)}"
     if basis == "batches":
         seeds = mapping(run.summary.get("settings")).get("seeds")
-        seeds = len(seeds) if isinstance(seeds, list) else seeds or len({row.get("seed") for row in run.rows})
+        seeds = len(seeds) if isinstance(seeds, list) else seeds or len({seed_of(row) for row in run.rows})
         n += f" from {count(seeds, 'seed')}" if seeds else ""
     return sd + n + interval(estimate, digits)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from viprl.analysis.curves import mapping
+from viprl.analysis.curves import mapping, seed_of
 from viprl.errors import InputError
 from viprl.report import canvas, sections
 from viprl.report.findings import findings
@@ -110,7 +110,7 @@ def _settings_of(run: Run) -> dict[str, str]:
     given = {str(k): v for k, v in mapping(run.summary.get("settings")).items() if v is not None}
     steps, rollouts = ([n for row in run.rows if np.isfinite(n := number(row.get(k)))] for k in ("step", "rollouts"))
     logged: dict[str, object] = {"strategies trained": ", ".join(run.strategies)} if run.rows else {}
-    logged |= {"seeds": len({row.get("seed") for row in run.rows})} if run.rows else {}
+    logged |= {"seeds": len({seed_of(row) for row in run.rows})} if run.rows else {}
     logged |= {"last step": int(max(steps))} if steps else {}
     logged |= {"rollouts of one strategy and seed": f"{max(rollouts):,.0f}"} if rollouts else {}
     return {key: v if isinstance(v, str) else json.dumps(v) for key, v in (logged | given).items()}

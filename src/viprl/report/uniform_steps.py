@@ -53,7 +53,7 @@ def _rows_with_counts(run: Run, strategy: str) -> list[tuple[Mapping[str, Any], 
     found, before = [], 0.0
     for row in run.rows_of(strategy):
         mean, rollouts = number(row.get(PREFIX + COUNTS_MEAN)), number(row.get("rollouts"))
-        if mean == mean:  # not NaN
+        if mean > 0:  # not NaN
             found.append((row, (rollouts - before) / (mean * run.logging_steps)))
             before = rollouts
     return found
