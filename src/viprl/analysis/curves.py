@@ -14,6 +14,8 @@ from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import number
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -100,7 +102,7 @@ def seed_of(row: Mapping[str, Any]) -> int:
 def _drawable(value: object) -> float:
     """A number as a float; NaN for everything else and for numbers beyond float32, which no axis can show."""
     found = number(value)
-    return found if abs(found) <= np.finfo(np.float32).max else math.nan
+    return found if abs(found) <= _LARGEST else math.nan
 
 
 def _rollouts_at(steps: FloatArray, rows: Sequence[Mapping[str, Any]]) -> FloatArray:
