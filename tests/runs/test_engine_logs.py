@@ -161,6 +161,21 @@ def test_scores_that_are_no_numbers_are_unscorable(tmp_path):
     assert (history.rollouts.tolist(), history.successes.tolist(), history.ground_truth) == ([4], [3], None)
 
 
+def test_byte_order_marks_and_line_ends_of_other_systems(tmp_path):
+    lines = [json.dumps(verl("é", score), ensure_ascii=False) for score in (1.0, 0.0)]
+    (tmp_path / "1.jsonl").write_bytes("\r\n".join(["\ufeff" + lines[0], "", lines[1], ""]).encode())
+    assert visits_of(read_history(tmp_path)) == [("é", [2], [1])]
+    (tmp_path / "h.jsonl").write_bytes(("\ufeff" + json.dumps(ROW) + "\r\n").encode())
+    assert plain(read_history(tmp_path / "h.jsonl")) == [("a", "p", None, [4], [1])]
+
+
+@pytest.mark.parametrize("odd", ["[" * 100_000, '{"input": "p", "score": 1' + "0" * 5000 + "}", '{"input": "p", "sc'])
+def test_lines_that_cannot_be_read_are_named(tmp_path, odd):
+    write_lines(tmp_path / "1.jsonl", [verl("p", 1.0), odd])
+    with pytest.raises(DataError, match=r"1\.jsonl, row 2"):
+        read_history(tmp_path)
+
+
 def test_a_log_says_how_many_prompts_a_step_had(tmp_path):
     for step, prompts in enumerate(["ab", "cd", "e"], start=1):
         write_lines(tmp_path / f"{step}.jsonl", [verl(prompt, 1.0) for prompt in prompts])
