@@ -41,8 +41,11 @@ def write_run(folder, settings):
         ("[1, 2", (None, None)),
     ],
 )
-def test_a_run_that_was_killed_before_it_wrote_its_history(tmp_path, settings, bounds):
+@pytest.mark.parametrize("history", [[], [ROW]])
+def test_a_run_is_read_up_to_its_last_step(tmp_path, settings, bounds, history):
     write_run(tmp_path, settings)
+    if history:  # of the last checkpoint
+        write_lines(tmp_path / "history.jsonl.gz", history)
     log = read_log(tmp_path)
     assert plain(log.histories) == [("a", "first", None, [3, 3], [1, 1]), ("b", "second", None, [4, 4], [5, 5])]
     assert (log.batch_size, log.min_rollouts, log.max_rollouts, log.own) == (2, *bounds, True)

@@ -7,7 +7,7 @@ from statistics import mode
 from typing import Any
 
 from viprl.errors import DataError
-from viprl.runs.files import OUTCOMES_FILE, SETTINGS_FILE
+from viprl.runs.files import OUTCOMES_FILE, PROMPTS_FILE, SETTINGS_FILE
 from viprl.runs.history import history_file, history_of_outcomes, read_history_file
 from viprl.runs.logged_rollouts import LoggedRun
 from viprl.runs.prompt_texts import PromptTexts
@@ -18,13 +18,14 @@ from viprl.utils.numerics import number
 def read_run_folder(folder: Path) -> LoggedRun:
     """The histories of a run folder, the prompts of its steps, and the bounds in its settings.
 
-    A run that was killed before it wrote its history is read from its outcomes.
+    Outcomes and prompts are read if both are there: they go up to the last step of a run that goes on or was killed,
+    while the history is written at checkpoints.
     """
     file, outcomes = history_file(folder), folder / OUTCOMES_FILE
-    if file is not None:
-        histories = read_history_file(file)
-    else:
+    if file is None or (outcomes.is_file() and (folder / PROMPTS_FILE).is_file()):
         histories = history_of_outcomes([outcomes], PromptTexts(folder).read())
+    else:
+        histories = read_history_file(file)
     if not histories:
         raise DataError(f"{outcomes} has no scorable rollouts yet; wait until the run has made a step")
     sizes = [len(row.get("ids", ())) for row in log_rows(outcomes)] if outcomes.is_file() else []
