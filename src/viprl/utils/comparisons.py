@@ -18,6 +18,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _COMPARISON = re.compile(r"(?P<name>.*?)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<number>[^<>=]*)", re.DOTALL)
+_BRACKETED = re.compile(r"<\w+>")
+"""The name of a function without a name: "<lambda>"."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def read_comparison(text: str, names: Sequence[str] = ()) -> tuple[str | None, C
     Raises InputError for a comparison with something that is not a finite number, and for several comparisons.
     """
     text = text.strip()
-    if text in names:
+    if text in names or _BRACKETED.fullmatch(text):
         return text, None
     if (number := _number(text)) is not None:
         return None, Comparison(">=", number)
@@ -56,11 +58,9 @@ def read_comparison(text: str, names: Sequence[str] = ()) -> tuple[str | None, C
             raise InputError(f"{text!r} is not a comparison; write NAME>=NUMBER, with one of {' '.join(OPERATORS)}")
         return text, None
     name, sign, right = found["name"], found["sign"], found["number"].strip()
-    if name not in names and re.search(r"[<>=]", re.sub(r"<\w+>", "", name)):  # "<lambda>" is a name
+    if name not in names and re.search(r"[<>=]", _BRACKETED.sub("", name)):
         raise InputError(f"{text!r} has several comparisons; write one: NAME>=NUMBER")
     if (number := _number(right)) is None:
-        if re.fullmatch(r"<\w+>", text):  # a name such as "<lambda>" that is not known
-            return text, None
         raise InputError(f"{text!r} compares with {right!r}, which is not a number")
     return name or None, Comparison(sign, number)
 
