@@ -26,6 +26,7 @@ from viprl.predictors.base import Batch
 from viprl.prompts import Prompt, PromptBatch, identity
 from viprl.runs.engine_logs import read_history
 from viprl.runs.history import visits
+from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, documented, options
 from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils import state_file
@@ -208,8 +209,9 @@ class VIP(Settings):
             path: a history file, a run folder, verl's rollout_data_dir or TRL's completions.
             match: how prompts of the new run are recognised: by content ("prompt") or by "id".
             reward: the column of verl's or TRL's logs that decides, read as `success` says.
-            options: of `VIP`.
+            options: of `VIP`; `success` may also be "NAME" or "NAME>=0.5", a column of the log.
         """
+        reward, options["success"] = deciding_reward(reward, options.get("success"))
         vip = cls(**options)
         vip.learn_from_log(path, match=match, reward=reward)
         return vip

@@ -9,8 +9,10 @@ import pytest
 from report_data import Page
 from typer.testing import CliRunner
 
+from log_files import write_parquet
 from viprl.analysis.replay import PHASES, SCORES
 from viprl.cli import app
+from viprl.errors import DataError, InputError
 from viprl.runs.history import PromptHistory, save_history
 
 
@@ -37,7 +39,7 @@ def test_the_command(tmp_path, history):
     for words in ("20 of 21 prompts", "oracle", "default", "uniform", "11+", "1.000"):
         assert words in result.output
     found = json.loads((tmp_path / "out/closed.json").read_text())
-    assert list(found) == ["strategies"] and list(found["strategies"]) == ["oracle", "default", "uniform"]
+    assert list(found) == ["protocol", "strategies"] and list(found["strategies"]) == ["oracle", "default", "uniform"]
     phases = found["strategies"]["default"]["phases"]
     assert [phase["visits"] for phase in phases] == [label for label, *_ in PHASES]
     assert set(SCORES) < set(phases[0])
@@ -50,3 +52,41 @@ def test_the_command(tmp_path, history):
     CliRunner().invoke(app, f"{arguments}{tmp_path}/out/open.json".split(), catch_exceptions=False)
     open_loop = json.loads((tmp_path / "out/open.json").read_text())["strategies"]["default"]["phases"]
     assert [phase["brier"] for phase in open_loop] != [phase["brier"] for phase in phases]
+
+
+@pytest.mark.parametrize("option", ["--success 0.5", "--reward correct", "--strategies ,", "--features none"])
+def test_options_that_cannot_be(history, option):
+    with pytest.raises(InputError, match=option.split()[0]):
+        CliRunner().invoke(app, f"replay {history} {option}".split(), catch_exceptions=False)
+
+
+def test_a_log_of_trl_needs_no_options(tmp_path):
+    rng = np.random.default_rng(0)
+    p = rng.beta(0.5, 0.5, 12)
+    for step in range(9):
+        at = rng.permutation(12)[:4] if step >= 6 else np.arange(12)[4 * (step % 3) : 4 * (step % 3) + 4]
+        rows = [
+            {
+                "step": step + 1,
+                "prompt": f"prompt {i}",
+                "completion": f"{step} {j}",
+                "correct": rng.random(),
+                "brief": 0.5,
+            }
+            for i in at
+            for j in range(6)
+        ]
+        rows = [row | {"correct": float(row["correct"] < p[int(row["prompt"][7:])]) * 0.8} for row in rows]
+        write_parquet(tmp_path / "completions" / f"completions_{step + 1:05d}.parquet", rows)
+    arguments = f"replay {tmp_path} --seeds 1 --features none --strategies default,uniform --json {tmp_path}/found.json"
+    result = CliRunner().invoke(app, [*arguments.split(), "--success", "correct>=0.5"], catch_exceptions=False)
+    assert result.exit_code == 0
+    protocol = json.loads((tmp_path / "found.json").read_text())["protocol"]
+    derived = {name: protocol[name] for name in ("batch_size", "rollouts", "min_rollouts", "max_rollouts", "visits")}
+    assert derived == {"batch_size": 4, "rollouts": 6, "min_rollouts": 2, "max_rollouts": 36, "visits": 2}
+    with pytest.raises(DataError, match="--reward"):
+        CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
+    with pytest.raises(InputError, match="--visits 4"):
+        CliRunner().invoke(
+            app, [*arguments.split(), "--success", "correct>=0.5", "--visits", "9"], catch_exceptions=False
+        )

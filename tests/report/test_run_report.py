@@ -149,6 +149,15 @@ def test_unusual_summaries_and_unreadable_rows_do_not_end_the_report(tmp_path):
     assert "0.50×" in words and "row 2 has no step" in words
 
 
+@pytest.mark.parametrize("value", [math.inf, 1e308, 10**400, "x", [1], {"a": 1}, True, None, 0, -5])
+def test_values_that_cannot_be_drawn_are_left_out(tmp_path, value):
+    keys = ("seed", "rollouts", "reward", "vip/counts/mean", "vip/counts/max", "vip/variance_ratio/realised", "epoch")
+    good = {"strategy": "default", "seed": 0} | dict.fromkeys(keys[1:], 0.5)
+    rows = [good | {"step": step, keys[step % len(keys)]: value} for step in range(1, 9)]
+    html = write_report([folder_with(tmp_path / "run", rows)], tmp_path / "report.html").read_text()
+    assert "Training reward" in html
+
+
 def test_errors(tmp_path, monkeypatch):
     with pytest.raises(InputError):
         write_report([], tmp_path / "report.html")

@@ -7,9 +7,11 @@ import json
 import pytest
 
 from log_files import plain, visits_of, write_lines, write_parquet
-from viprl.errors import DataError, FileError
-from viprl.runs.engine_logs import from_trl, from_verl, read_history
+from viprl.errors import DataError, FileError, InputError
+from viprl.runs.engine_logs import from_trl, from_verl, read_history, read_log
 from viprl.runs.history import save_history
+from viprl.runs.prompt_texts import PromptTexts
+from viprl.runs.run_log import RunLog
 
 ROW = {"id": "a", "prompt": "p", "rollouts": 4, "successes": [1]}
 
@@ -20,6 +22,39 @@ def test_a_run_folder(tmp_path, name):
     write_lines(tmp_path / name, [ROW])
     assert plain(read_history(tmp_path)) == [("a", "p", None, [4], [1])]
     assert plain(read_history(tmp_path / name)) == plain(read_history(tmp_path))
+
+
+def write_run(folder, settings):
+    log, texts = RunLog(folder, strategy="default", seed=0), PromptTexts(folder)
+    for step in (1, 2):
+        texts.add(step, ["id:a", "id:b"], ["first", "second"])
+        log.outcomes(step, ["id:a", "id:b"], [3, 5], [1.0, 5.0], [3.0, 4.0])
+    (folder / "config.yaml").write_text(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "bounds"),
+    [
+        ("trainer: {vip_min_rollouts: 3, vip_max_rollouts: 9}", (3, 9)),
+        ("trainer: {vip_low: 3, vip_high: 9}", (3, 9)),  # an earlier version
+        ("trainer: {vip_min_rollouts: null}", (None, None)),
+        ("[1, 2", (None, None)),
+    ],
+)
+@pytest.mark.parametrize("history", [[], [ROW]])
+def test_a_run_is_read_up_to_its_last_step(tmp_path, settings, bounds, history):
+    write_run(tmp_path, settings)
+    if history:  # of the last checkpoint
+        write_lines(tmp_path / "history.jsonl.gz", history)
+    log = read_log(tmp_path)
+    assert plain(log.histories) == [("a", "first", None, [3, 3], [1, 1]), ("b", "second", None, [4, 4], [5, 5])]
+    assert (log.batch_size, log.min_rollouts, log.max_rollouts, log.own) == (2, *bounds, True)
+
+
+def test_metrics_without_outcomes(tmp_path):
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 1, "log_history": []}')
+    with pytest.raises(DataError, match="log_completions"):
+        read_history(tmp_path)
 
 
 def test_the_new_name_wins_in_a_folder_with_both(tmp_path):
@@ -115,6 +150,42 @@ def test_verl_outputs_of_one_rollout_count_once(tmp_path):
     assert visits_of(from_verl(tmp_path)) == [("p", [3], [2])]  # uids of the data set do not merge rollouts
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), "nan", "None", "<NA>", 5])
+def test_missing_prompts_are_named_by_row(tmp_path, missing):
+    write_lines(tmp_path / "1.jsonl", [verl("p", 1.0), verl(missing, 0.0)])
+    with pytest.raises(DataError, match=r"1\.jsonl, row 2.* prompt"):
+        read_history(tmp_path)
+
+
+def test_scores_that_are_no_numbers_are_unscorable(tmp_path):
+    scores = [1, True, "1.0", 0, None, float("nan"), "n/a", [1], {"score": 1}, 10**400]
+    write_lines(tmp_path / "1.jsonl", [verl("p", score, gts=float("nan")) for score in scores])
+    (history,) = read_history(tmp_path)
+    assert (history.rollouts.tolist(), history.successes.tolist(), history.ground_truth) == ([4], [3], None)
+
+
+def test_byte_order_marks_and_line_ends_of_other_systems(tmp_path):
+    lines = [json.dumps(verl("é", score), ensure_ascii=False) for score in (1.0, 0.0)]
+    (tmp_path / "1.jsonl").write_bytes("\r\n".join(["\ufeff" + lines[0], "", lines[1], ""]).encode())
+    assert visits_of(read_history(tmp_path)) == [("é", [2], [1])]
+    (tmp_path / "h.jsonl").write_bytes(("\ufeff" + json.dumps(ROW) + "\r\n").encode())
+    assert plain(read_history(tmp_path / "h.jsonl")) == [("a", "p", None, [4], [1])]
+
+
+@pytest.mark.parametrize("odd", ["[" * 100_000, '{"input": "p", "score": 1' + "0" * 5000 + "}", '{"input": "p", "sc'])
+def test_lines_that_cannot_be_read_are_named(tmp_path, odd):
+    write_lines(tmp_path / "1.jsonl", [verl("p", 1.0), odd])
+    with pytest.raises(DataError, match=r"1\.jsonl, row 2"):
+        read_history(tmp_path)
+
+
+def test_a_log_says_how_many_prompts_a_step_had(tmp_path):
+    for step, prompts in enumerate(["ab", "cd", "e"], start=1):
+        write_lines(tmp_path / f"{step}.jsonl", [verl(prompt, 1.0) for prompt in prompts])
+    log = read_log(tmp_path)
+    assert log.batch_size == 2 and not log.own
+
+
 # --- TRL --------------------------------------------------------------------------------------------------------------
 
 
@@ -146,3 +217,64 @@ def test_trl_with_several_rewards_needs_a_choice(tmp_path):
     with pytest.raises(DataError, match=r"'length'.*correct, brevity"):
         from_trl(tmp_path, reward="length")
     assert visits_of(read_history(tmp_path, reward="correct")) == [("p", [2], [1])]
+
+
+@pytest.mark.parametrize(
+    ("reward", "success", "successes"),
+    [
+        ("correct", 0.5, 2),
+        ("correct>=0.5", None, 2),
+        (None, "correct>=0.5", 2),
+        (None, "correct > 0.9", 1),
+        (None, "length<=3", 1),
+        ("length", "3", 3),
+        ("length", lambda value: value > 3, 2),
+    ],
+)
+def test_one_of_several_rewards_decides(tmp_path, reward, success, successes):
+    rows = [completions(1, [value], length=length)[0] for value, length in ((0.2, 1), (0.7, 5), (0.95, 4))]
+    rows = [row | {"length": float(row["length"]) + (index == 0) * 2} for index, row in enumerate(rows)]  # 3, 5, 4
+    write_parquet(tmp_path / "completions_00001.parquet", rows)
+    assert visits_of(read_history(tmp_path, reward=reward, success=success)) == [("p", [3], [successes])]
+
+
+@pytest.mark.parametrize(
+    ("reward", "success"),
+    [
+        ("correct", "length>=3"),
+        ("correct>=0.5", 0.7),
+        (None, "correct>=high"),
+        (None, "1<correct<2"),
+        (None, "no:where"),
+    ],
+)
+def test_contradictions_and_unreadable_conditions(tmp_path, reward, success):
+    write_parquet(tmp_path / "completions_00001.parquet", completions(1, [0.0, 1.0], length=3.0))
+    with pytest.raises(InputError):
+        read_history(tmp_path, reward=reward, success=success)
+
+
+def test_a_batch_with_nan_that_is_logged_again_counts_once(tmp_path):
+    for step in (1, 2):
+        rows = [row | {"completion": "c"} for row in completions(step, [1.0, float("nan")])]
+        write_parquet(tmp_path / f"completions_0000{step}.parquet", rows)
+    assert visits_of(read_history(tmp_path)) == [("p", [1], [1])]
+
+
+@pytest.mark.parametrize("prompt", [None, "nan", "None", 5])
+def test_missing_prompts_of_trl_are_named_by_row(tmp_path, prompt):
+    rows = completions(1, [1.0], prompt="4" if prompt == 5 else "p") + completions(1, [0.0], prompt=prompt)
+    rows = rows[1:] if prompt == 5 else rows  # a column has one type
+    write_parquet(tmp_path / "completions_00001.parquet", rows)
+    with pytest.raises(DataError, match=r"completions_00001\.parquet, row \d.* prompt"):
+        read_history(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:100] + b"?" * 400 + b[500:], lambda b: b""]
+)
+def test_damaged_parquet(tmp_path, damage):
+    file = write_parquet(tmp_path / "completions_00001.parquet", completions(1, 500 * [1.0, 0.0]))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=r"completions_00001\.parquet"):
+        read_history(tmp_path)

@@ -62,7 +62,11 @@ def test_prompt_and_ground_truth_identify_a_prompt_without_id(tmp_path):
         ({"rollouts": [8, 8]}, "rollouts .* 2 .* successes .* 3"),
         ({"rollouts": [8, 0, 8]}, "rollouts .* 0 .* 2"),
         ({"rollouts": "eight"}, "rollouts .* 'eight'"),
+        ({"rollouts": 10**400}, "rollouts .* huge"),
+        ({"rollouts": float("inf")}, "rollouts .* inf"),
         ({"prompt": 5}, "prompt"),
+        ({"prompt": float("nan")}, "prompt"),
+        ({"prompt": "None"}, "prompt"),
         ({"id": 1.5}, "id"),
         ({"id": 7}, "'7' of row 1"),
     ],
@@ -92,6 +96,29 @@ def test_outcome_logs_become_a_history(tmp_path):
         ("b", "second", None, [4, 4], [5, 5]),
         ("sha:1", "", None, [4], [0]),
     ]
+
+
+def test_values_that_pandas_writes(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rows = [
+        {"id": 7, "prompt": "one", "rollouts": 8, "successes": [3], "ground_truth": "1"},
+        {"id": None, "prompt": "two", "rollouts": 8, "successes": [4], "ground_truth": None},
+    ]
+    pandas.DataFrame(rows).to_parquet(tmp_path / "t.parquet")  # ids become 7.0 and NaN
+    write_lines(
+        tmp_path / "t.jsonl", [rows[0] | {"id": 7.0}, rows[1] | dict.fromkeys(["id", "ground_truth"], float("nan"))]
+    )
+    for name in ("t.parquet", "t.jsonl"):
+        first, second = read_history_file(tmp_path / name)
+        assert (first.id, first.ground_truth, second.ground_truth) == ("7", "1", None)
+        assert second.id.startswith("sha:")
+
+
+@pytest.mark.parametrize("row", [{"step": 1}, {"ids": ["a"], "successes": [1, 2], "scorable": [2]}, {"ids": 3}])
+def test_outcome_logs_of_another_form(tmp_path, row):
+    path = write_lines(tmp_path / "outcomes.jsonl", [{"successes": ["a"], "scorable": ["b"]} | row])
+    with pytest.raises(DataError, match=r"outcomes\.jsonl, row 1"):
+        history_of_outcomes([path], {})
 
 
 def test_visits_come_in_training_order(tmp_path):

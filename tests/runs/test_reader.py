@@ -46,6 +46,13 @@ def test_unusable_content_is_left_out_and_noted_by_file(tmp_path):
     assert "summary.json" in summary and "history.jsonl.gz: row 2" in history
 
 
+def test_numbers_that_no_float_holds_do_not_end_the_reading(tmp_path):
+    rows = ['{"step": 1, "reward": 1e999}', f'{{"step": {10**400}, "reward": 1}}', '{"step": 2, "reward": NaN}']
+    write_lines(tmp_path / "metrics.jsonl", [*rows, f'{{"step": 3, "reward": {10**400}}}'])
+    run = load_run(tmp_path)
+    assert [row["step"] for row in run.rows] == [1, 2, 3] and "row 2 has no step" in run.notes[0]
+
+
 def test_calibration_keeps_points_with_both_probabilities(tmp_path):
     write_lines(tmp_path / "metrics.jsonl", ROWS)
     points = '[{"predicted": 0.5, "true": null}, 7, {"predicted": 0.4, "true": 0.5, "count": 3}]'

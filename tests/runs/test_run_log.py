@@ -46,6 +46,22 @@ def test_a_resumed_run_logs_every_step_once(tmp_path):
     assert list(log_rows(tmp_path / "metrics.jsonl")) == [] and log.rollouts == 0
 
 
+def test_logs_that_a_full_disk_cut_inside_a_character_can_be_resumed(tmp_path):
+    RunLog(tmp_path, strategy="default", seed=1).outcomes(1, ["id:問題"], [8], [4], [8])
+    PromptTexts(tmp_path).add(1, ["id:問題"], ["数字"])
+    for name in ("outcomes.jsonl", "prompts.jsonl"):
+        path = tmp_path / name
+        line = path.read_bytes().replace(b'"step": 1', b'"step": 2')
+        whole = path.read_bytes()
+        inside = [end for end, byte in enumerate(line) if 0x80 <= byte < 0xC0]  # bytes that continue a character
+        for end in inside[::2]:
+            path.write_bytes(whole + line[:end])
+            log, texts = RunLog(tmp_path, strategy="default", seed=1), PromptTexts(tmp_path)
+            log.rewind(2)
+            texts.rewind(2)
+            assert log.rollouts == 8 and texts.read() == {"id:問題": "数字"}
+
+
 def test_texts_of_prompts_are_written_once_and_cut_back(tmp_path):
     texts = PromptTexts(tmp_path)
     assert texts.read() == {}

@@ -14,6 +14,8 @@ from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import number
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -44,7 +46,9 @@ def curve(run: Run, strategy: str, metric: str) -> Curve | None:
     """A metric of a strategy; None if it was never logged. If a step was logged repeatedly, the last row counts."""
     rows = run.rows_of(strategy)
     logged = {
-        (_seed(row), number(row["step"])): value for row in rows if math.isfinite(value := number(row.get(metric)))
+        (seed_of(row), _drawable(row["step"])): value
+        for row in rows
+        if math.isfinite(value := _drawable(row.get(metric))) and math.isfinite(_drawable(row["step"]))
     }
     if not logged:
         return None
@@ -89,16 +93,23 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _seed(row: Mapping[str, Any]) -> int:
+def seed_of(row: Mapping[str, Any]) -> int:
+    """The seed of the training of a row; 0 if it has none."""
     seed = number(row.get("seed"))
     return int(seed) if math.isfinite(seed) else 0
+
+
+def _drawable(value: object) -> float:
+    """A number as a float; NaN for everything else and for numbers beyond float32, which no axis can show."""
+    found = number(value)
+    return found if abs(found) <= _LARGEST else math.nan
 
 
 def _rollouts_at(steps: FloatArray, rows: Sequence[Mapping[str, Any]]) -> FloatArray:
     """[T] rollouts up to `steps`: mean over seeds, interpolated for rows (evaluations) that do not have them."""
     totals: dict[float, list[float]] = {}
     for row in rows:
-        if math.isfinite(rollouts := number(row.get("rollouts"))):
+        if math.isfinite(rollouts := _drawable(row.get("rollouts"))):
             totals.setdefault(number(row["step"]), []).append(rollouts)
     if not totals:
         return np.full(steps.shape, np.nan)

@@ -33,6 +33,7 @@ from scipy.stats import rankdata
 
 from viprl.allocation.budget import Budget, even_counts
 from viprl.allocation.published import continuous_counts
+from viprl.analysis.protocol import DEFAULT_PROTOCOL, Protocol
 from viprl.analysis.statistics import Estimate, finite
 from viprl.errors import InputError
 from viprl.features.cache import Features, default_folder
@@ -53,49 +54,12 @@ SCORES = {
     "log_loss": "of the predictions, for the logged outcomes; predictions clipped to [1e-4, 1 - 1e-4]",
     "brier": "mean squared error of the predictions, for single outcomes",
     "mae": "mean absolute error of the predictions, for logged success rates",
-    "spearman": "rank correlation of predictions and logged success rates within a batch",
+    "spearman": "rank correlation of predictions and logged success rates within a batch; – if one is constant",
     ZERO_ADVANTAGE: "share of the rollouts of prompts whose outcomes were all equal",
     "milliseconds": "time to predict, allocate and observe one batch",
 }
 BINS = 10
 """Bins of the prediction, each a tenth wide, for the calibration."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a log is replayed.
-
-    Args:
-        batch_size: Q, prompts of a batch.
-        rollouts: rollouts of a prompt on average; the budget of a batch is C = rollouts x batch_size.
-        min_rollouts, max_rollouts: bounds for each prompt.
-        visits: replay this many visits of the prompts that have as many.
-        seeds: repetitions, with seeds 0 to seeds - 1.
-        closed: observe only the allocated rollouts (closed loop) instead of all logged ones (open loop).
-        estimator: of the advantage, see `viprl.allocation.variance_models`.
-
-    Raises InputError for numbers below 1 and for bounds that cannot meet the budget.
-    """
-
-    batch_size: int = 64
-    rollouts: int = 8
-    min_rollouts: int = 4
-    max_rollouts: int = 16
-    visits: int = 40
-    seeds: int = 3
-    closed: bool = False
-    estimator: str = "rloo"
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "rollouts", "visits", "seeds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
-        self.budget()
-
-    def budget(self) -> Budget:
-        """The budget of a batch."""
-        total = self.rollouts * self.batch_size
-        return Budget.of(self.batch_size, total, self.min_rollouts, self.max_rollouts, self.estimator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,15 +81,9 @@ class Pool:
         t, size = protocol.visits, protocol.batch_size
         kept = [history for history in histories if len(history.successes) >= t]
         if len(kept) < size:
-            visits = sorted((len(history.successes) for history in histories), reverse=True)
-            if len(visits) >= size:
-                fix = f"visits to {visits[size - 1]}"
-            else:
-                fix = (
-                    f"batch_size to {len(kept)}" if kept else f"visits to {visits[-1]} and batch_size to {len(visits)}"
-                )
             raise InputError(
-                f"{len(kept)} of {len(histories)} prompts have at least {t} visits, but a batch has {size}; lower {fix}"
+                f"{len(kept)} of {len(histories)} prompts have at least {t} visits, but a batch has {size}; "
+                f"{_smaller(histories, len(kept), size)}"
             )
         return cls(
             tuple(history.id for history in kept),
@@ -134,6 +92,18 @@ class Pool:
             np.array([history.rollouts[:t] for history in kept]),
             np.array([smoothed(history.successes / history.rollouts)[:t] for history in kept]),
         )
+
+
+def _smaller(histories: Sequence[PromptHistory], kept: int, size: int) -> str:
+    """What to set so that the prompts fill one batch."""
+    visits = sorted((len(history.successes) for history in histories), reverse=True)
+    if len(visits) >= size:
+        return f"set visits to {visits[size - 1]} (--visits {visits[size - 1]})"
+    if kept:
+        return f"set batch_size to {kept} (--batch-size {kept})"
+    return (
+        f"set visits to {visits[-1]} and batch_size to {len(visits)} (--visits {visits[-1]} --batch-size {len(visits)})"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +135,7 @@ class Phase:
 def replay(
     histories: Sequence[PromptHistory],
     strategies: Sequence[str | Strategy] = ("default", "paper", "uniform"),
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = DEFAULT_PROTOCOL,
     *,
     features: FeatureChoice = "auto",
     store: Features | None = None,
@@ -174,11 +144,12 @@ def replay(
     """Replay the same logged outcomes with each strategy.
 
     Example:
-        histories = read_history("runs/mine")
-        results = replay(histories, ["default", Strategy(MyPredictor(), name="mine")], Protocol(visits=5))
+        log = read_log("runs/mine")
+        protocol = Protocol.of(log)
+        results = replay(log.histories, ["default", Strategy(MyPredictor(), name="mine")], protocol)
 
     Args:
-        histories: from `viprl.runs.engine_logs.read_history`.
+        histories: from `viprl.runs.engine_logs.read_log` or `read_history`.
         strategies: names from `viprl.STRATEGIES`, or `viprl.Strategy` objects, which are copied.
         protocol: budget, bounds, visits and seeds.
         features: as for `viprl.VIP`. Strategies whose predictor reads no features get none.
@@ -215,7 +186,10 @@ def _features(strategy: Strategy, features: FeatureChoice) -> FeatureChoice:
     auto = isinstance(features, str) and features == "auto"
     choice = auto_features(wanted) if auto or wanted is None else features
     if choice in (None, "none") and strategy.predictor.needs_features:
-        raise InputError(f"strategy {strategy.name!r} predicts from prompt features; set features='minilm' or 'length'")
+        raise InputError(
+            f"strategy {strategy.name!r} predicts from prompt features, but features is {features!r}; set "
+            "features='length' (--features length) or 'minilm', or leave the strategy out"
+        )
     return choice
 
 

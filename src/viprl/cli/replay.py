@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from viprl.analysis.protocol import USUAL_BATCH
 from viprl.cli.options import JsonFile, help_of, names
 from viprl.strategies import STRATEGIES
 
@@ -31,11 +32,22 @@ def replay(
     ] = "default,paper,uniform",
     seeds: Annotated[int, typer.Option(min=1, help="Number of repetitions, with seeds 0 to N-1.")] = 3,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Prompts of a batch. The last batch is dropped if it is smaller.")
-    ] = 64,
-    rollouts: Annotated[int, typer.Option(min=1, help="Budget of a batch: mean rollouts of a prompt.")] = 8,
-    min_rollouts: Annotated[int, typer.Option(help=help_of("min_rollouts"))] = 4,
-    max_rollouts: Annotated[int, typer.Option(help=help_of("max_rollouts"))] = 16,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Prompts of a batch. The last batch is dropped if it is smaller. Default: as in the log, or "
+            f"{USUAL_BATCH}.",
+        ),
+    ] = None,
+    rollouts: Annotated[
+        int | None, typer.Option(min=1, help="Budget of a batch: mean rollouts of a prompt. Default: as in the log.")
+    ] = None,
+    min_rollouts: Annotated[
+        int | None, typer.Option(help=f"{help_of('min_rollouts')} Default: of the run, or of the logged groups.")
+    ] = None,
+    max_rollouts: Annotated[
+        int | None, typer.Option(help=f"{help_of('max_rollouts')} Default: of the run, or of the logged groups.")
+    ] = None,
     loop: Annotated[
         Loop,
         typer.Option(
@@ -45,23 +57,35 @@ def replay(
     ] = Loop.open,
     features: Annotated[str, typer.Option(help=help_of("features"))] = "auto",
     visits: Annotated[
-        int, typer.Option(min=1, help="Number of visits of each prompt to replay. Prompts with fewer are left out.")
-    ] = 40,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of visits of each prompt to replay. Prompts with fewer are left out. Default: the number that "
+            "replays most of the log.",
+        ),
+    ] = None,
     reward: Annotated[
-        str | None, typer.Option(help="Reward column of verl's or TRL's logs that decides about success.")
+        str | None,
+        typer.Option(help="Reward column of verl's or TRL's logs that decides about success: NAME or NAME>=NUMBER."),
     ] = None,
     success: Annotated[
-        float | None,
-        typer.Option(help="Smallest reward that counts as success. Default: rewards must be 0/1 or -1/+1."),
+        str | None,
+        typer.Option(
+            help="What counts as success: the smallest reward, NAME>=NUMBER or module:function. Default: rewards must "
+            "be 0/1 or -1/+1."
+        ),
     ] = None,
     json: JsonFile = None,
     report: Annotated[Path | None, typer.Option(help="Write replay.html and its figures to this folder.")] = None,
 ) -> None:
     """Replay the logged outcomes of a run: how well would each strategy have predicted and allocated?"""
-    from viprl.analysis.replay import Protocol
     from viprl.report.replay_command import run_replay
 
-    closed = loop is Loop.closed
-    protocol = Protocol(batch_size, rollouts, min_rollouts, max_rollouts, visits, seeds, closed=closed)
-    found = names(strategies)
-    run_replay(file, found, protocol, features=features, reward=reward, success=success, json_file=json, report=report)
+    protocol = {
+        "batch_size": batch_size, "rollouts": rollouts, "min_rollouts": min_rollouts, "max_rollouts": max_rollouts,
+        "visits": visits, "seeds": seeds, "closed": loop is Loop.closed,
+    }  # fmt: skip
+    run_replay(
+        file, names(strategies), protocol, features=features, reward=reward, success=success, json_file=json,
+        report=report,
+    )  # fmt: skip

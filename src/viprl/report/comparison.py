@@ -14,7 +14,7 @@ from rich.console import Console
 
 from viprl.analysis.statistics import Estimate, finite, paired_difference
 from viprl.errors import MissingPackageError
-from viprl.metrics import EVALUATION_REWARD, PREFIX, REWARD, RUNNING_RATIO, ZERO_ADVANTAGE
+from viprl.metrics import EVALUATION_REWARD, PREFIX, REWARD, RUNNING_RATIO, SUCCESS_RATE, ZERO_ADVANTAGE
 from viprl.report.page import Section, table
 from viprl.report.run_report import write_report
 from viprl.report.words import cell, ends, num
@@ -47,7 +47,8 @@ class Measure:
 
 MEASURES = (
     Measure("eval_reward", "evaluation reward at the end", 3, EVALUATION_REWARD, 0),
-    Measure("reward", "training reward, last tenth of the steps", 3, REWARD, 0.1),
+    Measure("success_rate", "success rate in training by prompt, last tenth", 3, PREFIX + SUCCESS_RATE, 0.1),
+    Measure("reward", "training reward (depends on the allocation), last tenth", 3, REWARD, 0.1),
     Measure("zero_advantage_rollouts", "share of rollouts without a gradient", 3, PREFIX + ZERO_ADVANTAGE, 1),
     Measure("variance_ratio", "gradient variance relative to uniform, estimated", 2, PREFIX + RUNNING_RATIO, 0),
     Measure("rollouts", "rollouts in total", 0, "rollouts", 0),

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed
+from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed, seed_of
 from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
-from viprl.metrics import HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
+from viprl.metrics import EQUAL_REWARD_GROUPS, HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
+from viprl.report.uniform_steps import uniform_steps
 from viprl.report.words import VERDICTS, closing, count, interval, num, short_basis, size
 from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
@@ -100,6 +101,8 @@ def _variance(run: Run) -> Finding | None:
         remark += (
             " The batches of one seed share a policy and are not independent, so the true interval is probably wider."
         )
+    if ratios.basis == "blocks" and num(ratio.mean) == num(1) and (why := uniform_steps(run, name)):
+        remark += f" {why}"
     sentence = (
         f"{opening}, the gradient variance with the {name} allocation {verb} {num(ratio.mean)} times that with uniform "
         f"allocation ({_evidence(run, ratio, ratios.basis)}).{remark}"
@@ -113,12 +116,12 @@ def _variance(run: Run) -> Finding | None:
 def _waste(run: Run) -> Finding | None:
     shares = wasted_rollouts(run)
     if (name := shares.subject) is None:
-        return None
+        return _equal_groups(run)
     share = shares.estimates[name].scaled(100)
     value = f"{num(share.mean, 0)}\u00a0%"
     sentence = (
-        f"With the {name} allocation, {value} of the rollouts were in groups whose rewards are all equal, which "
-        f"give no gradient ({_evidence(run, share, shares.basis, digits=1)})"
+        f"With the {name} allocation, {value} of the rollouts had advantage zero, because the rewards of their groups "
+        f"are all equal, and gave no gradient ({_evidence(run, share, shares.basis, digits=1)})"
     )
     if name == UNIFORM or UNIFORM not in shares.estimates:
         return Finding(value, f"of the rollouts with {name} gave no gradient", f"{sentence}.")
@@ -131,6 +134,18 @@ def _waste(run: Run) -> Finding | None:
     basis = short_basis(gap, shares.basis, digits=1, signed=True, unit=" points difference")
     label = f"of the rollouts with {name} gave no gradient (uniform:\u00a0{uniform})"
     return Finding(value, label, sentence, gap.against(0.0), basis=basis)
+
+
+def _equal_groups(run: Run) -> Finding | None:
+    """What a run of TRL logs in the place of the share of rollouts."""
+    shares = _over_blocks({name: curve(run, name, EQUAL_REWARD_GROUPS) for name in run.strategies})
+    if (name := _subject(shares)) is None:
+        return None
+    share = shares[name].scaled(100)
+    value = f"{num(share.mean, 0)}\u00a0%"
+    evidence = _evidence(run, share, "blocks", digits=1)
+    sentence = f"{value} of the groups had equal rewards, which give no gradient ({evidence})."
+    return Finding(value, f"of the groups with {name} gave no gradient", sentence)
 
 
 def learning(run: Run) -> Finding | None:
@@ -250,6 +265,6 @@ def _evidence(run: Run, estimate: Estimate, basis: str, digits: int = 2) -> str:
     n = f"n = {size(estimate, basis)}"
     if basis == "batches":
         seeds = mapping(run.summary.get("settings")).get("seeds")
-        seeds = len(seeds) if isinstance(seeds, list) else seeds or len({row.get("seed") for row in run.rows})
+        seeds = len(seeds) if isinstance(seeds, list) else seeds or len({seed_of(row) for row in run.rows})
         n += f" from {count(seeds, 'seed')}" if seeds else ""
     return sd + n + interval(estimate, digits)

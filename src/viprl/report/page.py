@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -44,6 +44,13 @@ INTERVAL = (
     "the difference is within noise.",
 )
 
+_REFERENCES = {
+    "uniform": "every prompt gets the same number of rollouts, as without viprl. Its variance ratio is 1.",
+    "oracle": "knows the true success probabilities. It cannot be used in a training; it shows the best that any "
+    "prediction could reach.",
+    "random": "splits the budget at random within the bounds. It shows what unequal counts cost that follow nothing.",
+}
+"""Strategies that others are compared with."""
 _STYLE = """
 :root{--ink:#1f2328;--muted:#66707b;--grid:#e4e7eb;--page:#fff;--soft:#f6f7f9;--good:#00714f;--bad:#b34a00}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--muted:#9aa4ae;--grid:#353b42;--page:#15181c;--soft:#1d2126;
@@ -114,6 +121,11 @@ def page(
     )
 
 
+def references(strategies: Collection[str]) -> Glossary:
+    """The explanation of those strategies that others are compared with."""
+    return [(name.capitalize(), words) for name, words in _REFERENCES.items() if name in strategies]
+
+
 def table(head: Iterable[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
     """A table as HTML. All text is escaped."""
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -126,7 +138,7 @@ def table(head: Iterable[str], rows: Iterable[Sequence[str]], caption: str = "")
 def _headline(heading: str, findings: Sequence[Finding]) -> str:
     title = f"<h2>{escape(heading)}</h2>" if heading else ""
     if not findings:
-        return f"{title}<p>The run logged no gradient variance, advantages or evaluations. See the curves below.</p>"
+        return f"{title}<p>The run logged neither gradient variance nor advantages. See the curves below.</p>"
     tiles = "".join(_tile(finding) for finding in findings)
     sentences = "".join(f"<p>{escape(finding.sentence)}</p>" for finding in findings)
     return f'<div class="run">{title}<div class="tiles">{tiles}</div>{sentences}</div>'

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from viprl.analysis.replay import SCORES, Phase, Protocol, as_json, replay
+from viprl.analysis.protocol import Protocol
+from viprl.analysis.replay import SCORES, Phase, Pool, as_json, replay
+from viprl.errors import InputError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.report.canvas import canvas
 from viprl.report.replay_page import Results, described, labels, mean_words, write_replay_page
-from viprl.runs.engine_logs import read_history
+from viprl.report.replay_reasons import cautions, empty_cells
+from viprl.runs.engine_logs import read_log
 from viprl.runs.history import PromptHistory
 from viprl.strategies import Strategy
 from viprl.utils.files import make_folder, write_text
@@ -29,7 +33,7 @@ PRINTED = ("capture", "log_loss")
 def run_replay(
     file: Path,
     strategies: Sequence[str | Strategy],
-    protocol: Protocol,
+    given: Mapping[str, Any],
     *,
     features: FeatureChoice = "auto",
     reward: str | None = None,
@@ -42,12 +46,14 @@ def run_replay(
 
     Args:
         file: what `viprl.runs.engine_logs.read_history` reads, with `reward` and `success`.
-        strategies, protocol, features: as for `viprl.analysis.replay.replay`.
+        strategies, features: as for `viprl.analysis.replay.replay`.
+        given: the parameters of the `Protocol` that are set by hand; the log decides the others.
         json_file: all numbers are written to this file.
         report: the page and its figures are written into this folder.
         console: for the tables. Default: standard output.
 
-    Raises what `read_history` and `replay` raise, MissingPackageError for a report without matplotlib,
+    Raises what `read_history` and `replay` raise, InputError for `reward` and `success` of a log that holds neither,
+    MissingPackageError for a report without matplotlib,
     FileError if a folder cannot be created.
     """
     if report is not None:
@@ -55,31 +61,36 @@ def run_replay(
     for folder in (report, json_file and json_file.parent):
         if folder is not None:
             make_folder(folder)
-    histories = read_history(file, reward=reward, success=success)
-    results = _with_progress(histories, strategies, protocol, features)
+    if not strategies:
+        raise InputError("no strategy was given; give at least one, as in --strategies default,uniform")
+    log = read_log(file, reward=reward, success=success)
+    if log.counted and (reward is not None or success is not None):
+        raise InputError(f"{file} holds successes, not rewards; leave out --reward and --success")
+    protocol = Protocol.of(log, **given)
+    pool = Pool.of(log.histories, protocol)
+    results = _with_progress(log.histories, strategies, protocol, features)
     console = Console() if console is None else console
-    enough = sum(len(history.successes) >= protocol.visits for history in histories)
-    console.print(f"{enough} of {len(histories)} prompts, {described(protocol)}", highlight=False, soft_wrap=True)
+    enough = f"{len(pool.keys)} of {len(log.histories)} prompts"
+    console.print(f"{enough}, {described(protocol)}", highlight=False, soft_wrap=True)
     for score in PRINTED:
+        console.print(f"\n[bold]{score.replace('_', ' ')}[/bold]: {SCORES[score]}", highlight=False, soft_wrap=True)
         console.print(score_table(results, score))
+    notes = [*empty_cells(results, pool, protocol), *cautions(pool, protocol)]
+    for note in notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
-        write_text(json_file, json.dumps(as_json(results), indent=1, allow_nan=False) + "\n")
+        numbers = {"protocol": asdict(protocol)} | as_json(results)
+        write_text(json_file, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
         console.print(f"numbers: {json_file}", highlight=False)
     if report is not None:
-        settings = {"file": str(file), "prompts": enough, "features": str(features)} | asdict(protocol)
-        console.print(f"report: {write_replay_page(results, report, protocol, settings)}", highlight=False)
+        settings = {"file": str(file), "prompts": len(pool.keys), "features": str(features)} | asdict(protocol)
+        console.print(f"report: {write_replay_page(results, report, protocol, settings, notes)}", highlight=False)
     return results
 
 
 def score_table(results: Results, score: str) -> Table:
     """One row for each strategy, one column for each phase, and the largest standard deviation over seeds."""
-    found = Table(
-        title=f"[bold]{score.replace('_', ' ')}[/bold]: {SCORES[score]}",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        title_justify="left",
-        title_style="",
-    )
+    found = Table(box=SIMPLE_HEAD, pad_edge=False)
     found.add_column("visit", no_wrap=True)
     for label in [*labels(results), "sd ≤"]:
         found.add_column(label, justify="right")

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from viprl.analysis.replay import PHASES, SCORES, Phase, Protocol
+from viprl.analysis.protocol import Protocol
+from viprl.analysis.replay import PHASES, SCORES, Phase
 from viprl.analysis.statistics import Estimate
 from viprl.report.canvas import Style, save, styles
 from viprl.report.figures import GUIDE, Line, curves
-from viprl.report.page import INTERVAL, Drawing, Section, page, table
+from viprl.report.page import INTERVAL, Drawing, Section, page, references, table
 from viprl.report.words import count
 from viprl.utils.files import write_text
 
@@ -38,7 +39,9 @@ _FIGURES = (
 )
 
 
-def write_replay_page(results: Results, folder: Path, protocol: Protocol, settings: Mapping[str, object]) -> Path:
+def write_replay_page(
+    results: Results, folder: Path, protocol: Protocol, settings: Mapping[str, object], notes: Sequence[str] = ()
+) -> Path:
     """Write replay.html and its figures as SVG and PNG.
 
     Args:
@@ -46,10 +49,12 @@ def write_replay_page(results: Results, folder: Path, protocol: Protocol, settin
         folder: where the files are written.
         protocol: how it was replayed.
         settings: shown as a table.
+        notes: why values are missing, and cautions.
 
     Returns: the path of the page.
     """
-    drawings = [_by_phase(results, *figure) for figure in _FIGURES] + [_calibration(results)]
+    logged = [figure for figure in _FIGURES if any(p.scores[figure[0]] for phases in results.values() for p in phases)]
+    drawings = [_by_phase(results, *figure) for figure in logged] + [_calibration(results)]
     for drawing in drawings:
         save(drawing.figure, folder, drawing.name)
     tables = "".join(_table(results, score) for score in SCORES)
@@ -61,12 +66,14 @@ def write_replay_page(results: Results, folder: Path, protocol: Protocol, settin
         f"Bands: 95 % interval over seeds, which differ in {differ}. Other runs may differ more.",
     ]
     sections = [
-        Section("Results by visit", lead, drawings),
+        Section("Results by visit", [*lead, *notes], drawings),
         Section("All numbers", ["Mean ± standard deviation over seeds, by visit."], html=tables),
         Section("Settings", html=table(("setting", "value"), rows)),
     ]
     path = folder / PAGE_FILE
-    write_text(path, page("Replay of a logged run", described(protocol), [], sections, _GLOSSARY))
+    write_text(
+        path, page("Replay of a logged run", described(protocol), [], sections, [*_GLOSSARY, *references(results)])
+    )
     return path
 
 
@@ -74,7 +81,8 @@ def described(protocol: Protocol) -> str:
     """The protocol in one line."""
     loop = "closed loop: only allocated rollouts" if protocol.closed else "open loop: all outcomes"
     return (
-        f"{protocol.visits} visits, batches of {protocol.batch_size} prompts, {protocol.rollouts} rollouts per prompt "
+        f"{count(protocol.visits, 'visit')}, batches of {count(protocol.batch_size, 'prompt')}, "
+        f"{protocol.rollouts} rollouts per prompt "
         f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are observed"
     )
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from viprl.analysis.curves import mapping
+from viprl.analysis.curves import mapping, seed_of
 from viprl.errors import InputError
 from viprl.report import canvas, sections
 from viprl.report.findings import findings
-from viprl.report.page import INTERVAL, Section, page, table
-from viprl.report.view import View
+from viprl.report.page import INTERVAL, Section, page, references, table
+from viprl.report.view import View, strategies
 from viprl.report.words import count
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
@@ -80,7 +80,8 @@ def write_report(
     title = f"Rollout allocation: {', '.join(run.name for run in runs)}"
     target = Path(out) / REPORT_FILE if Path(out).is_dir() else Path(out)
     make_folder(target.parent)
-    write_text(target, page(title, _subtitle(view), headlines, shown, _GLOSSARY))
+    terms = [*_GLOSSARY, *references({name for run in runs for name in strategies(run)})]
+    write_text(target, page(title, _subtitle(view), headlines, shown, terms))
     if plots_dir is not None:
         for drawing in (drawing for section in shown for drawing in section.drawings):
             canvas.save(drawing.figure, Path(plots_dir), drawing.name)
@@ -109,7 +110,7 @@ def _settings_of(run: Run) -> dict[str, str]:
     given = {str(k): v for k, v in mapping(run.summary.get("settings")).items() if v is not None}
     steps, rollouts = ([n for row in run.rows if np.isfinite(n := number(row.get(k)))] for k in ("step", "rollouts"))
     logged: dict[str, object] = {"strategies trained": ", ".join(run.strategies)} if run.rows else {}
-    logged |= {"seeds": len({row.get("seed") for row in run.rows})} if run.rows else {}
+    logged |= {"seeds": len({seed_of(row) for row in run.rows})} if run.rows else {}
     logged |= {"last step": int(max(steps))} if steps else {}
     logged |= {"rollouts of one strategy and seed": f"{max(rollouts):,.0f}"} if rollouts else {}
     return {key: v if isinstance(v, str) else json.dumps(v) for key, v in (logged | given).items()}

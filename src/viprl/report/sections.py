@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,12 +16,15 @@ from viprl.analysis.curves import curve, estimates_by_step, mapping
 from viprl.metrics import (
     BRIER,
     EQUAL_REWARD_GROUPS,
+    EVALUATION_REWARD,
     HELD_OUT_ACCURACY,
     LOG_LOSS,
     OVERHEAD,
     PREDICTED_RATIO,
     PREFIX,
+    PROMPT_REWARD,
     REWARD,
+    SUCCESS_RATE,
     shadow_ratio,
 )
 from viprl.report import canvas, figures
@@ -38,10 +42,23 @@ from viprl.report.findings import (
     wasted_rollouts,
 )
 from viprl.report.page import Drawing, Section, table
+from viprl.report.uniform_steps import uniform_steps
 from viprl.report.view import View, count_lines, line, strategies
 from viprl.report.words import VERDICTS, cell, num
 from viprl.runs.reader import Run
 from viprl.utils.numerics import number
+
+
+class Chart(NamedTuple):
+    """One metric over training."""
+
+    metric: str
+    name: str
+    title: str
+    ylabel: str
+    caption: str
+    """What one value is a mean of, and what to know about it."""
+
 
 _REFERENCE = (1.0, UNIFORM)
 _RATIO = "variance relative to uniform"
@@ -89,22 +106,52 @@ def waste(view: View) -> Section | None:
     return Section("Rollouts without a gradient", [lead], drawings) if drawings else None
 
 
+_LEARNING = (
+    Chart(HELD_OUT_ACCURACY, "heldout_accuracy", "Held-out accuracy", "accuracy (mean of 8 answers)", ""),
+    Chart(
+        EVALUATION_REWARD,
+        "evaluation_reward",
+        "Evaluation reward",
+        "mean reward of the evaluation",
+        "Mean over the completions of the evaluation prompts, each with the same number.",
+    ),
+    Chart(
+        PREFIX + SUCCESS_RATE,
+        "success_rate",
+        "Success rate in training, each prompt counted once",
+        "success rate of the step",
+        "Mean over the prompts of a step of the share of their rollouts that succeeded. The allocation does not change "
+        "it, but the prompts differ from step to step and are trained on: compare evaluations.",
+    ),
+    Chart(
+        PREFIX + PROMPT_REWARD,
+        "prompt_reward",
+        "Training reward, each prompt counted once",
+        "mean reward of the step",
+        "Mean over the prompts of a step of the mean reward of their rollouts.",
+    ),
+    Chart(
+        REWARD,
+        "training_reward",
+        "Training reward (depends on the allocation: no measure of learning)",
+        "mean reward of the step",
+        "Mean over the rollouts of a step. An allocation that gives prompts of some difficulty more rollouts changes "
+        "this mean by itself. Compare evaluations, or the means over prompts.",
+    ),
+)
+
+
 def accuracy(view: View) -> Section | None:
-    """Held-out accuracy and training reward."""
+    """Held-out accuracy, and the rewards of evaluations and of the training."""
     drawings = []
-    caution = (
-        f"{_smoothed(view, REWARD)} This does not measure learning: an allocation that gives fewer rollouts to very "
-        "easy or very hard prompts changes this mean by itself. Compare the held-out accuracy."
-    )
-    held_out = _over_seeds(view, HELD_OUT_ACCURACY)
-    for metric, name, title, ylabel, caption in (
-        (HELD_OUT_ACCURACY, "heldout_accuracy", "Held-out accuracy", "accuracy (mean of 8 answers)", held_out),
-        (REWARD, "training_reward", "Training reward", "mean reward of the step", caution),
-    ):
-        over_rollouts = all(np.isfinite(one.rollouts).all() for _, _, one in view.curves(metric))
-        if lines := view.lines(metric, over_rollouts=over_rollouts, smoothed=metric != HELD_OUT_ACCURACY):
+    for chart in _LEARNING:
+        over_rollouts = all(np.isfinite(one.rollouts).all() for _, _, one in view.curves(chart.metric))
+        evaluated = chart.metric in (HELD_OUT_ACCURACY, EVALUATION_REWARD)
+        if lines := view.lines(chart.metric, over_rollouts=over_rollouts, smoothed=not evaluated):
             xlabel = "rollouts so far" if over_rollouts else "training step"
-            drawings.append(Drawing(name, title, figures.curves(lines, xlabel, ylabel), caption))
+            how = _over_seeds(view, chart.metric) if evaluated else _smoothed(view, chart.metric)
+            caption = " ".join(part for part in (chart.caption, how) if part)
+            drawings.append(Drawing(chart.name, chart.title, figures.curves(lines, xlabel, chart.ylabel), caption))
     words = [view.titled(run, found.sentence) for run in view.runs if (found := learning(run))]
     if len(view.runs) > 1:
         ends = [(view.style(run, s).label, s, one.last()) for run, s, one in view.curves(HELD_OUT_ACCURACY)]
@@ -188,11 +235,16 @@ def trust(view: View) -> Section | None:
             drawings.append(Drawing(f"trust_{index}", title, figure, _smoothed(view, REALISED)))
         if predicted is not None and realised is not None and name != UNIFORM:
             words.append(f"{who}: {prediction_error(predicted, realised)}")
+        if name != UNIFORM and (why := uniform_steps(run, name)):
+            words.append(f"{who}: {why}")
         shadows = [(s, curve(run, name, PREFIX + shadow_ratio(s))) for s in run.shadows(name)]
         lines = [line(replace(view.style(run, s), label=s), one) for s, one in shadows if one is not None]
         if any(drawn.style.label != "random" for drawn in lines):
             figure = figures.curves(lines, "training step", _RATIO, _REFERENCE)
-            caption = "The realised variance that other strategies would have had in this run. Faint: each step."
+            caption = (
+                "The realised variance that other strategies would have had in this run: they saw the same outcomes, "
+                f"but did not act. {_smoothed(view, REALISED)}"
+            )
             drawings.append(Drawing(f"shadow_{index}", f"{who}: shadow strategies", figure, caption))
         seconds = curve(run, name, PREFIX + OVERHEAD)
         if seconds is not None and name != UNIFORM:
@@ -265,7 +317,9 @@ def _over_seeds(view: View, metric: str) -> str:
 
 
 def _smoothed(view: View, metric: str) -> str:
-    return f"Faint: each step. Line: moving mean. {_over_seeds(view, metric)}"
+    most = max(run.logging_steps for run in view.runs)
+    each = "each step" if most == 1 else f"each logged value, a mean over {most} steps (logging_steps)"
+    return f"Faint: {each}. Line: moving mean. {_over_seeds(view, metric)}"
 
 
 def _short(text: str, most: int = 90) -> str:

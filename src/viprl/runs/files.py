@@ -1,6 +1,9 @@
-"""The names of the files of a run folder."""
+"""The names of the files of a run folder, and files that are numbered by step."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 SETTINGS_FILE = "config.yaml"
 """The settings of the run, as `viprl train` read them."""
@@ -22,3 +25,9 @@ LOCK_FILE = ".lock"
 """Locked by the process that writes the folder."""
 REPORT_FILE = "report.html"
 """The report of the run."""
+
+
+def by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """Step and path of the files of a folder, by step; the first group of the pattern is the step."""
+    names = ((re.fullmatch(pattern, file.name), file) for file in folder.glob("*"))
+    return sorted((int(name[1]), file) for name, file in names if name)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,19 @@ from typing import Any
 
 import numpy as np
 
-from viprl.errors import DataError, MissingPackageError
+from viprl.errors import DataError
 from viprl.prompts import Prompt, identity
 from viprl.runs.files import HISTORY_FILE, OLD_HISTORY_FILE
+from viprl.runs.parquet import parquet_rows
 from viprl.utils.arrays import FloatArray
-from viprl.utils.json_lines import log_rows, read_json_lines, write_json_lines
+from viprl.utils.json_lines import read_json_lines, write_json_lines
+from viprl.utils.words import first_line
+
+MOST_ROLLOUTS = 10**9
+"""Rollouts of a visit beyond this are taken for an error."""
+_OUTCOMES = ("ids", "successes", "scorable")
+"""Lists in a row of an outcome log that `history_of_outcomes` reads."""
+_MISSING = frozenset({"nan", "NaN", "None", "null", "<NA>", "NaT"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +92,17 @@ def read_history_file(path: Path) -> list[PromptHistory]:
 def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
     """The history in a row of a history file. Raises DataError, which begins with `where`."""
     for field in ("prompt", "rollouts", "successes"):
-        if row.get(field) is None:
+        if is_missing(row.get(field)):
             raise DataError(f"{where} has no {field!r}; expected prompt, rollouts and successes, got {', '.join(row)}")
     truth = ground_truth_text(row.get("ground_truth"))
+    given = None if is_missing(row.get("id")) else row["id"]
+    if isinstance(given, float) and given.is_integer():  # pandas, if other rows have no id
+        given = int(given)
     try:
-        given = identity({"prompt": row["prompt"], "id": row.get("id")})
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {error}") from error
-    key = history_id(row["prompt"], truth) if row.get("id") is None else given.removeprefix("id:")
+        key = identity({"prompt": row["prompt"], "id": given}).removeprefix("id:")
+        key = history_id(row["prompt"], truth) if given is None else key
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{where}: {first_line(error)}") from error
     if not isinstance(row["successes"], list) or not row["successes"]:
         raise DataError(f"{where}: successes is {row['successes']!r}; expected a list with one number for each visit")
     successes = _whole_numbers(row["successes"], 0, f"{where}: successes")
@@ -127,10 +139,16 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
     """
     visited: dict[str, list[tuple[int, int]]] = {}
     for log in outcomes:
-        for row in log_rows(log):
-            for key, successes, scorable in zip(row["ids"], row["successes"], row["scorable"], strict=True):
+        for number, row in read_json_lines(log, bad=lambda *_: None):  # a killed run cuts lines short
+            try:
+                pairs = [(key, int(n), int(k)) for key, k, n in zip(*(row[name] for name in _OUTCOMES), strict=True)]
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{log}, row {number} has no equally long lists {', '.join(_OUTCOMES)}; fix or delete the row"
+                ) from error
+            for key, scorable, successes in pairs:
                 if scorable > 0:
-                    visited.setdefault(key, []).append((scorable, successes))
+                    visited.setdefault(str(key), []).append((scorable, successes))
     return [
         PromptHistory(key.removeprefix("id:"), prompts.get(key, ""), *counts_of(pairs))
         for key, pairs in visited.items()
@@ -157,20 +175,20 @@ def visits(
             yield batch, np.array([h.successes[visit] for h in batch]), np.array([h.rollouts[visit] for h in batch])
 
 
+def is_missing(value: Any) -> bool:
+    """Whether this is a missing value, as JSON, pandas and NumPy write it: None, NaN, or their names as a text."""
+    if isinstance(value, str):
+        return value.strip() in _MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def ground_truth_text(value: Any) -> str | None:
-    """A reference answer as text: text stays as it is, numbers and structures become JSON, None stays None."""
-    if value is None or isinstance(value, str):
+    """A reference answer as text: text stays as it is, numbers and structures become JSON, None and NaN None."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
         return value
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row, object) of each row of a parquet file, counted from 1. Raises MissingPackageError without pyarrow."""
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingPackageError(f'reading {path.name} needs pyarrow: pip install "viprl[trl]"') from error
-    return enumerate(parquet.read_table(path).to_pylist(), start=1)
 
 
 def _row(history: PromptHistory) -> dict[str, Any]:
@@ -182,6 +200,10 @@ def _row(history: PromptHistory) -> dict[str, Any]:
 def _whole_numbers(values: Sequence[Any], least: int, what: str) -> FloatArray:
     for visit, value in enumerate(values, start=1):
         whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-        if not whole or value < least:
-            raise DataError(f"{what} has {value!r} at position {visit}; expected whole numbers of at least {least}")
+        if not whole or not least <= value <= MOST_ROLLOUTS:
+            given = "a huge number" if isinstance(value, int) and abs(value) > MOST_ROLLOUTS else repr(value)
+            raise DataError(
+                f"{what} has {given} at position {visit}; expected whole numbers of at least {least} and at most "
+                f"{MOST_ROLLOUTS}"
+            )
     return np.array(values, dtype=float)

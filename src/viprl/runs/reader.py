@@ -1,4 +1,4 @@
-"""Reads run folders.
+"""Reads run folders, and output folders of TRL's trainers.
 
 A run may have been killed at any time. So everything that is missing or cannot be read is left out and noted in
 `Run.notes`. Only a folder without usable content is an error.
@@ -6,29 +6,33 @@ A run may have been killed at any time. So everything that is missing or cannot 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from viprl.errors import DataError, FileError, InputError
-from viprl.metrics import PREFIX, shadow_strategy
+from viprl.errors import DataError, FileError, InputError, ViprlError
+from viprl.metrics import COUNTS_MAX, COUNTS_MIN, PREFIX, REWARD, shadow_strategy
 from viprl.prompts import text
-from viprl.runs.files import METRICS_FILE, SUMMARY_FILE
+from viprl.runs.files import METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
 from viprl.runs.history import PromptHistory, history_file, history_of_row
+from viprl.runs.run_folder import read_run_folder, run_settings
+from viprl.runs.trainer_state import TRAINER_STATE_FILE, TrainerState, trainer_state
+from viprl.runs.trl_completions import read_trl, trl_files
+from viprl.runs.verl_dumps import verl_files
 from viprl.utils.arrays import FloatArray
+from viprl.utils.json_files import read_json_object
 from viprl.utils.json_lines import read_json_lines
 from viprl.utils.numerics import number
 
 Content = TypeVar("Content")
 
 _EXPECTED = (
-    f"expected a run folder of `viprl quickstart` or `viprl train`, with {METRICS_FILE} (JSON lines with strategy, "
-    "seed and step)"
+    f"expected a run folder of `viprl quickstart` or `viprl train`, with {METRICS_FILE}, or an output folder of TRL, "
+    f"with {TRAINER_STATE_FILE} in it or in a checkpoint"
 )
 
 
@@ -55,7 +59,9 @@ class Run:
     history: tuple[PromptHistory, ...]
     """The history of each prompt; empty if there is none."""
     notes: tuple[str, ...]
-    """What could not be read, as sentences for the report."""
+    """What could not be read or is not in the log, as sentences for the report."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the run by name; empty if they are not in the folder."""
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -70,6 +76,13 @@ class Run:
         """The shadow strategies of `strategy`."""
         keys = dict.fromkeys(key.removeprefix(PREFIX) for row in self.rows_of(strategy) for key in row)
         return tuple(name for name in map(shadow_strategy, keys) if name is not None)
+
+    @property
+    def logging_steps(self) -> int:
+        """Training steps of a row: the usual distance between rows. Larger than 1: values are means over steps."""
+        trained = [row for row in self.rows if REWARD in row or any(key.startswith(PREFIX) for key in row)]
+        steps = np.unique([number(row["step"]) for row in trained])
+        return max(1, round(float(np.median(np.diff(steps))))) if steps.size > 1 else 1
 
     def calibration(self) -> dict[str, FloatArray] | None:
         """`predicted`, `true`, `count` and `visits` of the prompts measured in summary.json, shape [P] each."""
@@ -97,27 +110,37 @@ def strategy_of(row: Mapping[str, Any]) -> str:
 def load_run(path: Path | str) -> Run:
     """Read a run folder.
 
-    Raises InputError for a path that is not a folder, FileError if the folder or its metrics.jsonl is missing, and
+    Raises InputError for a path that is not a folder, FileError if the folder or its metrics are missing, and
     DataError if it has neither a complete row nor a summary.
     """
     folder = Path(path)
     if folder.is_file():
-        raise InputError(f"{folder} is a file; {_EXPECTED}")
+        raise InputError(f"{folder} is a file; give its folder, {folder.parent}")
     if not folder.is_dir():
         raise FileError(f"{folder} not found; {_EXPECTED}")
     if not (folder / METRICS_FILE).is_file():
-        raise FileError(f"{folder} has no {METRICS_FILE}; {_EXPECTED}")
+        if (state := trainer_state(folder)) is not None:
+            return _run_of_trl(folder, state)
+        inside = [place for place in sorted(folder.iterdir()) if place.is_dir() and _has_metrics(place)]
+        hint = f"found runs in it: viprl report {' '.join(map(str, inside[:5]))}" if inside else _EXPECTED
+        if trl_files(folder) or verl_files(folder):
+            hint += f"; `viprl replay {folder}` reads the rollouts in it"
+        raise FileError(f"{folder} has no {METRICS_FILE}; {hint}")
     notes: list[str] = []
     rows = _usable_rows(folder / METRICS_FILE, _with_step, notes)
     summary = _read_summary(folder / SUMMARY_FILE, notes)
     file = history_file(folder)
-    history = [] if file is None else _usable_rows(file, lambda row: history_of_row(row, ""), notes)
+    if file is not None:
+        history = _usable_rows(file, lambda row: history_of_row(row, ""), notes)
+    else:
+        history = _optional(lambda: read_run_folder(folder).histories, folder / OUTCOMES_FILE, notes)
     if not rows and not summary:
         raise DataError(
             f"{folder / METRICS_FILE} has no complete row with a step, and there is no {SUMMARY_FILE}; wait until the "
             "run has logged a step, or start it again"
         )
-    return Run(folder.resolve().name, folder, tuple(rows), summary, tuple(history), tuple(notes))
+    settings = run_settings(folder)
+    return Run(folder.resolve().name, folder, tuple(rows), summary, tuple(history), tuple(notes), settings)
 
 
 def load_runs(paths: Sequence[Path | str]) -> list[Run]:
@@ -128,6 +151,52 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
         run if names.count(run.name) == 1 else replace(run, name="/".join(run.path.resolve().parts[-2:]))
         for run in runs
     ]
+
+
+def _has_metrics(folder: Path) -> bool:
+    return (folder / METRICS_FILE).is_file() or trainer_state(folder) is not None
+
+
+def _run_of_trl(folder: Path, state: TrainerState) -> Run:
+    """What a trainer of TRL logged. Its state names no strategy."""
+    notes = [f"The metrics are those of {state.file.relative_to(folder)}, up to step {state.step}."]
+    rows = [row for row in state.rows if math.isfinite(number(row.get("step")))]
+    ours = [row for row in rows if any(key.startswith(PREFIX) for key in row)]
+    even = [row for row in ours if row.get(PREFIX + COUNTS_MIN) == row.get(PREFIX + COUNTS_MAX)]
+    strategy = "uniform" if len(even) == len(ours) else "adaptive"
+    if ours:
+        notes.append(
+            f"{TRAINER_STATE_FILE} does not name the strategy; it is called {strategy} after its rollouts. "
+            "`viprl train` logs the name."
+        )
+    else:
+        notes.append(
+            "The run has no metrics of viprl, so it is called uniform: TRL gives every prompt the same number of "
+            "rollouts. Gradient variance and predictions are missing."
+        )
+    if not rows:
+        raise DataError(f"{state.file} has no row with a step; set logging_steps, and logging_strategy='steps'")
+    if trl_files(folder):
+        history = _optional(lambda: read_trl(folder).histories, folder / "completions", notes)
+    else:
+        history = []
+        notes.append(
+            "Rollouts by prompt are missing: log_completions=True and logging_steps=1 write them, and `viprl replay` "
+            "reads them."
+        )
+    named = [{"strategy": strategy, **row} for row in rows]
+    return Run(folder.resolve().name, folder, tuple(named), {}, tuple(history), tuple(notes))
+
+
+def _optional(read: Callable[[], list[PromptHistory]], path: Path, notes: list[str]) -> list[PromptHistory]:
+    """What `read` finds in a file or folder; if that cannot be read, nothing and a note."""
+    if not path.exists():
+        return []
+    try:
+        return read()
+    except ViprlError as error:
+        notes.append(f"Rollouts by prompt are missing: {error}.")
+        return []
 
 
 def _usable_rows(path: Path, parse: Callable[[Mapping[str, Any]], Content], notes: list[str]) -> list[Content]:
@@ -154,10 +223,7 @@ def _read_summary(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        notes.append(f"{path.name} is not a JSON object. Nothing in this report is based on it.")
+        return read_json_object(path)
+    except DataError as error:
+        notes.append(f"{error}. Nothing in this report is based on it.")
         return {}
-    return value

@@ -98,7 +98,10 @@ def logit(p: FloatArray) -> FloatArray:
 
 
 def number(value: object) -> float:
-    """`value` as a finite float; NaN for everything else: None, text, booleans, infinity."""
+    """`value` as a finite float; NaN for everything else: None, text, booleans, infinity, integers beyond float64."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
-    return float(value) if math.isfinite(value) else math.nan
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:
+        return math.nan

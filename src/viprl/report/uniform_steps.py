@@ -1,0 +1,73 @@
+"""Why the allocation of a run was uniform in some of its steps, so that their variance ratio is 1."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, PREFIX, TRUST
+from viprl.runs.reader import Run
+from viprl.utils.numerics import number
+
+ONE_PROMPT = "a batch had one prompt, so that there was nothing to distribute"
+BOUNDS = "the bounds gave every prompt the same number"
+GUARD = "the guard judged that the predictions did harm"
+FIRST_EPOCH = "the prompts of the first epoch were new and their texts said little about success"
+EQUAL = "the predictions differed too little"
+
+_ADVICE = {
+    ONE_PROMPT: "put several prompts into a batch (TRL: generation_batch_size above num_generations; verl: "
+    "data.train_batch_size above 1)",
+    BOUNDS: "lower min_rollouts or raise max_rollouts",
+    FIRST_EPOCH: "train for more epochs, start warm from the log of an earlier run, or use features",
+    EQUAL: "train for more epochs, start warm from the log of an earlier run, or use features",
+}
+
+
+def uniform_steps(run: Run, strategy: str) -> str:
+    """A sentence about the steps in which all prompts got the same number of rollouts; empty if there are none.
+
+    If these are most of the steps, it says what to do.
+    """
+    reasons = [_reason(run, row, prompts) for row, prompts in _rows_with_counts(run, strategy)]
+    found = Counter(reason for reason in reasons if reason)
+    if not found:
+        return ""
+    total = len(reasons)
+    parts = [f"{_share(times, total)} because {reason}" for reason, times in found.most_common()]
+    main, times = found.most_common(1)[0]
+    advice = f" To change that: {_ADVICE[main]}." if 2 * times > total and main in _ADVICE else ""
+    return (
+        f"The allocation was uniform, so that the variance ratio is 1, in {_share(sum(found.values()), total)} of the "
+        f"steps: {', '.join(parts)}.{advice}"
+    )
+
+
+def _share(part: int, total: int) -> str:
+    return f"{100 * part / total:.0f}\u00a0%"
+
+
+def _rows_with_counts(run: Run, strategy: str) -> list[tuple[Mapping[str, Any], float]]:
+    """The training rows of a strategy that have counts, and the prompts of their batches (NaN if unknown)."""
+    found, before = [], 0.0
+    for row in run.rows_of(strategy):
+        mean, rollouts = number(row.get(PREFIX + COUNTS_MEAN)), number(row.get("rollouts"))
+        if mean > 0:  # not NaN
+            found.append((row, (rollouts - before) / (mean * run.logging_steps)))
+            before = rollouts
+    return found
+
+
+def _reason(run: Run, row: Mapping[str, Any], prompts: float) -> str | None:
+    """Why the step of a row was uniform; None if it was not."""
+    low, mean, high, trust = (number(row.get(PREFIX + name)) for name in (COUNTS_MIN, COUNTS_MEAN, COUNTS_MAX, TRUST))
+    if not high - low < 1:
+        return None
+    if round(prompts, 6) == 1:
+        return ONE_PROMPT
+    if mean in (number(run.settings.get("vip_min_rollouts")), number(run.settings.get("vip_max_rollouts"))):
+        return BOUNDS
+    if trust == 0:
+        return GUARD
+    return FIRST_EPOCH if number(row.get("epoch")) <= 1 else EQUAL

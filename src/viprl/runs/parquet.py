@@ -1,0 +1,33 @@
+"""Rows of parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from viprl.errors import DataError, MissingPackageError
+from viprl.utils.words import first_line
+
+
+def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row, object) of each row of a parquet file, counted from 1.
+
+    Raises DataError for a file that cannot be read, MissingPackageError without pyarrow.
+    """
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise MissingPackageError(f'reading {path.name} needs pyarrow: pip install "viprl[trl]"') from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(
+            f"{path} cannot be read as parquet after row {number} ({type(error).__name__}: {first_line(error)}); "
+            "was the file cut short? Copy it again, or delete it"
+        ) from error
