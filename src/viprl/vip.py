@@ -49,6 +49,9 @@ class Observation:
     """[Q] rollouts that succeeded."""
     rollouts: FloatArray
     """[Q] rollouts that could be scored."""
+    variance: tuple[float, float] | None = None
+    """Gradient variance of a planned batch as its outcomes show it, and that of a uniform allocation; None without a
+    plan."""
 
 
 @documented(options(Settings))
@@ -180,14 +183,13 @@ class VIP(Settings):
         if groups is not None and merged is not None:
             unit = self._unit.observe(k, n, merged)
             groups, merged = groups.in_units(unit), merged.in_units(unit)
-        if plan is not None:
-            self._review(plan, successes, rollouts, groups)
+        variance = None if plan is None else self._review(plan, successes, rollouts, groups)
         for name, strategy in self._strategies.items():
             strategy.observe(batches[name], k, n, None if plan is None else plan.proposals[name].believed, merged)
         self._seconds += time.perf_counter() - began
         if plan is not None:
             self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
-        return Observation(batch.keys, successes, rollouts)
+        return Observation(batch.keys, successes, rollouts, variance)
 
     def observe_counts(self, prompts: Sequence[Prompt], successes: ArrayLike, rollouts: ArrayLike) -> None:
         """Learn from [Q] successes among [Q] rollouts that were not planned here."""
@@ -363,8 +365,13 @@ class VIP(Settings):
             for name, strategy in self._strategies.items()
         }
 
-    def _review(self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None) -> None:
-        """Metrics of a planned batch and what the guards learn from it, before any predictor has seen the outcomes."""
+    def _review(
+        self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None
+    ) -> tuple[float, float]:
+        """Metrics of a planned batch and what the guards learn from it, before any predictor has seen the outcomes.
+
+        Returns: `Observation.variance`.
+        """
         measured = np.nan_to_num(measured_weight(successes, rollouts, surprisal))
         even = float(measured @ self._model.interpolated_factor(even_counts(plan.budget)))
         for name, proposal in plan.proposals.items():
@@ -373,6 +380,7 @@ class VIP(Settings):
             now, running = ratio(realised, even), ratio(*self._realised[name])
             strategy = self._strategies[name]
             if name == self._active:
+                variance = realised, even
                 counts, predicted = proposal.allocation.counts, proposal.allocation.variance_ratio
                 p = proposal.prediction.success_probability
                 self._metrics = batch_metrics(counts, predicted, p, successes, rollouts)
@@ -382,6 +390,7 @@ class VIP(Settings):
             else:
                 self._metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
             strategy.review(proposal, successes, rollouts, self._model, surprisal)
+        return variance
 
 
 def _check_shapes(

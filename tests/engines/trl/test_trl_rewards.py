@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 from trl_runs import C, build, independent_advantages, trained, watched
+from viprl.engines.trl.reward_errors import failed_functions
 
 import tiny
-from viprl.engines.trl.reward_errors import failed_functions
 from viprl.errors import InputError
 
 
