@@ -118,14 +118,14 @@ class SuccessCriterion:
         """
         values = [[_decimal(value) for value in group] for group in values]
         given = [value for group in values for value in group if not _missing(value)]
-        first = not self.tried and len(given) > 0
+        first, self.tried = not self.tried and len(given) > 0, self.tried or len(given) > 0
         if first and vip.success is None and not any(map(_binary, given)):
             raise self._undefined(given[0])
-        if not given and not self.tried and not self._warned:
+        if not self.tried and not self._warned:
             self._warned = True
             logger.warning(
-                "all %d rewards of the first batch are None or NaN%s, so there is nothing to learn from; check what the "
-                "reward functions return",
+                "all %d rewards of the first batch are None or NaN%s, so there is nothing to learn from; check the "
+                "reward functions",
                 sum(map(len, values)),
                 "" if self.column is None else f" in {self.column!r}, which {self.option} names",
             )
@@ -133,7 +133,6 @@ class SuccessCriterion:
         observation = vip.observe(batch.prompts, values, logprobs=logprobs)
         if first and vip.unreadable_rewards > before and not observation.rollouts.any():
             raise self._undefined(given[0])
-        self.tried = self.tried or first
         return observation
 
     def not_found(self, name: str | None, known: Sequence[str]) -> InputError:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from viprl.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 LARGEST = 1e30
 """Rewards beyond it, infinite ones included, are unscorable: weights in 32 bits would become infinite or NaN."""
@@ -27,6 +30,45 @@ _NOTE = "raised by the reward function "
 def scorable(rewards: Any) -> Any:
     """Whether each reward (a tensor or an array) can be trained on: not NaN, and not beyond `LARGEST`."""
     return abs(rewards) <= LARGEST
+
+
+class UnscorableRewards:
+    """Counts batches with rewards beyond `LARGEST`, and warns of the 1st, 2nd, 4th, 8th ... of them."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def look(self, beyond: Tensor, names: Sequence[str], when: str) -> None:
+        """Take a batch into account. `beyond` [C, F] says which rewards cannot be trained on."""
+        if not beyond.any():
+            return
+        self.batches += 1
+        if self.batches & (self.batches - 1) == 0:
+            logger.warning(
+                "%d rewards of %s %s are infinite or too large for 32 bits; they count as unscorable, like None "
+                "(batches with such rewards so far: %d)",
+                int(beyond.sum()),
+                ", ".join(repr(name) for name, bad in zip(names, beyond.any(0).tolist(), strict=True) if bad),
+                when,
+                self.batches,
+            )
+
+
+@contextlib.contextmanager
+def checked_calls(trainer: Any, when: str, groups: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    """While TRL calls the reward functions of a trainer: `checked` functions, and notes of exceptions that name a
+    reward model, or at least the step. Arguments: see `checked`."""
+    functions, names = trainer.reward_funcs, trainer.reward_func_names
+    trainer.reward_funcs = [checked(*pair, when, groups) for pair in zip(functions, names, strict=True)]
+    try:
+        yield
+    except Exception as error:
+        if not any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
+            model = _failed_model(error, functions, names)
+            error.add_note(f"raised {'' if model is None else f'by the reward model {model!r} '}{when}")
+        raise
+    finally:
+        trainer.reward_funcs = functions
 
 
 def checked(
@@ -81,12 +123,7 @@ def checked(
 _PASSED_BY_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 
 
-def is_noted(error: BaseException) -> bool:
-    """Whether the exception has the note of a reward function."""
-    return any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ()))
-
-
-def failed_model(error: BaseException, functions: Sequence[Any], names: Sequence[str]) -> str | None:
+def _failed_model(error: BaseException, functions: Sequence[Any], names: Sequence[str]) -> str | None:
     """The name of the reward model in whose `forward` an exception was raised."""
     trace = error.__traceback__
     while trace is not None:
@@ -136,7 +173,7 @@ def _float(value: Any) -> float:
 def _is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _takes(function: Any, name: str) -> bool:

@@ -93,8 +93,8 @@ def _digested(value: Any, *, strict: bool = True) -> Any:
     if not strict or type(value).__repr__ is not object.__repr__:
         return value if not strict else repr(value)
     raise InputError(
-        f"a row of the data set has a {type(value).__name__} in its prompt, whose content is unknown; set {OPTION} to a "
-        "column that identifies the row"
+        f"a row of the data set has a {type(value).__name__} in its prompt, whose content is unknown; set {OPTION} to "
+        "a column that identifies the row"
     )
 
 

@@ -75,12 +75,12 @@ class _VIPConfig(_Fields):
         return {name: _plain(value) if name.startswith(PREFIX) else value for name, value in vars(self).items()}
 
     def __copy__(self: Any) -> Any:
-        twin = type(self).__new__(type(self))
+        twin = object.__new__(type(self))
         vars(twin).update(vars(self))
         return twin
 
     def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
-        twin = memo[id(self)] = type(self).__new__(type(self))
+        twin = memo[id(self)] = object.__new__(type(self))
         vars(twin).update(copy.deepcopy(vars(self), memo))
         return twin
 

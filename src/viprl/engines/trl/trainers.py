@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.epoch_sampler import EpochSampler
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
-from viprl.engines.trl.reward_calls import checked, failed_model, is_noted, scorable
+from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls, scorable
 from viprl.engines.trl.row_prompts import reset_columns, row_prompt
 from viprl.engines.trl.run_report import RunReport
 from viprl.engines.trl.trainer_configs import PREFIX as OPTION_PREFIX
@@ -59,8 +58,6 @@ from viprl.metrics import ROLLOUTS_COLUMN, engine_metrics, logged
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.vip import VIP, Observation
-
-logger = logging.getLogger(__name__)
 
 STATE_FILE = "vip_state.safetensors"
 GROUP_ARGUMENT = "vip_group"
@@ -121,8 +118,7 @@ class VIPTrainer(_Host):
         success = args.vip_success if vip is None or args.vip_success is not None else vip.success
         self._vip_success = SuccessCriterion(success, functions, complete=not environments)
         self._vip_tasks: set[str] | None = set()
-        self._vip_variety = PromptVariety(args.vip_id_column)
-        self._vip_beyond = 0
+        self._vip_beyond = UnscorableRewards()
         self._vip_generation: _Generation | None = None
         self.vip_batch: Groups | None = None
         """The last generation batch."""
@@ -136,7 +132,9 @@ class VIPTrainer(_Host):
         self._vip_success.bind(self.reward_func_names)
         if environments:
             self._vip_tasks = reset_columns(self._vip_environments())
-        check_training_set(self.train_dataset, args, self._vip_tasks, environments=environments)
+        check_training_set(self.train_dataset, args, environments=environments)
+        self._vip_variety = PromptVariety(args.vip_id_column, self._vip_tasks)
+        self._vip_variety.look_at_data(self.train_dataset)
         check_functions(
             {
                 **dict(zip(self.reward_func_names, functions, strict=False)),
@@ -173,7 +171,7 @@ class VIPTrainer(_Host):
         if not self.model.training:
             return super()._generate_and_score_completions(inputs)
         rows = self._vip_prompt_rows(inputs)
-        self._vip_variety.look(rows, self._vip_tasks)
+        self._vip_variety.look(rows)
         plan = self._vip_plan([self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs))
         self._vip_generation = _Generation(plan, self.accelerator.process_index, len(inputs))
         try:
@@ -229,21 +227,11 @@ class VIPTrainer(_Host):
         group, counts = self._vip_groups(len(inputs))
         # rows of an evaluation have no count, but TRL's table has one value for each row
         self._log_completion_extra(ROLLOUTS_COLUMN, [None] * len(inputs) if current is None else counts)
-        functions, passed = self.reward_funcs, {GROUP_ARGUMENT: group, ROLLOUTS_COLUMN: counts}
-        names = self.reward_func_names
-        self.reward_funcs = [checked(*pair, when, passed) for pair in zip(functions, names, strict=True)]
-        try:
-            rewards = super()._calculate_rewards(inputs, *args, **kwargs)
-        except Exception as error:
-            if not is_noted(error):
-                model = failed_model(error, functions, names)
-                error.add_note(f"raised {'' if model is None else f'by the reward model {model!r} '}{when}")
-            raise
-        finally:
-            self.reward_funcs = functions
-        rewards = rewards.detach()
+        with checked_calls(self, when, {GROUP_ARGUMENT: group, ROLLOUTS_COLUMN: counts}):
+            rewards = super()._calculate_rewards(inputs, *args, **kwargs).detach()
         beyond = ~scorable(rewards) & ~torch.isnan(rewards)
-        self._vip_warn_beyond(beyond, when)
+        if self.accelerator.is_main_process:
+            self._vip_beyond.look(beyond, self.reward_func_names, when)
         if current is not None:
             current.rewards = rewards.masked_fill(beyond, torch.inf)
             self.num_generations = len(rewards)  # TRL's own advantages, replaced below, then use one group of C
@@ -257,19 +245,6 @@ class VIPTrainer(_Host):
         size = self.num_generations_eval
         start = self.accelerator.process_index * rows
         return [(start + i) // size for i in range(rows)], [size] * rows
-
-    def _vip_warn_beyond(self, beyond: torch.Tensor, when: str) -> None:
-        """Count the rewards [C, F] that are infinite or too large, and warn of the 1st, 2nd, 4th, 8th ... batch."""
-        if not beyond.any() or not self.accelerator.is_main_process:
-            return
-        self._vip_beyond += 1
-        if self._vip_beyond & (self._vip_beyond - 1) == 0:
-            names = [name for name, bad in zip(self.reward_func_names, beyond.any(0).tolist(), strict=True) if bad]
-            logger.warning(
-                "%d rewards of %s %s are infinite or too large for 32 bits; they count as unscorable, like None "
-                "(%d batches with such rewards so far)",
-                int(beyond.sum()), ", ".join(map(repr, names)), when, self._vip_beyond,
-            )  # fmt: skip
 
     def _vip_finish(self, output: dict[str, Any], current: _Generation) -> None:
         """Replace the advantages, correct what TRL logged about them, and let VIP learn from the outcomes."""
@@ -343,7 +318,7 @@ class VIPTrainer(_Host):
         """[C] advantages by the configured estimator, before the prompt weights."""
         raise NotImplementedError
 
-    # --- columns and order of the prompts, checkpoints ----------------------------------------------------------------------------
+    # --- columns and order of the prompts, checkpoints ----------------------------------------------------------------
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from viprl.engines.trl.equal_groups import cuts_equal_groups
 from viprl.engines.trl.row_prompts import row_prompt, task_names
 from viprl.errors import InputError
@@ -17,13 +19,12 @@ SUGGESTED_PROMPTS = 8
 """Prompts of a batch that a warning suggests."""
 
 
-def check_training_set(data: Any, args: Any, tasks: Collection[str] | None = (), *, environments: bool) -> None:
+def check_training_set(data: Any, args: Any, *, environments: bool) -> None:
     """Raise InputError for a training set that cannot be trained on, and warn of batches of one prompt.
 
     Args:
         data: a data set or a stream.
         args: the config of the trainer.
-        tasks: the columns from which environments make the task of a row; None for all.
         environments: the trainer has environments, so that the column `prompt` is optional.
     """
     columns = getattr(data, "column_names", None)
@@ -32,12 +33,6 @@ def check_training_set(data: Any, args: Any, tasks: Collection[str] | None = (),
         raise InputError(f"vip_id_column is {args.vip_id_column!r}, but the data set has the columns {listed}")
     if columns and "prompt" not in columns and not environments:
         raise InputError(f"the data set has the columns {listed}, but no `prompt`; rename one of them")
-    if columns and "prompt" not in columns and args.vip_id_column is None and not task_names(columns, tasks):
-        logger.warning(
-            "the data set has no column `prompt`, and reset() of the environments reads none of its columns, so all "
-            "rows count as the same prompt; set vip_id_column to the column that identifies a task (%s)",
-            listed,
-        )
     sized = hasattr(data, "__len__")
     if args.vip_register_pool and not sized:
         raise InputError(
@@ -81,43 +76,52 @@ def check_functions(functions: Mapping[str, Any], args: Any) -> None:
 
 
 class PromptVariety:
-    """Warns once if the first prompts of a run are all the same.
+    """Warns once if prompts from all over a data set, or the first ones of a stream, are all the same.
 
     Args:
         id_column: the option; with it nothing is checked.
+        tasks: the columns from which environments make the task of a row; None for all.
     """
 
-    ROWS = 4
-    """Rows that are looked at, if the first batch has fewer than 2."""
+    ROWS = 8
+    """Rows of a data set that are looked at, and of a stream if the first batch has fewer than 2."""
 
-    def __init__(self, id_column: str | None) -> None:
+    def __init__(self, id_column: str | None, tasks: Collection[str] | None) -> None:
+        self._tasks, self._done = tasks, id_column is not None
         self._rows = 0
-        self._done = id_column is not None
         self._prompts: set[str] = set()
         self._messages: set[str] = set()
 
-    def look(self, rows: Sequence[Mapping[str, Any]], tasks: Collection[str] | None) -> None:
-        """Take the rows of a batch into account; `tasks` as for `check_training_set`."""
+    def look_at_data(self, data: Any) -> None:
+        """Look at some rows of a data set that has a length."""
+        if not self._done and hasattr(data, "__len__") and len(data) > 1:
+            self.look([data[int(i)] for i in np.unique(np.linspace(0, len(data) - 1, self.ROWS).astype(int))])
+
+    def look(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Look at the rows of a batch."""
         if self._done:
             return
         self._rows += len(rows)
-        self._prompts |= {identity(row_prompt(row, None, tasks)) for row in rows}
+        self._prompts |= {identity(row_prompt(row, None, self._tasks)) for row in rows}
         self._messages |= {identity(row_prompt({"prompt": row.get("prompt", "")}, None)) for row in rows}
         if len(rows) < 2 and self._rows < self.ROWS and len(self._messages) == 1:
             return
         self._done = True
-        columns = task_names(rows[0], tasks)
+        columns = task_names(rows[0], self._tasks)
         if len(self._prompts) == 1:
+            where = ", ".join(rows[0]) or "(no columns)"
             logger.warning(
-                "the first %d rows are one and the same prompt, so VIP cannot tell them apart; set vip_id_column to a "
-                "column of the training set that identifies a row%s",
+                "%d rows of the training set were looked at, and to VIP they are one prompt; set vip_id_column to a "
+                "column that identifies a row (%s)%s",
                 self._rows,
-                " (environments that make the task in reset() need one too)" if tasks != set() else "",
+                where,
+                "" if self._tasks == set() else ". If environments make their tasks without the row, add such a column",
             )
         elif len(self._messages) == 1 and columns:
             logger.warning(
-                "the first %d rows have the same messages; they are told apart by the columns that reset() reads (%s), "
-                "and their features are the same; set vip_id_column to identify them by another column",
+                "%d rows of the training set were looked at, and their messages are the same; VIP tells them apart by "
+                "what reset() of the environment gets (%s), but their features are the same; set vip_id_column to "
+                "identify them by another column",
                 self._rows,
                 ", ".join(columns),
             )
