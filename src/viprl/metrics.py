@@ -44,6 +44,8 @@ OVERHEAD = "overhead_seconds"
 """Time that VIP took for the batch."""
 ROLLOUTS = "rollouts"
 """verl: rollouts of the step."""
+ROLLOUT_REWARD = "rollout_reward"
+"""tinker-cookbook: total reward of each rollout, before it is shaped for training."""
 PADDING_ROWS = "padding_rows"
 """verl: masked rows that verl added to the step."""
 

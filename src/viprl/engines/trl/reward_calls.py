@@ -21,19 +21,11 @@ from viprl.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 1e30
-"""Rewards beyond it, infinite ones included, are unscorable: weights in 32 bits would become infinite or NaN."""
-
 _NOTE = "raised by the reward function "
 
 
-def scorable(rewards: Any) -> Any:
-    """Whether each reward (a tensor or an array) can be trained on: not NaN, and not beyond `LARGEST`."""
-    return abs(rewards) <= LARGEST
-
-
 class UnscorableRewards:
-    """Counts batches with rewards beyond `LARGEST`, and warns of the 1st, 2nd, 4th, 8th ... of them."""
+    """Counts batches with rewards that cannot be trained on, and warns of the 1st, 2nd, 4th, 8th ... of them."""
 
     def __init__(self) -> None:
         self.batches = 0

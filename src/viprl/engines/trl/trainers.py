@@ -42,10 +42,11 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
 
 from viprl.advantages import group_index, group_std, rollout_weights
 from viprl.engines.planned_batch import PlannedBatch
+from viprl.engines.scorable import scorable
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.epoch_sampler import EpochSampler
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
-from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls, scorable
+from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls
 from viprl.engines.trl.row_prompts import reset_columns, row_prompt
 from viprl.engines.trl.run_report import RunReport
 from viprl.engines.trl.trainer_configs import PREFIX as OPTION_PREFIX
@@ -134,7 +135,8 @@ class VIPTrainer(_Host):
             self._vip_tasks = reset_columns(self._vip_environments())
         check_training_set(self.train_dataset, args, environments=environments)
         self._vip_variety = PromptVariety(args.vip_id_column, self._vip_tasks)
-        self._vip_variety.look_at_data(self.train_dataset)
+        if self.accelerator.is_main_process:
+            self._vip_variety.look_at_data(self.train_dataset)
         check_functions(
             {
                 **dict(zip(self.reward_func_names, functions, strict=False)),
@@ -171,7 +173,8 @@ class VIPTrainer(_Host):
         if not self.model.training:
             return super()._generate_and_score_completions(inputs)
         rows = self._vip_prompt_rows(inputs)
-        self._vip_variety.look(rows)
+        if self.accelerator.is_main_process:
+            self._vip_variety.look(rows)
         plan = self._vip_plan([self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs))
         self._vip_generation = _Generation(plan, self.accelerator.process_index, len(inputs))
         try:
