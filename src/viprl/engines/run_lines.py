@@ -15,6 +15,7 @@ import numpy as np
 from viprl.allocation.budget import default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
 from viprl.metrics import TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
+from viprl.utils.arrays import IntArray
 from viprl.vip import VIP, Observation
 
 logger = logging.getLogger(__name__)
@@ -95,14 +96,15 @@ class RunSummary:
 
     def add(
         self,
-        counts: Sequence[int],
+        counts: Sequence[int] | IntArray,
         observation: Observation,
         metrics: Mapping[str, float],
         bounds: tuple[int, int] | None = None,
     ) -> None:
         """Count a step. `metrics` are those of VIP, with the values that the engine knows better."""
+        counts = np.asarray(counts).tolist()
         self.steps += 1
-        self.rollouts += int(sum(counts))
+        self.rollouts += sum(counts)
         reason = uniform_reason(counts, observation.keys, metrics.get(TRUST), bounds)
         self.uniform.update([] if reason is None else [reason])
         self._variances += [] if observation.variance is None else [observation.variance]
@@ -155,8 +157,8 @@ class RunSummary:
 
     def _uniform_steps(self) -> str:
         total = sum(self.uniform.values())
-        why = ", ".join(f"{reason} {count}" for reason, count in self.uniform.most_common())
-        return f"{total} batches uniform" + (f" ({why})" if total else "")
+        why = ", ".join(f"{reason}: {count}" for reason, count in self.uniform.most_common())
+        return f"uniform in {total} batches" + (f" ({why})" if total else "")
 
     def _remedies(self, unscorable: float) -> list[str]:
         """What to do about what stands out most."""
