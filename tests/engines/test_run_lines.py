@@ -54,12 +54,13 @@ def test_the_verdict_follows_the_ratio_and_its_error():
     clear, harm, unclear = (
         summary([(own * even, even) for own, even in pairs]).line("default")
         for pairs in (
-            [(0.5, 1), (0.6, 1), (0.5, 2)],
-            [(1.5, 1), (1.6, 1), (1.5, 2)],
-            [(0.5, 1), (1.4, 1)],
+            [(0.5, 1), (0.6, 1), (0.5, 2)] * 4,
+            [(1.5, 1), (1.6, 1), (1.5, 2)] * 4,
+            [(0.5, 1), (1.4, 1)] * 5,
         )
     )
     assert "helped" in clear and "harm" in harm and "no clear difference" in unclear
+    assert "too few" in summary([(0.5, 1), (0.6, 1)]).line("default")
     assert math.isnan(summary([(0.0, 0.0)] * 3).variance_ratio[0])
     assert "25%" in clear
     assert "viprl report" in summary([(0.5, 1)] * 2).line("default", ["viprl report runs/a"])

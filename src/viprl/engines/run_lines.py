@@ -23,6 +23,8 @@ _PACKAGE = logging.getLogger("viprl")
 
 ONE_PROMPT, GUARD, BOUNDS, NO_PREDICTION = "one prompt in the batch", "guard", "bounds", "equal predictions"
 """Why the allocation of a step was uniform."""
+ENOUGH = 10
+"""Batches from which the standard error of the variance ratio can be trusted."""
 
 
 def announce(line: str) -> None:
@@ -149,7 +151,9 @@ class RunSummary:
         if strategy == "uniform":
             return "uniform allocation, as without VIP"
         known = "" if math.isnan(error) else f" ± {error:.2f}"
-        if math.isnan(error) or abs(value - 1) <= 2 * error:
+        if len(self._variances) < ENOUGH:
+            verdict = "too few batches to judge"
+        elif math.isnan(error) or abs(value - 1) <= 2 * error:
             verdict = "no clear difference"
         else:
             verdict = "VIP helped" if value < 1 else "VIP did harm"

@@ -74,7 +74,11 @@ class SuccessCriterion:
             self._check_unambiguous(len(reward_functions))
             if any(map(_is_model, reward_functions)):
                 raise InputError(f"success is ambiguous: a reward model gives continuous rewards; {self._choices()}")
-        elif callable(success) or isinstance(success, int | float):
+        elif callable(success):
+            self.rule = success
+        elif isinstance(success, int | float):
+            if isinstance(success, bool) or not math.isfinite(success):
+                raise InputError(f"{option} is {success!r}, which is not a threshold; {self._choices()}")
             self.rule = success
         else:
             self._read(str(success), [reward_name(function) for function in reward_functions], complete)
