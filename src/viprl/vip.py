@@ -50,8 +50,7 @@ class Observation:
     rollouts: FloatArray
     """[Q] rollouts that could be scored."""
     variance: tuple[float, float] | None = None
-    """Gradient variance of a planned batch as its outcomes show it, and that of a uniform allocation; None without a
-    plan."""
+    """Realised gradient variance of a planned batch, and that of a uniform allocation; None without a plan."""
 
 
 @documented(options(Settings))
@@ -368,10 +367,7 @@ class VIP(Settings):
     def _review(
         self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None
     ) -> tuple[float, float]:
-        """Metrics of a planned batch and what the guards learn from it, before any predictor has seen the outcomes.
-
-        Returns: `Observation.variance`.
-        """
+        """Metrics of a planned batch and what the guards learn from it, before predictors learn; `Observation.variance`."""
         measured = np.nan_to_num(measured_weight(successes, rollouts, surprisal))
         even = float(measured @ self._model.interpolated_factor(even_counts(plan.budget)))
         for name, proposal in plan.proposals.items():

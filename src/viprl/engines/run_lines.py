@@ -104,14 +104,14 @@ class RunSummary:
         bounds: tuple[int, int] | None = None,
     ) -> None:
         """Count a step. `metrics` are those of VIP, with the values that the engine knows better."""
-        counts = np.asarray(counts).tolist()
+        planned: list[int] = np.asarray(counts).tolist()
         self.steps += 1
-        self.rollouts += sum(counts)
-        reason = uniform_reason(counts, observation.keys, metrics.get(TRUST), bounds)
+        self.rollouts += sum(planned)
+        reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds)
         self.uniform.update([] if reason is None else [reason])
         self._variances += [] if observation.variance is None else [observation.variance]
         shares = np.nan_to_num([metrics.get(ZERO_ADVANTAGE, 0.0), metrics.get(UNSCORABLE, 0.0)])
-        self._shares += shares * sum(counts)
+        self._shares += shares * sum(planned)
 
     @property
     def variance_ratio(self) -> tuple[float, float]:
