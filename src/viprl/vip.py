@@ -50,7 +50,7 @@ class Observation:
     rollouts: FloatArray
     """[Q] rollouts that could be scored."""
     variance: tuple[float, float] | None = None
-    """Realised gradient variance of a planned batch, and that of a uniform allocation; None without a plan."""
+    """Realised gradient variance of a planned batch, and that of uniform counts; None without a plan."""
 
 
 @documented(options(Settings))
@@ -367,7 +367,7 @@ class VIP(Settings):
     def _review(
         self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None
     ) -> tuple[float, float]:
-        """Metrics of a planned batch and what the guards learn from it, before predictors learn; `Observation.variance`."""
+        """Metrics of a planned batch, what guards learn from it, and `Observation.variance`; before predictors learn."""
         measured = np.nan_to_num(measured_weight(successes, rollouts, surprisal))
         even = float(measured @ self._model.interpolated_factor(even_counts(plan.budget)))
         for name, proposal in plan.proposals.items():
@@ -377,9 +377,8 @@ class VIP(Settings):
             strategy = self._strategies[name]
             if name == self._active:
                 variance = realised, even
-                counts, predicted = proposal.allocation.counts, proposal.allocation.variance_ratio
-                p = proposal.prediction.success_probability
-                self._metrics = batch_metrics(counts, predicted, p, successes, rollouts)
+                made, p = proposal.allocation, proposal.prediction.success_probability
+                self._metrics = batch_metrics(made.counts, made.variance_ratio, p, successes, rollouts)
                 self._metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
                 if strategy.guard is not None:
                     self._metrics[names.TRUST] = strategy.guard.trust

@@ -152,7 +152,9 @@ def test_pictures(streamed, tmp_path):
         return [float(right in given[0]["content"].split()) for given, right in zip(completions, solution, strict=True)]
 
     data = tiny_vision.dataset()
-    args = KINDS["grpo"][1](**options(tmp_path, max_steps=2), vip_features="none", vip_strategy="random")
+    own = {"vip_features": "none", "vip_strategy": "random"}
+    own |= {"generation_kwargs": {"suppress_tokens": [tiny_vision.IMAGE_TOKEN]}}  # an answer has no pictures
+    args = KINDS["grpo"][1](**options(tmp_path, max_steps=2), **own)
     trainer = KINDS["grpo"][0](
         tiny_vision.model(), reward, args, train_dataset=data.to_iterable_dataset() if streamed else data,
         processing_class=tiny_vision.processor(),

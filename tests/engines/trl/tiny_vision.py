@@ -13,6 +13,7 @@ import tiny
 
 IMAGE = "<image>"
 WORDS = (*tiny.LETTERS, "many", IMAGE)
+IMAGE_TOKEN = len(tiny.SPECIAL) + len(WORDS) - 1
 TEMPLATE = (
     "{% for m in messages %}{% if m['content'] is string %}{{ m['content'] }} {% else %}{% for part in m['content'] %}"
     "{{ '<image>' if part['type'] == 'image' else part['text'] }} {% endfor %}{% endif %}{% endfor %}"
@@ -32,13 +33,12 @@ def processor() -> LlavaProcessor:
 def model() -> LlavaForConditionalGeneration:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    size = len(tiny.SPECIAL) + len(WORDS)
     tokens = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
     made = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=CLIPVisionConfig(**sizes, image_size=8, patch_size=4),
-            text_config=LlamaConfig(**sizes, **tokens, vocab_size=size, max_position_embeddings=64),
-            image_token_index=size - 1, vision_feature_select_strategy="full", vision_feature_layer=-1,
+            text_config=LlamaConfig(**sizes, **tokens, vocab_size=IMAGE_TOKEN + 1, max_position_embeddings=64),
+            image_token_index=IMAGE_TOKEN, vision_feature_select_strategy="full", vision_feature_layer=-1,
         )
     )  # fmt: skip
     made.generation_config.pad_token_id, made.generation_config.eos_token_id = 0, 1
