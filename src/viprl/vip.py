@@ -367,7 +367,7 @@ class VIP(Settings):
     def _review(
         self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None
     ) -> tuple[float, float]:
-        """Metrics of a planned batch, what guards learn from it, and `Observation.variance`; before predictors learn."""
+        """Metrics of a planned batch, what guards learn, and `Observation.variance`; before predictors have learned."""
         measured = np.nan_to_num(measured_weight(successes, rollouts, surprisal))
         even = float(measured @ self._model.interpolated_factor(even_counts(plan.budget)))
         for name, proposal in plan.proposals.items():
