@@ -60,7 +60,8 @@ FORMS = {
     ],
 )
 def test_pictures_identify_a_prompt_by_their_content(form, row):
-    one, same, other = (row_prompt(row(FORMS[form](colour)), None) for colour in (1, 1, 2))
+    kept = [FORMS[form](colour) for colour in (1, 1, 2)]  # all alive: nothing may depend on where an object lies
+    one, same, other = (row_prompt(row(picture), None) for picture in kept)
     assert identity(one) == identity(same) != identity(other)
     assert json.loads(json.dumps(one)) == same, "a prompt can be written to a log"
 

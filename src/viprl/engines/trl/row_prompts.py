@@ -85,9 +85,10 @@ def _digested(value: Any, *, strict: bool = True) -> Any:
         return _digest(b"bytes", bytes(value))
     array = _as_array(value)
     if array is not None and array.dtype != object:
-        colours = bytes(value.getpalette() or ()) if hasattr(value, "getpalette") else b""
-        what = f"{getattr(value, 'mode', '')} {array.dtype} {array.shape}".encode()
-        return _digest(what, colours, np.ascontiguousarray(array).tobytes())
+        picture = hasattr(value, "getpalette")  # of Pillow; its array may hold positions in a palette
+        colours = f"{value.mode} {value.getpalette()}" if picture else ""
+        what = f"{colours} {array.dtype} {array.shape}".encode()
+        return _digest(what, np.ascontiguousarray(array).tobytes())
     if array is not None and isinstance(value, np.ndarray):
         return [_digested(item, strict=strict) for item in value.tolist()]
     if not strict or type(value).__repr__ is not object.__repr__:
