@@ -76,7 +76,8 @@ class Settings:
         None,
         str | None,
         "What counts as success. Default: the reward, which must be 0/1 or -1/+1. A number is a threshold on the "
-        "total reward, 'NAME' or 'NAME>=0.5' a single reward, 'module:function' a function of the total reward.",
+        "total reward, 'NAME' or 'NAME>=0.5' (also >, <=, <, ==) a single reward, 'module:function' a function of the "
+        "total reward.",
     )
     text: Callable[[Prompt], str] = _option(
         text_of, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."

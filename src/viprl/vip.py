@@ -49,6 +49,8 @@ class Observation:
     """[Q] rollouts that succeeded."""
     rollouts: FloatArray
     """[Q] rollouts that could be scored."""
+    variance: tuple[float, float] | None = None
+    """Realised gradient variance of a planned batch, and that of uniform counts; None without a plan."""
 
 
 @documented(options(Settings))
@@ -180,14 +182,13 @@ class VIP(Settings):
         if groups is not None and merged is not None:
             unit = self._unit.observe(k, n, merged)
             groups, merged = groups.in_units(unit), merged.in_units(unit)
-        if plan is not None:
-            self._review(plan, successes, rollouts, groups)
+        variance = None if plan is None else self._review(plan, successes, rollouts, groups)
         for name, strategy in self._strategies.items():
             strategy.observe(batches[name], k, n, None if plan is None else plan.proposals[name].believed, merged)
         self._seconds += time.perf_counter() - began
         if plan is not None:
             self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
-        return Observation(batch.keys, successes, rollouts)
+        return Observation(batch.keys, successes, rollouts, variance)
 
     def observe_counts(self, prompts: Sequence[Prompt], successes: ArrayLike, rollouts: ArrayLike) -> None:
         """Learn from [Q] successes among [Q] rollouts that were not planned here."""
@@ -363,8 +364,10 @@ class VIP(Settings):
             for name, strategy in self._strategies.items()
         }
 
-    def _review(self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None) -> None:
-        """Metrics of a planned batch and what the guards learn from it, before any predictor has seen the outcomes."""
+    def _review(
+        self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None
+    ) -> tuple[float, float]:
+        """Metrics of a planned batch, what guards learn, and `Observation.variance`; before predictors have learned."""
         measured = np.nan_to_num(measured_weight(successes, rollouts, surprisal))
         even = float(measured @ self._model.interpolated_factor(even_counts(plan.budget)))
         for name, proposal in plan.proposals.items():
@@ -373,15 +376,16 @@ class VIP(Settings):
             now, running = ratio(realised, even), ratio(*self._realised[name])
             strategy = self._strategies[name]
             if name == self._active:
-                counts, predicted = proposal.allocation.counts, proposal.allocation.variance_ratio
-                p = proposal.prediction.success_probability
-                self._metrics = batch_metrics(counts, predicted, p, successes, rollouts)
+                variance = realised, even
+                made, p = proposal.allocation, proposal.prediction.success_probability
+                self._metrics = batch_metrics(made.counts, made.variance_ratio, p, successes, rollouts)
                 self._metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
                 if strategy.guard is not None:
                     self._metrics[names.TRUST] = strategy.guard.trust
             else:
                 self._metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
             strategy.review(proposal, successes, rollouts, self._model, surprisal)
+        return variance
 
 
 def _check_shapes(

@@ -1,14 +1,17 @@
 """Which reward decides about success, and the check of the first batch."""
 
+import functools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from viprl import VIP
 from viprl.engines.planned_batch import PlannedBatch
-from viprl.engines.success import SuccessCriterion
+from viprl.engines.success import SuccessCriterion, reward_name
 from viprl.errors import InputError
+from viprl.utils.comparisons import Comparison
 
 
 def exact(completions): ...
@@ -25,6 +28,13 @@ FUNCTIONS = [exact, length]
     [
         ("exact", "exact", None),
         ("length >= 0.5", "length", 0.5),
+        ("length>0.5", "length", Comparison(">", 0.5)),
+        ("length <= -1e3", "length", Comparison("<=", -1000.0)),
+        ("length<2", "length", Comparison("<", 2.0)),
+        ("exact==1", "exact", Comparison("==", 1.0)),
+        (">=0.5", None, 0.5),
+        ("<3", None, Comparison("<", 3.0)),
+        (np.float32(0.5), None, 0.5),
         ("1.5", None, 1.5),
         (0.5, None, 0.5),
         ("math:isfinite", None, math.isfinite),
@@ -47,13 +57,84 @@ def test_the_column_and_the_rule(success, column, rule):
         ("accuracy", FUNCTIONS, "'accuracy'.*exact, length"),
         ("exact>=much", FUNCTIONS, "'much'"),
         ("exact>=inf", FUNCTIONS, "'inf'"),
-        ("exact>0.5", FUNCTIONS, "'exact>0.5'"),
+        ("exact=0.5", FUNCTIONS, "'exact=0.5'"),
+        ("exact>=0.5>=0.1", FUNCTIONS, "'exact>=0.5>=0.1'"),
+        ("exact>0.5 and length<3", FUNCTIONS, "several comparisons"),
+        ("exact>=", FUNCTIONS, "''"),
+        ("exact", [exact, exact], "2 rewards have this name"),
+        ("partial>=0.5", [functools.partial(exact), length], "'partial'.*exact, length"),
         ("nowhere:function", FUNCTIONS, "nowhere:function"),
     ],
 )
 def test_success_that_cannot_be_used(success, functions, named):
     with pytest.raises(ValueError, match=named):
         SuccessCriterion(success, functions)
+
+
+class Grader:
+    def __call__(self, completions): ...
+
+    def graded(self, completions): ...
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def inner(completions): ...
+
+    return inner
+
+
+class Model:
+    """A reward model, as far as its name is concerned."""
+
+    def __init__(self, path):
+        self.config = SimpleNamespace(_name_or_path=path)
+
+    def parameters(self): ...
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (exact, "exact"),
+        (functools.partial(functools.partial(exact, a=1), b=2), "exact"),
+        (functools.partial(Grader()), "Grader"),
+        (Grader(), "Grader"),
+        (Grader().graded, "graded"),
+        (decorated(length), "length"),
+        (lambda completions: None, "<lambda>"),
+        (Model("org/grader-1b"), "grader-1b"),
+        (Model("/folder/judge"), "judge"),
+        ("org/grader-1b", "grader-1b"),
+    ],
+)
+def test_every_kind_of_reward_has_a_name_that_success_takes(function, name):
+    assert reward_name(function) == name
+    for success, rule in ((name, None), (f"{name}>=0.5", 0.5), (f"{name} < 2", Comparison("<", 2.0))):
+        criterion = SuccessCriterion(success, [function, length if name != "length" else exact])
+        assert (criterion.column, criterion.rule) == (name, rule)
+        later = SuccessCriterion(success, complete=False)
+        assert (later.column, later.rule) == (name, rule)
+
+
+def test_values_are_read_with_the_precision_of_rewards():
+    """0.7 in 32 bits is less than 0.7, and 0.7 + 0.1 in 64 bits is less than 0.8."""
+    for success, value in ((0.7, float(np.float32(0.7))), (0.8, 0.7 + 0.1), ("exact==0.1", float(np.float32(0.1)))):
+        check = SuccessCriterion(success, [exact])
+        vip = VIP(features="none", cache=None, success=check.rule)
+        batch = PlannedBatch(["a"], vip.allocate(["a"], 2).counts)
+        assert check.observe(vip, batch, [[value, 0.05]]).successes.tolist() == [1]
+
+
+def test_a_first_batch_without_any_reward_causes_a_warning_and_the_next_one_is_checked(caplog):
+    vip, check = VIP(features="none", cache=None), SuccessCriterion(None)
+    batch = PlannedBatch(["a"], np.array([2]))
+    for values in ([None, None], [math.nan, None]):
+        check.observe(vip, batch, [values])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    with pytest.raises(InputError):
+        check.observe(vip, batch, [[0.3, None]])
+    assert len(caplog.records) == 1, "the error says it, not a warning for each reward"
 
 
 def test_rewards_that_are_known_later():

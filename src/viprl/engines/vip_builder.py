@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 
 from viprl.allocation.budget import Budget, default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
 from viprl.engines.success import SuccessCriterion
-from viprl.errors import InputError
+from viprl.errors import InputError, ViprlError
 from viprl.settings import EngineSettings
 from viprl.strategies import check_training_strategy
 from viprl.vip import VIP
 
 logger = logging.getLogger(__name__)
+
+_NAMES = "|".join(f.name for f in fields(EngineSettings))
+_OPTION = re.compile(rf"(?<![\w.'])((?:{_NAMES})(?==| is ['\"\[({{<\dNTF-])|(?:min|max)_rollouts\b)")
+"""An option in a message: features='none', "features is 'none'", min_rollouts."""
+
+
+@contextmanager
+def options_named(prefix: str) -> Iterator[None]:
+    """Errors about options of VIP say the engine's names of them: "vip_features is ..." with the prefix "vip_"."""
+    try:
+        yield
+    except ViprlError as error:
+        message = _OPTION.sub(lambda found: prefix + found[1], str(error))
+        if message == str(error):
+            raise
+        raise type(error)(message) from error
 
 
 def resolve(
@@ -32,6 +51,11 @@ def resolve(
     Raises InputError for strategies that cannot train, and for bounds that the budget of a step cannot meet.
     """
     check_strategies(settings, prefix)
+    with options_named(prefix):
+        return _resolved(settings, estimator, prompts, rollouts, where)
+
+
+def _resolved(settings: EngineSettings, estimator: str, prompts: int, rollouts: int, where: str) -> EngineSettings:
     model = get_variance_model(estimator)
     least = model.min_rollouts if settings.min_rollouts is None else settings.min_rollouts
     most = settings.max_rollouts
@@ -50,9 +74,10 @@ def check_strategies(settings: EngineSettings, prefix: str = "") -> None:
         check_training_strategy(shadow, f"{prefix}shadow")
 
 
-def build_vip(settings: EngineSettings, success: SuccessCriterion) -> VIP:
-    """The `VIP` that the settings describe; `success` has read the option of that name."""
-    return VIP(**replace(settings, success=success.rule).for_vip())
+def build_vip(settings: EngineSettings, success: SuccessCriterion, prefix: str = "") -> VIP:
+    """The `VIP` that the settings describe; `success` has read the option of that name; `prefix` as for `resolve`."""
+    with options_named(prefix):
+        return VIP(**replace(settings, success=success.rule).for_vip())
 
 
 def load_state(vip: VIP, path: Path) -> None:

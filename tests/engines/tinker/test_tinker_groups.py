@@ -76,6 +76,21 @@ def test_an_unscorable_rollout_has_no_advantage_and_does_not_affect_others(tmp_p
     assert advantages[1] == pytest.approx(0, abs=1e-6)
 
 
+def test_an_infinite_group_reward_is_unscorable_and_one_of_a_step_is_refused(tmp_path):
+    class Infinite(ProblemGroupBuilder):
+        async def compute_group_rewards(self, trajectory_group, env_group):
+            return [(float("inf") if i == 0 else i / 70, {}) for i in range(len(trajectory_group))]
+
+    builder = planned(tmp_path).get_batch(0)[3]
+    builder.inner = Infinite(builder.inner.env_thunk, builder.inner.num_envs)
+    group = rolled(builder)
+    (advantages,) = compute_advantages([group])
+    assert torch.isfinite(advantages).all() and advantages[0] == pytest.approx(0, abs=1e-6)
+    group.trajectories_G[0].transitions[0].reward = float("inf")
+    with pytest.raises(InputError, match="inf"):
+        asyncio.run(builder.compute_group_rewards(group.trajectories_G, []))
+
+
 @pytest.mark.parametrize("estimator, baseline, factor", [("rloo", "leave_one_out", 1 - 3 / 16), ("dr_grpo", "mean", 1)])
 def test_centred_totals_are_weighted_advantages_and_keep_the_mean(estimator, baseline, factor):
     rng, counts = np.random.default_rng(0), [2, 5, 9]

@@ -47,7 +47,10 @@ def test_the_loop_has_the_planned_counts_and_trains_on_weighted_advantages(tmp_p
         logprobs = [[float(np.log(CHANCE[q] if right else 1 - CHANCE[q])) for right in groups[q][0]] for q in questions]
         by_hand.observe([str(q) for q in questions], outcomes, logprobs=logprobs)
         assert log.rows[step]["env/all/reward/total"] == pytest.approx(np.mean(flat), abs=1e-6)
-        assert log.rows[step]["env/all/vip/reward"] == pytest.approx(np.mean(flat))
+        means = [np.mean(group) for group in outcomes]
+        assert log.rows[step]["env/all/vip/rollout_reward"] == pytest.approx(np.mean(flat))
+        assert log.rows[step]["env/all/vip/reward"] == pytest.approx(np.mean(means))
+        assert log.rows[step]["env/all/vip/success_rate"] == pytest.approx(np.mean(means))
         assert log.rows[step]["env/all/vip/counts/max"] == max(counts)
     assert len(set(counts)) > 1
     assert dataset.step == 6
@@ -105,5 +108,5 @@ def test_main_runs_writes_its_metrics_and_resumes(tmp_path, monkeypatch):
         asyncio.run(train.main(with_vip(config_in(tmp_path, **settings), **OPTIONS)))
     assert len(service.steps) == 5
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {row["step"] for row in rows if "env/all/vip/reward" in row} == set(range(5))
+    assert {row["step"] for row in rows if "env/all/vip/rollout_reward" in row} == set(range(5))
     assert (tmp_path / STATE_FOLDER / "000005.safetensors").exists()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from trl import RLOOConfig, TrlParser
 from trl_runs import N, build, options
 
 import tiny
+from viprl import VIP, Prediction, Predictor
 from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig, VIPRLOOTrainer
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.errors import InputError
@@ -58,6 +64,38 @@ def test_objects_become_names_in_json(tmp_path):
     assert (values["vip_strategy"], values["vip_shadow"]) == ("mine", ["mine", "paper"])
 
 
+def test_checkpoints_keep_the_names_of_objects(tmp_path):
+    """transformers pickles the config into each checkpoint."""
+
+    class Local(Predictor):
+        def predict(self, batch):
+            return Prediction.of_points(np.full(len(batch.keys), 0.5))
+
+        def observe(self, batch, successes, rollouts): ...
+
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state): ...
+
+    more = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    more |= {"vip_success": lambda total: total > 0.5, "vip_strategy": Strategy(Local(), name="local")}
+    trainer = build("rloo", tmp_path, vip_shadow=[Strategy(Local(), name="other"), "uniform"], **more)
+    trainer.train()
+    kept = torch.load(tmp_path / "checkpoint-1" / "training_args.bin", weights_only=False)
+    assert ("lambda" in kept.vip_success, kept.vip_strategy, kept.vip_shadow) == (True, "local", ["other", "uniform"])
+    for twin in (copy.copy(trainer.args), copy.deepcopy(trainer.args)):
+        assert twin.vip_success is trainer.args.vip_success and isinstance(twin.vip_strategy, Strategy)
+        assert twin.output_dir == str(tmp_path)
+
+
+def test_a_vip_that_is_passed_says_what_success_is(tmp_path):
+    vip = VIP(success=0.2, strategy="uniform", features="none")
+    trainer = build("rloo", tmp_path, reward=[tiny.contains, tiny.contains], vip=vip, max_steps=1)
+    trainer.train()
+    assert trainer.vip_batch.observation.rollouts.sum() == 16
+
+
 @pytest.mark.parametrize(
     ("config", "given", "named"),
     [
@@ -68,7 +106,7 @@ def test_objects_become_names_in_json(tmp_path):
         (VIPRLOOConfig, {"vip_strategy": "defualt"}, "vip_strategy.*default"),
         (VIPRLOOConfig, {"vip_strategy": "oracle"}, "'oracle'"),
         (VIPRLOOConfig, {"vip_shadow": ["paper", "oracle"]}, "'oracle'"),
-        (VIPRLOOConfig, {"vip_prompt_weighting": "equal"}, "prompt_weighting.*'equal'"),
+        (VIPRLOOConfig, {"vip_prompt_weighting": "equal"}, "^vip_prompt_weighting is 'equal'"),
         (VIPGRPOConfig, {"vip_estimator": "dr_grpo", "vip_min_rollouts": 2}, "'dr_grpo'.*at least 3"),
         (VIPGRPOConfig, {"vip_estimator": "rloo", "scale_rewards": "group"}, "'rloo'.*'group'"),
         (VIPGRPOConfig, {"scale_rewards": "bogus"}, "'bogus'"),
@@ -85,6 +123,22 @@ def test_options_that_cannot_work(config, given, named, tmp_path):
 def test_scaling_that_the_variance_model_ignores_causes_a_warning(config, given, tmp_path):
     with pytest.warns(UserWarning, match=next(iter(given))):
         config(**options(tmp_path), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"vip_features": "bogus"}, "^vip_features is 'bogus'"),
+        ({"vip_features": "none", "vip_strategy": "paper"}, "vip_features is 'none'; set vip_features='minilm'"),
+        ({"vip_success": "bogus"}, "^vip_success names"),
+        ({"vip_success": math.nan}, "^vip_success is nan"),
+        ({"vip_id_column": "nothing"}, "^vip_id_column is 'nothing'"),
+    ],
+)
+def test_errors_say_the_names_of_the_options(given, named, tmp_path):
+    with pytest.raises(InputError, match=named) as error:
+        build("rloo", tmp_path, **given)
+    assert not re.search(r"(?<!vip_)\b(features|min_rollouts)(=| is )", str(error.value))
 
 
 def test_arguments_that_cannot_work(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 from trl_runs import C, build, independent_advantages, trained, watched
 
 import tiny
-from viprl.engines.trl.reward_errors import failed_functions
 from viprl.errors import InputError
 
 
@@ -122,11 +121,3 @@ def test_an_exception_in_an_evaluation_and_in_a_reward_model(tmp_path):
     with pytest.raises(ZeroDivisionError) as error:
         trainer.evaluate()
     assert "'judge'" in error.value.__notes__[0]
-
-
-def test_exceptions_of_no_function_and_of_functions_with_the_same_code():
-    one, other = Failing().plain(), Failing().plain()
-    for raising, expected in ((lambda: 1 / 0, []), (lambda: [other("") for _ in range(3)], ["one", "other"])):
-        with pytest.raises((ZeroDivisionError, KeyError)) as error:
-            raising()
-        assert failed_functions(error.value, [two, one, other], ["two", "one", "other"]) == expected

@@ -223,6 +223,26 @@ def test_a_first_batch_without_a_readable_reward_stops_the_run(queue):
         trainer._compute_advantage(rows, {})
 
 
+def test_an_infinite_score_is_unscorable_and_means_are_over_prompts(queue):
+    trainer, rng, metrics = build("+trainer.v1.vip_sync.strategy=random"), np.random.default_rng(0), {}
+    batch = trainer._next_train_batch()
+    rows = rollout(queue, batch, rng)
+    next(iter(queue.rows.values()))["rm_scores"][-1] = float("inf")
+    trainer._compute_advantage(rows, metrics)
+    assert all(torch.isfinite(row["advantages"]).all() for row in queue.rows.values())
+    assert trainer.vip.unreadable_rewards == 1 and metrics["vip/unscorable"] == pytest.approx(1 / (Q * N))
+    scores = [[float(row["rm_scores"].sum()) for key, row in queue.rows.items() if key.startswith(uid)]
+              for uid in trainer.vip_batch.uids]  # fmt: skip
+    means = [np.mean([score for score in group if np.isfinite(score)]) for group in scores]
+    assert metrics["vip/reward"] == metrics["vip/success_rate"] == pytest.approx(np.mean(means))
+
+
+def test_success_takes_other_comparisons(queue):
+    trainer = build("+trainer.v1.vip_sync.success='length<3'")
+    step(trainer, queue, np.random.default_rng(0))
+    assert trainer._vip_success.column == "length" and trainer._vip_success.rule(2) is True
+
+
 def test_identity_by_content_or_by_a_named_column(queue):
     row = {"raw_prompt": [{"role": "user", "content": "x"}], "extra_info": {"index": np.int64(7)}}
     assert identity(identified(row["raw_prompt"], row, None, "id_column")).startswith("sha:")

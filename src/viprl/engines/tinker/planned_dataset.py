@@ -13,13 +13,16 @@ from tinker_cookbook.checkpoint_utils import get_last_checkpoint, load_checkpoin
 from tinker_cookbook.rl.rollouts import get_rollout_executor
 from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
 
+from viprl.advantages import group_advantages
 from viprl.engines.planned_batch import PlannedBatch
+from viprl.engines.run_lines import RunSummary, announce, start_line
+from viprl.engines.scorable import scorable
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
 from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_logprob
 from viprl.engines.vip_builder import load_state
 from viprl.errors import InputError
-from viprl.metrics import PREFIX, ROLLOUTS
+from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, engine_metrics, logged
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
 from viprl.vip import VIP
@@ -51,6 +54,8 @@ class PlannedGroups(PlannedBatch):
     logprobs: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
     started: set[int] = dataclasses.field(default_factory=set)
     """Groups whose environments were made."""
+    totals: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
+    """Group -> total reward of each rollout, NaN where unscorable."""
     metrics: set[str] = dataclasses.field(default_factory=set)
     """Names of the metrics of the rollouts, collected if `success` names one."""
 
@@ -89,6 +94,9 @@ class VIPDataset(RLDataset):
         """Batches that have been observed."""
         if self.step:
             load_state(self.vip, self._file(self.step))
+        self._metrics: dict[str, float] = {}
+        self._summary = RunSummary()
+        self._started = False
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -108,7 +116,12 @@ class VIPDataset(RLDataset):
             )
         builders = self.inner.get_batch(index)
         prompts = [self.prompt(builder) for builder in builders]
-        counts = self.vip.allocate(prompts, sum(map(group_size, builders))).counts
+        budget = sum(map(group_size, builders))
+        counts = self.vip.allocate(prompts, budget).counts
+        if not self._started:
+            self._started = True
+            where = f"step {self.step} of {self.log_path}" if self.step else None
+            announce(start_line(self.vip, self._success, prompts=len(prompts), rollouts=budget, resumed=where))
         self._batch = PlannedGroups(prompts, counts)
         sized = [resized(builder, count) for builder, count in zip(builders, counts.tolist(), strict=True)]
         return [VIPGroupBuilder(builder, self, self._batch, q) for q, builder in enumerate(sized)]
@@ -116,19 +129,24 @@ class VIPDataset(RLDataset):
     def shaped(self, batch: PlannedGroups, q: int, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Given]:
         """Keep the outcomes of group q, whose final rewards are `given`; return the rewards to train on."""
         steps = np.array([sum(step.reward for step in one.transitions) for one in trajectories], dtype=float)
-        if np.isnan(steps).any():
-            raise InputError("the reward of a step is NaN; return a number, and NaN as a group reward if unscorable")
-        total = steps + np.array([final for final, _ in given], dtype=float)
+        if not scorable(steps).all():
+            wrong = steps[~scorable(steps)][0]
+            raise InputError(
+                f"the reward of a step is {wrong}; return a number, and NaN as a group reward if unscorable"
+            )
+        given_total = steps + np.array([final for final, _ in given], dtype=float)
+        total = np.where(scorable(given_total), given_total, np.nan)
         rewards = shaped_totals(total, batch.counts, self.settings.estimator) - steps
         metrics = [{**own, PREFIX + ROLLOUTS: int(batch.counts[q])} for _, own in given]
         for reward, own in zip(total.tolist(), metrics, strict=True):
-            own |= {} if np.isnan(reward) else {f"{PREFIX}reward": reward}
+            own |= {} if np.isnan(reward) else {PREFIX + ROLLOUT_REWARD: reward}
         by_total = self._success.column is None
-        batch.values[q] = total.tolist() if by_total else self._values(batch, trajectories, given)
+        batch.totals[q] = total.tolist()
+        batch.values[q] = given_total.tolist() if by_total else self._values(batch, trajectories, given)
         batch.logprobs[q] = [trajectory_logprob(trajectory) for trajectory in trajectories]
         if batch is self._batch and len(batch.values) == len(batch.counts):
             self._observe(batch)
-            metrics[0] |= {PREFIX + name: value for name, value in self.vip.metrics().items()}
+            metrics[0] |= logged(self._metrics)
         return list(zip(rewards.tolist(), metrics, strict=True))
 
     def _values(self, batch: PlannedGroups, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Any]:
@@ -146,8 +164,14 @@ class VIPDataset(RLDataset):
         if not self._success.tried and batch.metrics and column not in batch.metrics:
             raise self._success.not_found(column, sorted(batch.metrics))
         logprobs = batch.lists(batch.logprobs) if self.settings.use_logprobs else None
-        self._success.observe(self.vip, batch, batch.lists(batch.values), logprobs)
+        observation = self._success.observe(self.vip, batch, batch.lists(batch.values), logprobs)
+        totals = batch.lists(batch.totals)
+        advantages = [group_advantages(np.array(group, dtype=float), [len(group)]) for group in totals]
+        self._metrics = self.vip.metrics() | engine_metrics(totals, np.concatenate(advantages))
+        self._summary.add(batch.counts, observation, self._metrics)
         self.step += 1
+        if self.step % len(self) == 0:
+            announce(self._summary.line(next(iter(self.vip.strategies))))
         self._file(self.step).parent.mkdir(parents=True, exist_ok=True)
         self.vip.save(self._file(self.step))
         keep = {record.batch for record in load_checkpoints_file(self.log_path)} | {self.step, self.step - 1}

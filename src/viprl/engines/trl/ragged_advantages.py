@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from viprl.advantages import group_advantages, group_index, group_std
+from viprl.engines.scorable import scorable
 from viprl.utils.arrays import FloatArray, IntArray
 
 EPSILON = 1e-4
 """TRL adds it to the standard deviations that it divides by."""
+
+
+def weighted_total(rewards: FloatArray, weights: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """[C] total reward of each rollout, NaN where it cannot be scored, and [C] whether it cannot be read.
+
+    A reward of NaN (its function has no opinion) or inf (it cannot be trained on) is left out of the total. A rollout
+    without any other reward, or with a total that cannot be trained on, is unscorable. It is unreadable unless all its
+    rewards are NaN.
+
+    Args:
+        rewards: [C, F].
+        weights: [F].
+    """
+    known = scorable(rewards)
+    total = np.where(known, rewards, 0.0) @ weights
+    lost = ~known.any(axis=1) | ~scorable(total)
+    return np.where(lost, np.nan, total), lost & ~np.isnan(rewards).all(axis=1)
 
 
 def grpo_advantages(rewards: FloatArray, counts: IntArray, *, leave_one_out: bool, scale: str) -> FloatArray:

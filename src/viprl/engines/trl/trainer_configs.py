@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import warnings
 from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from trl import GRPOConfig, RLOOConfig
 
-from viprl.engines.vip_builder import resolve
+from viprl.engines.vip_builder import options_named, resolve
 from viprl.errors import InputError
 from viprl.settings import EngineSettings, documented, options
 
@@ -64,6 +68,21 @@ class _VIPConfig(_Fields):
         """The config as JSON can hold it; functions and objects become their names."""
         values = super().to_dict()
         return values | {name: _plain(value) for name, value in values.items() if name.startswith(PREFIX)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle, with which checkpoints keep the config: functions and objects become their names, because a
+        lambda or a class in a function cannot be pickled."""
+        return {name: _plain(value) if name.startswith(PREFIX) else value for name, value in vars(self).items()}
+
+    def __copy__(self: Any) -> Any:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
+        twin = memo[id(self)] = object.__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
 
 @documented(OPTIONS, PREFIX)
@@ -132,7 +151,10 @@ class VIPRLOOConfig(_VIPConfig, RLOOConfig):
 
 def vip_settings(args: Any) -> EngineSettings:
     """The options of VIP in a config."""
-    return EngineSettings(seed=args.seed, **{option.name: getattr(args, PREFIX + option.name) for option in OPTIONS})
+    with options_named(PREFIX):
+        return EngineSettings(
+            seed=args.seed, **{option.name: getattr(args, PREFIX + option.name) for option in OPTIONS}
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -140,4 +162,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, str | int | float):
         return value
-    return getattr(value, "name", None) or getattr(value, "__qualname__", repr(value))
+    if isinstance(value, np.generic | Path):
+        return value.item() if isinstance(value, np.generic) else str(value)
+    while isinstance(value, functools.partial):
+        value = value.func
+    return getattr(value, "name", None) or getattr(value, "__qualname__", type(value).__qualname__)

@@ -7,7 +7,8 @@ calls `super()`; nothing of TRL is copied or patched.
 
     overridden method                   purpose
     _generate_and_score_completions     prompts -> counts -> rows; advantages and outcomes afterwards
-    _calculate_rewards                  keeps the gathered rewards of all functions; names a function that failed
+    _calculate_rewards                  checks and keeps the rewards of all functions; names a function that failed
+    _set_signature_columns_if_needed    keeps the columns that identify a prompt
     _get_train_sampler                  order fixed by (seed, epoch), so that a resumed run sees the same prompts
     _save_checkpoint                    writes the state of VIP into the checkpoint folder
     _load_optimizer_and_scheduler       reads it again
@@ -41,22 +42,27 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
 
 from viprl.advantages import group_index, group_std, rollout_weights
 from viprl.engines.planned_batch import PlannedBatch
-from viprl.engines.prompt_id import identified
+from viprl.engines.scorable import scorable
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.epoch_sampler import EpochSampler
-from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages
-from viprl.engines.trl.reward_errors import failed_functions
+from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
+from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls
+from viprl.engines.trl.row_prompts import reset_columns, row_prompt
+from viprl.engines.trl.run_report import RunReport
+from viprl.engines.trl.trainer_configs import PREFIX as OPTION_PREFIX
 from viprl.engines.trl.trainer_configs import VIPGRPOConfig, VIPRLOOConfig, vip_settings
-from viprl.engines.trl.training_set import check_training_set
+from viprl.engines.trl.training_set import PromptVariety, check_functions, check_training_set
 from viprl.engines.trl.trl_api import CONTRACT
-from viprl.engines.vip_builder import build_vip, load_state
+from viprl.engines.vip_builder import build_vip, load_state, options_named
 from viprl.engines.warm_start import warm_start
-from viprl.metrics import PREFIX, ROLLOUTS_COLUMN
+from viprl.metrics import ROLLOUTS_COLUMN, engine_metrics, logged
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.vip import VIP, Observation
 
 STATE_FILE = "vip_state.safetensors"
+GROUP_ARGUMENT = "vip_group"
+"""Argument of reward functions: the position in the batch of the prompt of each completion."""
 
 _Host: Any = object  # for a type checker: a trainer, whose attributes are not declared
 
@@ -85,7 +91,7 @@ class _Generation:
         self.local = group_index(plan.counts)[rank * share : (rank + 1) * share]
         """[C / processes] the prompt of each rollout of this process."""
         self.rewards: torch.Tensor | None = None
-        """[C, F] of all processes."""
+        """[C, F] of all processes; infinite where a reward cannot be trained on."""
 
 
 class VIPTrainer(_Host):
@@ -110,7 +116,10 @@ class VIPTrainer(_Host):
         several = isinstance(reward_funcs, list | tuple)
         functions = list(reward_funcs) if several else [] if reward_funcs is None else [reward_funcs]
         environments = more.get("environment_factory") is not None  # they bring rewards of their own
-        self._vip_success = SuccessCriterion(args.vip_success, functions, complete=not environments)
+        success = args.vip_success if vip is None or args.vip_success is not None else vip.success
+        self._vip_success = SuccessCriterion(success, functions, complete=not environments)
+        self._vip_tasks: set[str] | None = set()
+        self._vip_beyond = UnscorableRewards()
         self._vip_generation: _Generation | None = None
         self.vip_batch: Groups | None = None
         """The last generation batch."""
@@ -122,10 +131,29 @@ class VIPTrainer(_Host):
             warm_start(self.vip, args.vip_warm_start, self._vip_success, match=match)
         super().__init__(model, reward_funcs, args, *rest, **more)
         self._vip_success.bind(self.reward_func_names)
-        environments = getattr(self, "environment_factories", None) is not None
+        if environments:
+            self._vip_tasks = reset_columns(self._vip_environments())
         check_training_set(self.train_dataset, args, environments=environments)
+        self._vip_variety = PromptVariety(args.vip_id_column, self._vip_tasks)
+        if self.accelerator.is_main_process:
+            self._vip_variety.look_at_data(self.train_dataset)
+        check_functions(
+            {
+                **dict(zip(self.reward_func_names, functions, strict=False)),
+                "rollout_func": getattr(self, "rollout_func", None),
+            },
+            args,
+        )
         if args.vip_register_pool and self.accelerator.is_main_process:
-            self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
+            with options_named(OPTION_PREFIX):
+                self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
+        self._vip_report = RunReport(self)
+        self.add_callback(self._vip_report)
+
+    def _vip_environments(self) -> list[Any]:
+        """One instance of each environment, as TRL keeps them."""
+        pools = getattr(self, "_environment_pool", None)
+        return list(self.environments or []) if pools is None else [pool[0] for pool in pools.values()]
 
     def _vip_check_args(self, args: Any) -> None:
         if not isinstance(args, self._config_class):
@@ -145,6 +173,8 @@ class VIPTrainer(_Host):
         if not self.model.training:
             return super()._generate_and_score_completions(inputs)
         rows = self._vip_prompt_rows(inputs)
+        if self.accelerator.is_main_process:
+            self._vip_variety.look(rows)
         plan = self._vip_plan([self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs))
         self._vip_generation = _Generation(plan, self.accelerator.process_index, len(inputs))
         try:
@@ -166,13 +196,14 @@ class VIPTrainer(_Host):
         return gather_object(heads) if self.accelerator.num_processes > 1 else heads
 
     def _vip_prompt(self, row: dict[str, Any]) -> Prompt:
-        return identified(row.get("prompt", ""), row, self.args.vip_id_column, "vip_id_column")
+        return row_prompt(row, self.args.vip_id_column, getattr(self, "_vip_tasks", ()))
 
     def _vip_plan(self, prompts: list[Prompt], budget: int) -> PlannedBatch:
         """Counts from the main process, whose VIP is the only one that is used."""
         box: list[Any] = [None]
         if self.accelerator.is_main_process:
-            box = [self.vip.allocate(prompts, budget).counts.tolist()]
+            with options_named(OPTION_PREFIX):
+                box = [self.vip.allocate(prompts, budget).counts.tolist()]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(box, from_process=0)
         return PlannedBatch(prompts, np.array(box[0]))
@@ -193,22 +224,30 @@ class VIPTrainer(_Host):
 
     # --- after sampling -----------------------------------------------------------------------------------------------
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        current = self._vip_generation
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
+        current, step = self._vip_generation, self.state.global_step
+        when = f"in the evaluation after training step {step}" if current is None else f"at training step {step + 1}"
+        group, counts = self._vip_groups(len(inputs))
+        # rows of an evaluation have no count, but TRL's table has one value for each row
+        self._log_completion_extra(ROLLOUTS_COLUMN, [None] * len(inputs) if current is None else counts)
+        with checked_calls(self, when, {GROUP_ARGUMENT: group, ROLLOUTS_COLUMN: counts}):
+            rewards = super()._calculate_rewards(inputs, *args, **kwargs).detach()
+        beyond = ~scorable(rewards) & ~torch.isnan(rewards)
+        if self.accelerator.is_main_process:
+            self._vip_beyond.look(beyond, self.reward_func_names, when)
         if current is not None:
-            self._log_completion_extra(ROLLOUTS_COLUMN, current.plan.counts[current.local].tolist())
-        try:
-            rewards = super()._calculate_rewards(*args, **kwargs)
-        except Exception as error:
-            names, step = failed_functions(error, self.reward_funcs, self.reward_func_names), self.state.global_step
-            when = f"at training step {step + 1}" if current else f"in the evaluation after training step {step}"
-            what = f"by the reward function {' or '.join(map(repr, names))} " if names else ""
-            error.add_note(f"raised {what}{when}")
-            raise
-        if current is not None:
-            current.rewards = rewards.detach().clone()
+            current.rewards = rewards.masked_fill(beyond, torch.inf)
             self.num_generations = len(rewards)  # TRL's own advantages, replaced below, then use one group of C
-        return rewards
+        return rewards.masked_fill(beyond, torch.nan)
+
+    def _vip_groups(self, rows: int) -> tuple[list[int], list[int]]:
+        """[rows] of this process: the group of each row in the whole batch, and the rollouts of that group."""
+        if self._vip_generation is not None:
+            group, counts = self._vip_generation.local, self._vip_generation.plan.counts
+            return group.tolist(), counts[group].tolist()
+        size = self.num_generations_eval
+        start = self.accelerator.process_index * rows
+        return [(start + i) // size for i in range(rows)], [size] * rows
 
     def _vip_finish(self, output: dict[str, Any], current: _Generation) -> None:
         """Replace the advantages, correct what TRL logged about them, and let VIP learn from the outcomes."""
@@ -216,8 +255,7 @@ class VIPTrainer(_Host):
             raise RuntimeError("TRL computed no rewards for a generation batch: _calculate_rewards was not called")
         plan, counts = current.plan, current.plan.counts
         per_function = current.rewards.double().cpu().numpy()
-        weights = self.reward_weights.double().cpu().numpy()
-        total = np.where(np.isnan(per_function).all(axis=1), np.nan, np.nansum(per_function * weights, axis=1))
+        total, unreadable = weighted_total(per_function, self.reward_weights.double().cpu().numpy())
         shaped = self._vip_shaped(total, output)
         advantages = self._vip_advantages(shaped, counts)
         weighted = advantages * rollout_weights(counts, self.args.vip_prompt_weighting)
@@ -225,10 +263,22 @@ class VIPTrainer(_Host):
         own = weighted[start : start + len(mine)]
         output["advantages"] = torch.as_tensor(own, dtype=mine.dtype, device=mine.device)
         self._vip_correct_logs(advantages, group_std(shaped, counts)[group_index(counts)])
-        observation = self._vip_observe(plan, self._vip_success.values(per_function, total), self._vip_logprobs(output))
+        # VIP counts rewards that it cannot read, so these are infinite for it, not NaN
+        deciding = self._vip_success.values(per_function, np.where(unreadable, np.inf, total))
+        observation = self._vip_observe(plan, deciding, self._vip_logprobs(output))
         self.vip_batch = Groups(plan.prompts, counts.tolist(), plan.split(total), advantages, observation)
+        self._vip_log(self.vip_batch)
         for listener in self.vip_listeners:
             listener(self.vip_batch)
+
+    def _vip_log(self, batch: Groups) -> None:
+        """Log the metrics of VIP, on the main process."""
+        if batch.observation is None:
+            return
+        values = self.vip.metrics() | engine_metrics(batch.rewards, batch.advantages)
+        for name, value in logged(values).items():
+            self._metrics["train"][name].append(value)
+        self._vip_report.add(batch, values)
 
     def _vip_correct_logs(self, advantages: FloatArray, std: FloatArray) -> None:
         """`advantages` [C], and `std` [C] of the group of each rollout, in place of what TRL computed for one group."""
@@ -241,14 +291,11 @@ class VIPTrainer(_Host):
             shares[-1] = float(np.isclose(std, 0).mean())
 
     def _vip_observe(self, plan: PlannedBatch, values: FloatArray, logprobs: FloatArray | None) -> Observation | None:
-        """Let VIP learn, on the main process, and log its metrics. `values` and `logprobs` are [C]."""
+        """Let VIP learn, on the main process. `values` and `logprobs` are [C]."""
         if not self.accelerator.is_main_process:
             return None
         split = None if logprobs is None else plan.split(logprobs)
-        observation = self._vip_success.observe(self.vip, plan, plan.split(values), split)
-        for name, value in self.vip.metrics().items():
-            self._metrics["train"][PREFIX + name].append(value)
-        return observation
+        return self._vip_success.observe(self.vip, plan, plan.split(values), split)
 
     def _vip_logprobs(self, output: dict[str, Any]) -> FloatArray | None:
         """[C] log probability of each completion under the policy that sampled it, if TRL has computed it: always for
@@ -274,7 +321,13 @@ class VIPTrainer(_Host):
         """[C] advantages by the configured estimator, before the prompt weights."""
         raise NotImplementedError
 
-    # --- order of the prompts, checkpoints ----------------------------------------------------------------------------
+    # --- columns and order of the prompts, checkpoints ----------------------------------------------------------------
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        column = self.args.vip_id_column
+        wanted = [] if column is None else [column, column.partition(".")[0]]
+        self._signature_columns += [name for name in wanted if name not in self._signature_columns]
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(dataset)
@@ -291,6 +344,7 @@ class VIPTrainer(_Host):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.accelerator.is_main_process:
             load_state(self.vip, Path(checkpoint) / STATE_FILE)
+        self._vip_report.resumed = checkpoint
 
 
 class VIPGRPOTrainer(VIPTrainer, GRPOTrainer):
@@ -341,4 +395,4 @@ class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
 
 def vip_from_config(args: Any, success: SuccessCriterion) -> VIP:
     """The `VIP` that a config describes; `success` has read its `vip_success`."""
-    return build_vip(vip_settings(args), success)
+    return build_vip(vip_settings(args), success, OPTION_PREFIX)

@@ -6,8 +6,9 @@ from viprl.engines.version_contract import VersionContract
 
 USED: dict[str, tuple[str, ...]] = {
     "_generate_and_score_completions": ("inputs",),
-    "_calculate_rewards": (),
+    "_calculate_rewards": ("inputs",),
     "_get_train_sampler": ("dataset",),
+    "_set_signature_columns_if_needed": (),
     "_save_checkpoint": ("model", "trial"),
     "_load_optimizer_and_scheduler": ("checkpoint",),
     "_log_completion_extra": ("column", "values"),

@@ -15,6 +15,7 @@ import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from viprl.advantages import Baseline, group_advantages
+from viprl.engines.scorable import scorable
 from viprl.engines.verl.namespace import MODE
 from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray
@@ -32,7 +33,7 @@ def vip_rloo(
     """Reward minus the mean of the prompt's other rollouts, scaled so that all prompts have the same weight.
 
     Args:
-        token_level_rewards: [rows, T]; a row's reward is its sum, NaN marks an unscorable rollout (advantage 0).
+        token_level_rewards: [rows, T]; a row's reward is its sum; NaN and inf mark an unscorable rollout (advantage 0).
         response_mask: [rows, T].
         index: [rows] the prompt of each row.
         config: verl's algorithm configuration.
@@ -63,6 +64,7 @@ def _estimate(rewards: torch.Tensor, mask: torch.Tensor, index: Any, config: Any
         raise InputError(f"{name} was called by a trainer without planned groups; set trainer.v1.trainer_mode={MODE}")
     with torch.no_grad():
         scores = rewards.sum(-1).double().cpu().numpy()
+        scores = np.where(scorable(scores), scores, np.nan)
         values, size = row_advantages(scores, index, baseline)
         if settings["prompt_weighting"] == "prompt":
             values *= settings["rollout_n"] / size

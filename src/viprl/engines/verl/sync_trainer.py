@@ -9,7 +9,8 @@ verl is copied or patched.
     _next_train_batch                     prompts -> counts, passed to the agent loops as `__rollout_n__`
     _compute_advantage                    received = planned; outcomes to VIP; then verl calls our estimator
     _save_checkpoint                      writes the state of VIP before verl moves its "latest" marker
-    _load_checkpoint                      reads it again; a fresh run may start warm
+    _load_checkpoint                      reads it again; a fresh run may start warm; says how the run starts
+    fit                                   says afterwards what came of it
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from tensordict import NonTensorData
@@ -27,7 +29,10 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
 from viprl import metrics as names
+from viprl.advantages import group_advantages
 from viprl.engines.prompt_id import identified
+from viprl.engines.run_lines import RunSummary, announce, start_line
+from viprl.engines.scorable import scorable
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.verl import consistency
 from viprl.engines.verl.estimators import SETTINGS
@@ -76,7 +81,8 @@ class VIPTrainerSync(PPOTrainerSync):
             logger.warning("%s: %s", MODE, line)
         option = f"+{NAMESPACE}.success"
         self._vip_success = SuccessCriterion(self.vip_settings.success, complete=False, option=option)
-        self.vip = build_vip(self.vip_settings, self._vip_success)
+        self.vip = build_vip(self.vip_settings, self._vip_success, f"{NAMESPACE}.")
+        self._vip_summary = RunSummary()
         self._vip_step: PlannedStep | None = None
         self.vip_batch: PlannedStep | None = None
         """The plan of the last step whose rewards have been observed."""
@@ -107,31 +113,39 @@ class VIPTrainerSync(PPOTrainerSync):
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         try:
             order = prompt_order(keys, plan)
-            values, logprobs = self._vip_values([keys[i] for i in order], batch.partition_id)
+            total, values, logprobs = self._vip_values([keys[i] for i in order], batch.partition_id)
             split = None if logprobs is None else plan.split(logprobs)
-            self._vip_success.observe(self.vip, plan, plan.split(values), split)
+            observation = self._vip_success.observe(self.vip, plan, plan.split(values), split)
         except Exception as error:
             error.add_note(f"raised at training step {self.global_steps}")
             raise
         self.vip_batch = plan
-        own = self.vip.metrics() | {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
-        metrics.update({names.PREFIX + name: value for name, value in own.items()})
+        total = np.where(scorable(total), total, np.nan)
+        own = self.vip.metrics() | names.engine_metrics(plan.split(total), group_advantages(total, plan.counts))
+        self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
+        own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
+        metrics.update(names.logged(own))
         return super()._compute_advantage(batch, metrics)
 
-    def _vip_values(self, keys: list[str], partition: str) -> tuple[list[float | None], FloatArray | None]:
-        """[C] what decides about each rollout, its reward or the reward that `success` names, and [C] the log
-        probability of its tokens under the policy, None without `use_logprobs`."""
+    def _vip_values(self, keys: list[str], partition: str) -> tuple[FloatArray, list[float | None], FloatArray | None]:
+        """Of each rollout [C] the reward; what decides about it, the reward or the one that `success` names; and the
+        log probability of its tokens under the policy, None without `use_logprobs`."""
         column, asked = self._vip_success.column, self.vip_settings.use_logprobs
-        field = "rm_scores" if column is None else "extra_fields"
-        fields = [field, *(("old_log_probs", "response_mask") if asked else ())]
+        fields = ["rm_scores", *(("extra_fields",) if column is not None else ())]
+        fields += ("old_log_probs", "response_mask") if asked else ()
         data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
         logprobs = row_sums(data["old_log_probs"], data["response_mask"]) if asked else None
+        total = row_sums(data["rm_scores"])
         if column is None:
-            return row_sums(data[field]).tolist(), logprobs
-        infos = [(getattr(extra, "data", extra) or {}).get("reward_extra_info") or {} for extra in data[field]]
+            return total, total.tolist(), logprobs
+        infos = [(getattr(extra, "data", extra) or {}).get("reward_extra_info") or {} for extra in data["extra_fields"]]
         if not any(column in info for info in infos):
             raise self._vip_success.not_found(column, list(infos[0]))
-        return [info.get(column) for info in infos], logprobs
+        return total, [info.get(column) for info in infos], logprobs
+
+    def _vip_bounds(self) -> tuple[int, int] | None:
+        least, most = self.vip_settings.min_rollouts, self.vip_settings.max_rollouts
+        return None if least is None or most is None else (least, most)
 
     def _save_checkpoint(self) -> None:
         self.vip.save(self._vip_step_folder() / STATE_FILE)
@@ -139,14 +153,24 @@ class VIPTrainerSync(PPOTrainerSync):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        if self.global_steps == 0:
-            if self.vip_settings.warm_start is not None:
-                rows = self._vip_training_set()
-                warm_start(self.vip, self.vip_settings.warm_start, self._vip_success, training_set=rows)
-            return
-        trainer = self.config.trainer
-        given = Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else None
-        load_state(self.vip, (given or self._vip_step_folder()) / STATE_FILE)
+        trainer, resumed = self.config.trainer, None
+        if self.global_steps > 0:
+            given = Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else None
+            resumed = given or self._vip_step_folder()
+            load_state(self.vip, resumed / STATE_FILE)
+        elif self.vip_settings.warm_start is not None:
+            rows = self._vip_training_set()
+            warm_start(self.vip, self.vip_settings.warm_start, self._vip_success, training_set=rows)
+        prompts = self.config.data.train_batch_size
+        rollouts = prompts * self.config.actor_rollout_ref.rollout.n
+        where = None if resumed is None else str(resumed)
+        announce(start_line(self.vip, self._vip_success, prompts=prompts, rollouts=rollouts, resumed=where))
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        super().fit(agent_loop_manager)
+        folder = self.config.trainer.get("rollout_data_dir")
+        log = f"viprl replay {folder}" if folder else "trainer.rollout_data_dir keeps a log that `viprl replay` reads"
+        announce(self._vip_summary.line(next(iter(self.vip.strategies)), [log]))
 
     def _vip_step_folder(self) -> Path:
         return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"

@@ -13,6 +13,7 @@ CONTRACT = VersionContract(
             "PPOTrainerSync._compute_advantage": ("batch", "metrics"),
             "PPOTrainerSync._save_checkpoint": (),
             "PPOTrainerSync._load_checkpoint": (),
+            "PPOTrainerSync.fit": ("agent_loop_manager",),
         },
         "verl.utils.tensordict_utils": {"assign_non_tensor_stack": ("tensor_dict", "key", "val")},
         "transfer_queue": {"kv_batch_get": ("keys", "partition_id", "select_fields")},

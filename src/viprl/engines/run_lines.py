@@ -1,0 +1,178 @@
+"""One line at the start of a run and one at its end: what VIP does, whether it helped, and what to do next."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from viprl.allocation.budget import default_max_rollouts
+from viprl.allocation.variance_models import get_variance_model
+from viprl.metrics import TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
+from viprl.utils.arrays import IntArray
+from viprl.vip import VIP, Observation
+
+logger = logging.getLogger(__name__)
+_PACKAGE = logging.getLogger("viprl")
+
+ONE_PROMPT, GUARD, BOUNDS, NO_PREDICTION = "one prompt in the batch", "guard", "bounds", "equal predictions"
+"""Why the allocation of a step was uniform."""
+ENOUGH = 10
+"""Batches from which the standard error of the variance ratio can be trusted."""
+
+
+def announce(line: str) -> None:
+    """Log a line at level INFO; print it to stderr if nothing has configured logging, where INFO would be invisible.
+
+    `logging.getLogger("viprl").setLevel("WARNING")` silences it.
+    """
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(line)
+    elif _PACKAGE.level == logging.NOTSET and not logger.hasHandlers():
+        print(line, file=sys.stderr, flush=True)
+
+
+def start_line(vip: VIP, success: Any, *, prompts: int, rollouts: int, resumed: str | None = None) -> str:
+    """What a run is about to do.
+
+    Args:
+        success: what counts as success, as text or a `SuccessCriterion`.
+        prompts, rollouts: Q and C of a batch.
+        resumed: where the run was resumed from; None for a new one.
+    """
+    name, strategy = next(iter(vip.strategies.items()))
+    least = get_variance_model("rloo" if vip.estimator == "auto" else vip.estimator).min_rollouts
+    least = least if vip.min_rollouts is None else vip.min_rollouts
+    most = default_max_rollouts(prompts, rollouts, least) if vip.max_rollouts is None else vip.max_rollouts
+    auto = isinstance(vip.features, str) and vip.features == "auto"
+    return (
+        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {prompts} "
+        f"prompt{'s' * (prompts != 1)} in a batch, {least} to {most} of each prompt; features: "
+        f"{_feature_name(strategy.predictor.features) + ' (auto)' if auto else _feature_name(vip.features)}; "
+        f"{'from the start' if resumed is None else f'resumed from {resumed}'}"
+    )
+
+
+def _feature_name(choice: Any) -> str:
+    if choice is None:
+        return "none"
+    return str(choice) if isinstance(choice, str | Path) else getattr(choice, "name", "") or type(choice).__name__
+
+
+def uniform_reason(
+    counts: Sequence[int], keys: Sequence[str], trust: float | None, bounds: tuple[int, int] | None = None
+) -> str | None:
+    """Why all prompts of a step have the same number of rollouts, up to a remainder; None if they have not.
+
+    Args:
+        counts: [Q] rollouts.
+        keys: [Q] identities.
+        trust: of the guard, None without one.
+        bounds: fewest and most rollouts of a prompt, if known.
+    """
+    if max(counts) - min(counts) > 1:
+        return None
+    if len(set(keys)) == 1:
+        return ONE_PROMPT
+    if trust == 0:
+        return GUARD
+    return BOUNDS if bounds is not None and bounds[0] == bounds[1] else NO_PREDICTION
+
+
+class RunSummary:
+    """Sums over the steps of a run (since it was started or resumed) for the line at its end."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.uniform: Counter[str] = Counter()
+        """Steps with uniform counts, by reason."""
+        self.rollouts = 0
+        self._variances: list[tuple[float, float]] = []
+        self._shares = np.zeros(2)  # rollouts with zero advantage, unscorable rollouts
+
+    def add(
+        self,
+        counts: Sequence[int] | IntArray,
+        observation: Observation,
+        metrics: Mapping[str, float],
+        bounds: tuple[int, int] | None = None,
+    ) -> None:
+        """Count a step. `metrics` are those of VIP, with the values that the engine knows better."""
+        planned: list[int] = np.asarray(counts).tolist()
+        self.steps += 1
+        self.rollouts += sum(planned)
+        reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds)
+        self.uniform.update([] if reason is None else [reason])
+        self._variances += [] if observation.variance is None else [observation.variance]
+        shares = np.nan_to_num([metrics.get(ZERO_ADVANTAGE, 0.0), metrics.get(UNSCORABLE, 0.0)])
+        self._shares += shares * sum(planned)
+
+    @property
+    def variance_ratio(self) -> tuple[float, float]:
+        """Realised gradient variance of the run relative to uniform, and its standard error (delta method); NaN where
+        it cannot be estimated."""
+        if not self._variances:
+            return math.nan, math.nan
+        own, even = np.array(self._variances).T
+        value = ratio(own.sum(), even.sum())
+        if not (even > 0).sum() >= 2:
+            return value, math.nan
+        n = len(own)
+        return value, float(np.sqrt(n / (n - 1) * ((own - value * even) ** 2).sum()) / even.sum())
+
+    def line(self, strategy: str, advice: Sequence[str] = ()) -> str:
+        """What came of the run.
+
+        Args:
+            strategy: name of the strategy.
+            advice: what to do next, for a run in which nothing stands out.
+        """
+        if not self.steps:
+            return "viprl: no step was made"
+        zero, unscorable = self._shares / max(self.rollouts, 1)
+        parts = [f"{self.steps} batches with {self.rollouts} rollouts", self._verdict(strategy)]
+        if strategy != "uniform":
+            parts.append(self._uniform_steps())
+        parts.append(f"{zero:.0%} of the rollouts had zero advantage")
+        if unscorable > 0:
+            parts.append(f"{unscorable:.0%} were unscorable")
+        return f"viprl: {'; '.join(parts)}. Next: {'; '.join([*self._remedies(unscorable), *advice][:2]) or 'nothing'}"
+
+    def _verdict(self, strategy: str) -> str:
+        value, error = self.variance_ratio
+        if math.isnan(value):
+            return "no group had both successes and failures, so the gradient variance is unknown"
+        if strategy == "uniform":
+            return "uniform allocation, as without VIP"
+        known = "" if math.isnan(error) else f" ± {error:.2f}"
+        if len(self._variances) < ENOUGH:
+            verdict = "too few batches to judge"
+        elif math.isnan(error) or abs(value - 1) <= 2 * error:
+            verdict = "no clear difference"
+        else:
+            verdict = "VIP helped" if value < 1 else "VIP did harm"
+        return f"gradient variance {value:.2f}{known} of uniform allocation ({verdict})"
+
+    def _uniform_steps(self) -> str:
+        total = sum(self.uniform.values())
+        why = ", ".join(f"{reason}: {count}" for reason, count in self.uniform.most_common())
+        return f"uniform in {total} batches" + (f" ({why})" if total else "")
+
+    def _remedies(self, unscorable: float) -> list[str]:
+        """What to do about what stands out most."""
+        found = []
+        if self.uniform[ONE_PROMPT] > self.steps / 2:
+            found.append("put several different prompts into a batch")
+        if unscorable > 0.5:
+            found.append("check what the reward functions return")
+        if math.isnan(self.variance_ratio[0]):
+            found.append("check what counts as success, and whether the prompts are too hard or too easy")
+        elif self.uniform[NO_PREDICTION] > self.steps / 2:
+            found.append("train for more than one epoch, start warm from the log of an earlier run, or use features")
+        return found

@@ -1,0 +1,91 @@
+"""The lines at the start and the end of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+
+from viprl import VIP
+from viprl.engines import run_lines
+from viprl.engines.run_lines import RunSummary, announce, start_line, uniform_reason
+from viprl.engines.success import SuccessCriterion
+from viprl.vip import Observation
+
+
+@pytest.mark.parametrize(
+    ("counts", "keys", "trust", "bounds", "reason"),
+    [
+        ([2, 6], "ab", 1.0, (2, 8), None),
+        ([4, 4], "ab", 1.0, (2, 8), run_lines.NO_PREDICTION),
+        ([4, 5], "ab", None, None, run_lines.NO_PREDICTION),
+        ([4, 4], "ab", 0.0, (2, 8), run_lines.GUARD),
+        ([4, 4], "ab", 1.0, (4, 4), run_lines.BOUNDS),
+        ([8], "a", 0.0, (2, 8), run_lines.ONE_PROMPT),
+        ([4, 4], "aa", 1.0, (2, 8), run_lines.ONE_PROMPT),
+    ],
+)
+def test_why_a_step_was_uniform(counts, keys, trust, bounds, reason):
+    assert uniform_reason(counts, keys, trust, bounds) == reason
+
+
+def summary(variances, counts=(2, 6), **metrics):
+    made = RunSummary()
+    for variance in variances:
+        seen = Observation(("a", "b"), np.ones(2), np.array(counts), variance)
+        made.add(counts, seen, {"zero_advantage_rollouts": 0.25, "unscorable": 0.0} | metrics)
+    return made
+
+
+def test_the_error_of_the_ratio_is_that_of_a_ratio_of_sums():
+    rng = np.random.default_rng(0)
+    runs = []
+    for _ in range(400):
+        even = rng.gamma(4, 1, 50)
+        runs.append(summary(list(zip(even * rng.normal(0.8, 0.2, 50), even, strict=True))).variance_ratio)
+    values, errors = np.array(runs).T
+    assert values.mean() == pytest.approx(0.8, abs=0.01)
+    assert errors.mean() == pytest.approx(values.std(), rel=0.15)
+
+
+def test_the_verdict_follows_the_ratio_and_its_error():
+    clear, harm, unclear = (
+        summary([(own * even, even) for own, even in pairs]).line("default")
+        for pairs in (
+            [(0.5, 1), (0.6, 1), (0.5, 2)] * 4,
+            [(1.5, 1), (1.6, 1), (1.5, 2)] * 4,
+            [(0.5, 1), (1.4, 1)] * 5,
+        )
+    )
+    assert "helped" in clear and "harm" in harm and "no clear difference" in unclear
+    assert "too few" in summary([(0.5, 1), (0.6, 1)]).line("default")
+    assert math.isnan(summary([(0.0, 0.0)] * 3).variance_ratio[0])
+    assert "25%" in clear
+    assert "viprl report" in summary([(0.5, 1)] * 2).line("default", ["viprl report runs/a"])
+    assert RunSummary().line("default")
+    lost = summary([None] * 3, unscorable=math.nan, zero_advantage_rollouts=math.nan)
+    assert lost.rollouts == 24 and lost.line("default")
+
+
+def test_the_line_at_the_start_says_what_is_used():
+    vip = VIP(strategy="paper", features="length", cache=None, min_rollouts=3)
+    line = start_line(vip, SuccessCriterion("acc>0.5", complete=False), prompts=4, rollouts=16, resumed="checkpoint-3")
+    for said in ("paper", "acc >0.5", "16 rollouts of 4 prompts", "3 to 24", "length", "checkpoint-3"):
+        assert said in line
+    assert "none (auto)" in start_line(VIP(strategy="uniform", cache=None), "x", prompts=1, rollouts=8)
+
+
+def test_a_line_is_printed_only_where_logging_would_hide_it(capsys, caplog, monkeypatch):
+    with caplog.at_level("INFO", logger="viprl"):
+        announce("logged")
+    assert [record.getMessage() for record in caplog.records] == ["logged"] and not capsys.readouterr().err
+    announce("configured for warnings")  # by the handlers of pytest
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(run_lines.logger, "hasHandlers", lambda: False)
+    announce("shown")
+    assert capsys.readouterr().err == "shown\n"
+    monkeypatch.setattr(logging.getLogger("viprl"), "level", logging.WARNING)
+    announce("silenced")
+    assert not capsys.readouterr().err
