@@ -17,14 +17,15 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from viprl.errors import ConfigError
-from viprl.runs.resume import finished
+from viprl.runs.resume import RunFolder
 from viprl.train.config import RunConfig, parse_config
 from viprl.train.processes import PYTHON, Training
+from viprl.train.record import run_folder
 from viprl.train.yaml_files import merge, read_yaml, with_overrides
 
 KEYS = ("base", "output_dir", "arms", "seeds", "baseline", "processes", "launch")
@@ -37,10 +38,16 @@ class SweepRun(Training):
     arm: str
     seed: int
     config: RunConfig
+    processes: int | None = 1
+    """None if the user's launch command sets them."""
+
+    def run_folder(self) -> RunFolder:
+        """The run folder and what is in it."""
+        return run_folder(self.config, self.processes, known=self.processes is not None)
 
     def finished(self) -> bool:
         """Whether the folder has the finished run with these settings."""
-        return finished(self.folder, asdict(self.config))
+        return self.run_folder().finished()
 
 
 @dataclass(frozen=True)
@@ -93,14 +100,14 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         raise ConfigError(f"{path}: baseline is {baseline!r}; expected one of the arms {', '.join(arms)}")
     launch = _launch(raw, path)
     base = with_overrides(_base(raw.get("base"), Path(path)), overrides)
+    processes = None if raw.get("launch") is not None else raw.get("processes", 1)
     runs = []
     for arm, change in arms.items():
         for seed in seeds:
             place = Path(folder) / arm / f"seed-{seed}"
             settings = merge(base, {**change, "output_dir": str(place), "seed": seed})
             config = parse_config(settings, f"{path}, arm {arm}")
-            runs.append(SweepRun(f"{arm}, seed {seed}", place, settings, arm, seed, config))
-    processes = None if raw.get("launch") is not None else raw.get("processes", 1)
+            runs.append(SweepRun(f"{arm}, seed {seed}", place, settings, arm, seed, config, processes))
     return Sweep(Path(folder), tuple(runs), baseline, launch, processes)
 
 

@@ -38,8 +38,7 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
     Raises ConfigError for values that the trainer refuses, such as a budget that the bounds cannot meet.
     """
     kind = config_class(config.algorithm)
-    known = {f.name: f for f in fields(kind)}
-    options: dict[str, Any] = DEFAULTS | {key: _value(known[key], value) for key, value in config.trainer.items()}
+    options: dict[str, Any] = DEFAULTS | read_options(config)
     if config.update_batch_size is not None:
         options["gradient_accumulation_steps"] = accumulation_steps(
             config.update_batch_size, options.get("per_device_train_batch_size", 8), processes or world_size()
@@ -55,6 +54,15 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
         if "generation_batch_size" in reason and "generation_batch_size" not in options:
             reason += ". generation_batch_size is per_device_train_batch_size x processes x steps_per_generation"
         raise ConfigError(reason) from error
+
+
+def read_options(config: RunConfig) -> dict[str, Any]:
+    """The options of the trainer that a configuration sets, with the types that they take.
+
+    Raises ConfigError for values that cannot be converted.
+    """
+    known = {f.name: f for f in fields(config_class(config.algorithm))}
+    return {key: _value(known[key], value) for key, value in config.trainer.items()}
 
 
 def accumulation_steps(update_batch_size: int, per_device: int, processes: int) -> int:
