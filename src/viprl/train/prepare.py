@@ -17,6 +17,7 @@ from viprl.engines.trl import vip_from_config
 from viprl.errors import ConfigError, ViprlError
 from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
+from viprl.train.lora import check_lora
 from viprl.train.reward_check import RewardCheck, check_rewards
 from viprl.train.trainer_options import trainer_config
 from viprl.vip import VIP
@@ -54,6 +55,8 @@ def prepare(
     trust = trusts_code(args)
     model_config = load_model_config(config.model, trust_remote_code=trust)
     tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=trust)
+    if (lora := config.lora()) is not None:
+        check_lora(lora, model_config, config.model, trust_remote_code=trust)
     functions = config.rewards()
     criterion = SuccessCriterion(args.vip_success, functions)
     vip_from_config(args, criterion)

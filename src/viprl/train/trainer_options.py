@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import Field, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from viprl.errors import ConfigError
+from viprl.train.option_values import typed
 
 if TYPE_CHECKING:
     from viprl.train.config import RunConfig
 
 DEFAULTS: dict[str, Any] = {"report_to": [], "logging_steps": 1, "save_only_model": False}
 """Defaults that differ from TRL's."""
+
+SCALE_REWARDS = {True: "group", False: "none"}
+"""TRL also takes these values of scale_rewards."""
 
 
 def config_class(algorithm: str) -> Any:
@@ -62,7 +66,10 @@ def read_options(config: RunConfig) -> dict[str, Any]:
     Raises ConfigError for values that cannot be converted.
     """
     known = {f.name: f for f in fields(config_class(config.algorithm))}
-    return {key: _value(known[key], value) for key, value in config.trainer.items()}
+    return {
+        key: SCALE_REWARDS[value] if key == "scale_rewards" and isinstance(value, bool) else typed(known[key], value)
+        for key, value in config.trainer.items()
+    }
 
 
 def accumulation_steps(update_batch_size: int, per_device: int, processes: int) -> int:
@@ -85,22 +92,3 @@ def _has_accelerator() -> bool:
     import torch
 
     return torch.cuda.is_available() or bool(getattr(torch, "xpu", None) and torch.xpu.is_available())
-
-
-def _value(option: Field, value: Any) -> Any:
-    """Convert a value of a YAML file to the type of the option: YAML reads 1e-6 as a text and 8.0 as a float."""
-    kind, name = str(option.type), option.name
-    if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
-        raise ConfigError(f"{name} has no value; remove the key to use the default, {option.default}")
-    takes_int, takes_float = "int" in kind, "float" in kind
-    if isinstance(value, float) and takes_int and not takes_float:
-        if not value.is_integer():
-            raise ConfigError(f"{name} is {value!r}; expected a whole number")
-        return int(value)
-    if isinstance(value, str) and (takes_int or takes_float) and "str" not in kind:
-        try:
-            return float(value) if takes_float else int(value)
-        except ValueError:
-            expected = "a number" if takes_float else "a whole number"
-            raise ConfigError(f"{name} is {value!r}; expected {expected}") from None
-    return value

@@ -68,6 +68,8 @@ def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | No
     args.model_init_kwargs = None  # TRL warns about them if the model is already loaded
     kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
     data = {"train_dataset": run.dataset, "eval_dataset": run.held_out, "processing_class": run.tokenizer}
+    if config.peft is not None:
+        data["peft_config"] = config.lora()
     trainer = kind(model, config.rewards(), args, **data)
     if trainer.is_world_process_zero():
         (folder / FINISHED_FILE).unlink(missing_ok=True)
