@@ -29,9 +29,9 @@ _OWN_NAMES = {
 }
 """Key -> other names of it."""
 _LORA = {
-    "lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
-    "lora_modules_to_save": "modules_to_save", "lora_target_modules": "target_modules", "lora_target_parameters": "target_parameters",
-    "lora_task_type": "task_type", "use_rslora": "use_rslora", "use_dora": "use_dora",
+    "lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "lora_task_type": "task_type",
+    "lora_modules_to_save": "modules_to_save", "lora_target_modules": "target_modules",
+    "lora_target_parameters": "target_parameters", "use_rslora": "use_rslora", "use_dora": "use_dora",
 }  # fmt: skip
 """Options of TRL's scripts -> options of peft.LoraConfig."""
 _MODEL = {

@@ -18,7 +18,8 @@ from viprl.errors import ConfigError, ViprlError
 from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
 from viprl.train.lora import check_lora
-from viprl.train.reward_check import RewardCheck, check_rewards
+from viprl.train.reports import check_reports
+from viprl.train.reward_check import RESERVED, RewardCheck, check_rewards
 from viprl.train.trainer_options import trainer_config
 from viprl.vip import VIP
 
@@ -70,7 +71,11 @@ def prepare(
     if held_out is not None:
         evaluated, _, more = _fitting(held_out, lengths(held_out), limit, fix)
         notes += [f"evaluation: {note}" for note in more]
-    given = check_rewards(functions, dataset[0], args, criterion)
+    dataset, evaluated, more = _without_reserved(dataset, evaluated)
+    number = 1 if loaded.rows is None else int(loaded.rows[0]) + 1
+    given = check_rewards(functions, dataset[0], args, criterion, layout=loaded.layout, number=number)
+    notes += more + _check_scorable(given, number)
+    check_reports(args.report_to)
     _check_batches(config, args, dataset)
     notes += _check_evaluation(args, held_out) + _check_vllm(args, dry_run)
     seen = rendered(dataset[0]["prompt"], tokenizer, args.chat_template_kwargs)
@@ -103,6 +108,27 @@ def _held_out(config: RunConfig, cache: DataCache) -> Loaded | None:
     if is_gym(source.name):
         raise ConfigError("eval_dataset is endless; write some of its rows to a file (see docs/data.md)")
     return cache.load(source)
+
+
+def _without_reserved(dataset: Any, held_out: Any) -> tuple[Any, Any, list[str]]:
+    """The data sets without columns that have the name of an argument of rewards, and a note on them."""
+    found = [name for name in getattr(dataset, "column_names", None) or () if name in RESERVED]
+    if not found:
+        return dataset, held_out, []
+    if held_out is not None:
+        held_out = held_out.remove_columns([name for name in held_out.column_names if name in RESERVED])
+    names, words = ", ".join(found), "a column" if len(found) == 1 else "columns"
+    note = (
+        f"rewards have an argument called {names}, so {words} of that name is not passed to them; rename it to use it"
+    )
+    return dataset.remove_columns(found), held_out, [note]
+
+
+def _check_scorable(given: RewardCheck, number: int) -> list[str]:
+    if any(value is not None for _, value in given):
+        return []
+    names = ", ".join(name for name, _ in given)
+    return [f"{names} returned None for the solution of row {number}: a row that no reward can score teaches nothing"]
 
 
 def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:

@@ -43,6 +43,7 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
     """
     kind = config_class(config.algorithm)
     options: dict[str, Any] = DEFAULTS | read_options(config)
+    options["report_to"] = options["report_to"] or []  # TRL takes null for the name of a tracker
     if config.update_batch_size is not None:
         options["gradient_accumulation_steps"] = accumulation_steps(
             config.update_batch_size, options.get("per_device_train_batch_size", 8), processes or world_size()
