@@ -30,6 +30,12 @@ from viprl.train.yaml_files import merge, read_yaml, with_overrides
 
 KEYS = ("base", "output_dir", "arms", "seeds", "baseline", "processes", "launch")
 
+LONGEST_NAME = 100
+"""Bytes of the name of an arm."""
+TAKEN = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|comparison\.json|report\.html"
+"""Names of devices in Windows, and of the files of a sweep."""
+LARGEST_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True)
 class SweepRun(Training):
@@ -86,10 +92,16 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         raise ConfigError(f"{path}: `output_dir` is missing; add `output_dir: runs/sweep`")
     if not isinstance(arms, Mapping) or not arms:
         raise ConfigError(f"{path}: `arms` is {arms!r}; expected a line `NAME: {{key: value}}` for each arm")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(type(seed) is int and 0 <= seed <= LARGEST_SEED for seed in seeds)
+    ):
         raise ConfigError(f"{path}: seeds is {seeds!r}; expected a list of whole numbers such as [0, 1, 2]")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: seeds is {seeds!r}; remove the duplicate seed")
+    if len({str(arm).lower() for arm in arms}) < len(arms):
+        raise ConfigError(f"{path}: two arms of {', '.join(map(repr, arms))} would have the same folder; rename one")
     arms = {str(arm): {} if change is None else change for arm, change in arms.items()}
     for arm, change in arms.items():
         _check_arm(arm, change, path)
@@ -112,8 +124,12 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def _check_arm(arm: str, change: Any, path: str | Path) -> None:
-    if not re.fullmatch(r"[\w.+-]+", arm):
-        raise ConfigError(f"{path}: arm {arm!r} becomes the name of a folder; use letters, digits, _ . + -")
+    usable = re.fullmatch(r"[\w+-][\w.+-]*", arm) and not arm.endswith(".") and len(arm.encode()) <= LONGEST_NAME
+    if not usable or re.fullmatch(TAKEN, arm.lower()):
+        raise ConfigError(
+            f"{path}: arm {arm!r} becomes the name of a folder; use letters, digits, _ . + -, at most {LONGEST_NAME} of "
+            "them and no dot at the beginning or the end, and no name of the system such as con"
+        )
     if not isinstance(change, Mapping):
         raise ConfigError(f"{path}: arm {arm} is {change!r}; expected {{key: value}}")
     for key in ("output_dir", "seed"):
