@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import fractions
 import math
 
 import numpy as np
@@ -34,6 +35,7 @@ class Scalar:
         ([np.float32(1), np.bool_(True)], [1.0, 1.0]),
         ([Scalar(1), Scalar(-1.0)], [1.0, -1.0]),
         (iter([0, 1]), [0.0, 1.0]),
+        ([decimal.Decimal(1), fractions.Fraction(1, 2)], [1.0, 0.5]),
     ],
 )
 def test_rewards_that_an_engine_can_use(returned, rewards):
@@ -63,7 +65,6 @@ def test_unscorable_completions():
         ([[1], [0]], ["[1]", "list"]),
         (np.ones((2, 1)), ["ndarray"]),
         ([1, 1j], ["1j", "complex"]),
-        ([1, decimal.Decimal(1)], ["Decimal"]),
         ([{"score": 1}, {"score": 0}], ["{'score': 1}", "dict"]),
         (object(), ["object"]),
     ],

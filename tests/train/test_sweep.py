@@ -79,8 +79,8 @@ def test_an_override_without_effect_is_refused(tmp_path, base, override):
 
 
 @pytest.mark.parametrize(
-    "arm", ["..", ".", "...", "a/b", "../a", "a\\b", "", " ", "a b", "a\n", "con", "NUL", "com1.x", "a.", ".a", "x" * 101,
-            "é" * 51, "a:b", "*", "report.html"]
+    "arm", ["..", ".", "...", "a/b", "../a", "a\\b", "", " ", "a b", "a\n", "con", "NUL", "com1.x", "a.", ".a",
+            "x" * 101, "é" * 51, "a:b", "*", "report.html"]
 )  # fmt: skip
 def test_an_arm_that_is_not_the_name_of_a_folder(tmp_path, base, arm):
     with refused(ConfigError, "sweep.yaml", repr(arm)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping, Set
-from numbers import Real
+from numbers import Number
 from typing import Any
 
 from viprl.errors import InputError
@@ -27,7 +27,7 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
     """
     if returned is None:
         raise _error(name, "None", n, what, "; is its `return` missing?")
-    if isinstance(returned, str | bytes | Mapping | Set | Real) or getattr(returned, "ndim", 1) == 0:
+    if isinstance(returned, str | bytes | Mapping | Set | Number) or getattr(returned, "ndim", 1) == 0:
         raise _error(name, _SHORT.repr(returned), n, what)
     try:
         values = list(returned)
@@ -46,15 +46,15 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
 
 
 def _number(value: Any) -> float | None:
-    """A reward as a number, NaN for None; None if it is not a number. Scalars of NumPy and torch have no dimensions."""
-    if value is None:
+    """A reward as a number, NaN if it is missing; None if it is not a number."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # as pandas writes a missing value
         return math.nan
-    if hasattr(value, "ndim") and hasattr(value, "item"):
-        value = value.item() if value.ndim == 0 else value
-    if not isinstance(value, int | float):  # fractions and decimals cannot become a tensor
+    if hasattr(value, "ndim") and hasattr(value, "item") and value.ndim == 0:  # a scalar of NumPy or torch
+        value = value.item()
+    if not isinstance(value, Number) or isinstance(value, complex):
         return None
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type]
     except OverflowError:
         return math.inf
 

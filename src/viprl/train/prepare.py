@@ -15,11 +15,12 @@ from viprl.data.loading import LEAVE_OUT, Loaded, bad_rows
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl import vip_from_config
 from viprl.errors import ConfigError, ViprlError
+from viprl.rewards.calling import RESERVED
 from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
 from viprl.train.lora import check_lora
 from viprl.train.reports import check_reports
-from viprl.train.reward_check import RESERVED, RewardCheck, check_rewards
+from viprl.train.reward_check import RewardCheck, check_rewards
 from viprl.train.trainer_options import trainer_config
 from viprl.vip import VIP
 
@@ -112,11 +113,11 @@ def _held_out(config: RunConfig, cache: DataCache) -> Loaded | None:
 
 def _without_reserved(dataset: Any, held_out: Any) -> tuple[Any, Any, list[str]]:
     """The data sets without columns that have the name of an argument of rewards, and a note on them."""
-    found = [name for name in getattr(dataset, "column_names", None) or () if name in RESERVED]
+    found = [name for name in getattr(dataset, "column_names", None) or () if name in RESERVED - {"prompt"}]
     if not found:
         return dataset, held_out, []
     if held_out is not None:
-        held_out = held_out.remove_columns([name for name in held_out.column_names if name in RESERVED])
+        held_out = held_out.remove_columns([name for name in held_out.column_names if name in found])
     names, words = ", ".join(found), "a column" if len(found) == 1 else "columns"
     note = (
         f"rewards have an argument called {names}, so {words} of that name is not passed to them; rename it to use it"

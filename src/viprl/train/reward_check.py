@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +13,11 @@ from viprl.engines.success import SuccessCriterion
 from viprl.errors import ConfigError, InputError
 from viprl.outcomes import RewardReader
 from viprl.rewards import Reward
-from viprl.rewards.returned import returned_rewards
+from viprl.rewards.calling import call_reward, check_arguments, reward_name
 from viprl.utils.arrays import FloatArray
-from viprl.utils.words import did_you_mean
 
 RewardCheck = tuple[tuple[str, float | None], ...]
 """Name of each reward function and its reward for the solution; None if it returned None."""
-
-ARGUMENTS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
-"""What TRL passes to a reward function besides the columns of the data set."""
-RESERVED = frozenset((*ARGUMENTS, "completion", "environments"))
-"""Columns of these names cannot be passed."""
 
 
 def check_rewards(
@@ -53,46 +45,34 @@ def check_rewards(
     rewards, and if the reward that decides about success can be read neither as success nor as failure. An exception of
     a reward function is passed on, with a note.
     """
-    names = [getattr(function, "__name__", str(function)) for function in functions]
-    passed = [*ARGUMENTS, *(key for key in row if key != "prompt")]
-    for name, function in zip(names, functions, strict=True):
-        _check_arguments(name, function, passed, layout)
-    rewards = np.array([_rewards(*pair, row, number) for pair in zip(names, functions, strict=True)]).T
+    names = [reward_name(function) for function in functions]
+    for function in functions:
+        try:
+            check_arguments(function, row, _renamed(layout))
+        except InputError as error:
+            raise ConfigError(str(error)) from error
+    rewards = np.array([_rewards(function, row, number) for function in functions]).T
     _check_readable(rewards, names, args, criterion)
     best = [max((value for value in values if not math.isnan(value)), default=None) for values in rewards.T.tolist()]
     return tuple(zip(names, best, strict=True))
 
 
-def _check_arguments(name: str, function: Reward, passed: Collection[str], layout: Layout | None) -> None:
-    """Raise ConfigError if a function needs arguments that it does not get, or does not take those that it gets."""
+def _rewards(function: Reward, row: dict[str, Any], number: int) -> list[float]:
+    """The rewards of the solution as plain text and in a box; NaN for None."""
+    texts = [str(row["solution"]), f"\\boxed{{{row['solution']}}}"]
+    where = f"row {number}, its solution as text and in a box, before training"
     try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some functions written in C
-        return
-    kinds = inspect.Parameter
-    by_name = [p for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
-    listed = ", ".join(passed)
-    if unnamed := [p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY and p.default is kinds.empty]:
-        raise ConfigError(f"reward {name} takes {', '.join(unnamed)} by position; rewards are called by name: {listed}")
-    if absent := [p.name for p in by_name if p.default is kinds.empty and p.name not in passed]:
-        hint = _renamed(absent[0], layout) or did_you_mean(absent[0], passed)
-        raise ConfigError(
-            f"reward {name} asks for {', '.join(f'`{name}`' for name in absent)}, which it does not get; "
-            f"{hint + '; ' if hint else ''}a reward gets {listed}"
-        )
-    if not any(p.kind is kinds.VAR_KEYWORD for p in parameters):
-        taken = {p.name for p in by_name}
-        if unknown := [key for key in passed if key not in taken]:
-            raise ConfigError(f"reward {name} does not take {', '.join(unknown)}; add **kwargs to its parameters")
+        return call_reward(function, row["prompt"], texts, row, where)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
 
 
-def _renamed(argument: str, layout: Layout | None) -> str:
-    """Where the content of a column of the source is found by a reward."""
-    if layout is not None and argument in layout.solution.split("."):
-        return f"the column {layout.solution} reaches rewards as `solution`: rename the parameter"
-    if layout is not None and argument in layout.prompt.split("."):
-        return f"the column {layout.prompt} reaches rewards as `prompts`: rename the parameter"
-    return ""
+def _renamed(layout: Layout | None) -> dict[str, str]:
+    """Columns of the source -> the name under which a reward finds their content."""
+    if layout is None:
+        return {}
+    names = dict.fromkeys(layout.prompt.split("."), "prompts")
+    return names | dict.fromkeys(layout.solution.split("."), "solution")
 
 
 def _check_readable(rewards: FloatArray, names: Sequence[str], args: Any, criterion: SuccessCriterion) -> None:
@@ -119,30 +99,3 @@ def _check_readable(rewards: FloatArray, names: Sequence[str], args: Any, criter
     raise ConfigError(
         f"success is ambiguous: {given}, not 0/1 or -1/+1; set a threshold, such as vip_success: {example!r}"
     )
-
-
-def _rewards(name: str, function: Reward, row: dict[str, Any], number: int) -> list[float]:
-    """The rewards of the solution as plain text and in a box; NaN for None."""
-    from transformers import TrainerState
-
-    texts = [str(row["solution"]), f"\\boxed{{{row['solution']}}}"]
-    chat = not isinstance(row["prompt"], str)
-    columns = {key: [value] * 2 for key, value in row.items() if key not in RESERVED and key != "prompt"}
-    try:
-        returned: Any = function(
-            prompts=[row["prompt"]] * 2,
-            completions=[[{"role": "assistant", "content": text}] if chat else text for text in texts],
-            completion_ids=[[0]] * 2,
-            trainer_state=TrainerState(),
-            log_extra=lambda *_: None,
-            log_metric=lambda *_: None,
-            **columns,
-        )
-        returned = asyncio.run(returned) if inspect.iscoroutine(returned) else returned
-    except Exception as error:
-        error.add_note(f"raised by the reward function {name} for the solution of row {number}, before training")
-        raise
-    try:
-        return returned_rewards(name, returned, 2, f"completions of row {number}, its solution as text and in a box")
-    except InputError as error:
-        raise ConfigError(str(error)) from error

@@ -127,8 +127,8 @@ def _check_arm(arm: str, change: Any, path: str | Path) -> None:
     usable = re.fullmatch(r"[\w+-][\w.+-]*", arm) and not arm.endswith(".") and len(arm.encode()) <= LONGEST_NAME
     if not usable or re.fullmatch(TAKEN, arm.lower()):
         raise ConfigError(
-            f"{path}: arm {arm!r} becomes the name of a folder; use letters, digits, _ . + -, at most {LONGEST_NAME} of "
-            "them and no dot at the beginning or the end, and no name of the system such as con"
+            f"{path}: arm {arm!r} becomes the name of a folder; use letters, digits, _ . + -, at most "
+            f"{LONGEST_NAME} of them, without a dot at the beginning or the end, and no name of the system such as con"
         )
     if not isinstance(change, Mapping):
         raise ConfigError(f"{path}: arm {arm} is {change!r}; expected {{key: value}}")
