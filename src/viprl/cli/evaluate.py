@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from viprl.cli.interrupt import goes_on
 from viprl.cli.options import (
     PROMPTS,
     ChatTemplateKwargs,
@@ -121,8 +122,7 @@ def evaluate(
 ) -> None:
     """Pass@k, Mean@k and Maj@k with intervals, of a model on a data set or of stored completions.
 
-    For a model that `viprl train` trained, the reward and the options of the chat template are those of its run unless
-    they are given.
+    For the model of a run, the reward and the form of the prompts are those of the run unless they are given.
     """
     if (generations is None) == (model is None):
         raise InputError("give either --generations FILE, or --model with --dataset and --out")
@@ -168,7 +168,8 @@ def evaluate(
         template = run.template_options if chat_template_kwargs is None else template_options(chat_template_kwargs)
         sampling = Sampling(n, temperature, top_p, max_new_tokens, seed)
         plan = Plan(run.model, source, sampling, limit, backend, batch_size, tensor_parallel, tokenizer, template)
-        result = evaluate_model(plan, ks, verify, out, success=success)
+        with goes_on(lambda: f"the samples so far are in {out}; the same command continues"):
+            result = evaluate_model(plan, ks, verify, out, success=success)
         settings |= {"model": run.model, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
         if template:
             settings["chat_template_kwargs"] = template

@@ -59,7 +59,7 @@ ChatTemplateKwargs = Annotated[
         rich_help_panel=PROMPTS,
     ),
 ]
-JsonFile = Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.")]
+JsonFile = Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.", rich_help_panel="Output")]
 
 _HELP = {option.name: option.metadata["help"] for option in options(Settings)}
 

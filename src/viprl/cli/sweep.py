@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from viprl.cli.interrupt import goes_on
 from viprl.cli.options import DryRun, Overrides
 
 
@@ -25,5 +26,7 @@ def sweep(
     plan = load_sweep(config, set_ or ())
     if dry_run:
         check_sweep(plan)
-    elif not run_sweep(plan):
-        raise typer.Exit(1)
+        return
+    with goes_on(lambda: "the same command continues the sweep: finished runs are kept, the others resume"):
+        if not run_sweep(plan):
+            raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
     if processes is not None:
         kind = type(kind.__name__, (kind,), {"world_size": processes})
     try:
-        return kind(output_dir=config.output_dir, **options)
+        with warnings.catch_warnings():  # of transformers, about options that TRL sets
+            warnings.filterwarnings("ignore", ".*is deprecated", FutureWarning)
+            return kind(output_dir=config.output_dir, **options)
     except (ValueError, TypeError) as error:
         reason = f"trainer options: {str(error).rstrip('.')}"
         if "generation_batch_size" in reason and "generation_batch_size" not in options:
