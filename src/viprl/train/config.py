@@ -152,5 +152,8 @@ def _check_type(key: str, value: Any) -> None:
     if value is None or kind not in types:
         return
     expected, words = types[kind]
+    words = "keep or drop" if key == "duplicates" else words
+    if expected is str and isinstance(value, bool | int | float):
+        words += ", in quotes if YAML reads it as something else"
     if type(value) is not expected or (isinstance(value, int) and expected is int and value < 1):
         raise ConfigError(f"{key} is {value!r}; expected {words}")

@@ -26,8 +26,15 @@ def dry_run(config: RunConfig, *, processes: int | None = None, cache: DataCache
     run = prepare_for_folder(config, dry_run=True, processes=processes, cache=cache)
     folder = run_folder(config, processes, known=processes is not None)
     state = ("folder", f"{config.output_dir}{folder_state(folder, run.args)}")
-    notes = (*run.notes, *continuation_notes(folder, run.args))
+    notes = (*run.notes, *_one_prompt(run.args), *continuation_notes(folder, run.args))
     return [*_facts(config, run), state, *(("note", note) for note in notes)]
+
+
+def _one_prompt(args: Any) -> list[str]:
+    """A note if a batch has one prompt."""
+    if args.generation_batch_size > args.num_generations or args.vip_strategy == "uniform":
+        return []
+    return ["a batch has one prompt, which gets all rollouts; raise per_device_train_batch_size to have more prompts"]
 
 
 def prepare_for_folder(config: RunConfig, **options: Any) -> Prepared:

@@ -49,6 +49,8 @@ INSTEAD = {
         ("load_in_4bit", "load_in_8bit", "quantization_config", "bnb_4bit_quant_type", "use_bnb_nested_quant"),
         "quantized models need Python: viprl.engines.trl.VIPRLOOTrainer",
     ),
+    "extends": "it works in a file, not with --set",
+    "trainer": "write the options of the trainer as keys of their own",
     **dict.fromkeys(
         ("resume_from_checkpoint", "resume"), "the newest checkpoint in output_dir is found without it; remove the key"
     ),

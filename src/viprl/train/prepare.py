@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,7 @@ def prepare(
     """
     cache = cache or DataCache()
     args = trainer_config(config, dry_run=dry_run, processes=processes)
+    _check_folder(Path(config.output_dir))
     trust = trusts_code(args)
     model_config = load_model_config(config.model, trust_remote_code=trust)
     tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=trust)
@@ -88,6 +91,14 @@ def prepare(
 def trusts_code(args: Any) -> bool:
     """Whether code that comes with the model may run."""
     return bool(getattr(args, "trust_remote_code", False))  # not every supported version of TRL has the option
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ConfigError if the run folder cannot be created or written."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = "cannot be written" if place.is_dir() else "is a file"
+        raise ConfigError(f"output_dir is {str(folder)!r}, but {place} {why}; choose another folder")
 
 
 def _check_warm_start(args: Any, criterion: SuccessCriterion) -> None:
@@ -135,10 +146,11 @@ def _check_scorable(given: RewardCheck, number: int) -> list[str]:
 def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:
     prompts = args.generation_batch_size // args.num_generations
     if len(dataset) < prompts:
+        have = "1 prompt" if len(dataset) == 1 else f"{len(dataset)} prompts"
         raise ConfigError(
-            f"{config.dataset} has {len(dataset)} prompts, but a generation batch takes {prompts} "
-            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}); lower "
-            "generation_batch_size, or add data"
+            f"{config.dataset} has {have}, but a generation batch takes {prompts} (generation_batch_size "
+            f"{args.generation_batch_size} / num_generations {args.num_generations}); lower generation_batch_size, or "
+            "add data"
         )
     if args.vip_id_column is not None and args.vip_id_column not in dataset[0]:
         raise ConfigError(

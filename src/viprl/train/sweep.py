@@ -25,6 +25,7 @@ from viprl.errors import ConfigError
 from viprl.runs.resume import RunFolder
 from viprl.train.config import RunConfig, parse_config
 from viprl.train.processes import PYTHON, Training
+from viprl.train.ranges import LARGEST_SEED
 from viprl.train.record import run_folder
 from viprl.train.yaml_files import merge, read_yaml, with_overrides
 
@@ -34,7 +35,6 @@ LONGEST_NAME = 100
 """Bytes of the name of an arm."""
 TAKEN = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|comparison\.json|report\.html"
 """Names of devices in Windows, and of the files of a sweep."""
-LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)

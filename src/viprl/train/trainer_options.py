@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
-from viprl.errors import ConfigError
+from viprl.errors import ConfigError, MissingPackageError
 from viprl.train.option_values import typed
+from viprl.train.ranges import check_ranges
 
 if TYPE_CHECKING:
     from viprl.train.config import RunConfig
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {"report_to": [], "logging_steps": 1, "save_only_model": False}
 """Defaults that differ from TRL's."""
 
-SCALE_REWARDS = {True: "group", False: "none"}
-"""TRL also takes these values of scale_rewards."""
+ALSO = {"scale_rewards": {True: "group", False: "none"}, "vip_max_rollouts": {math.inf: math.inf, "inf": math.inf}}
+"""Option -> values of another type that it takes, and what they mean."""
 
 
 def config_class(algorithm: str) -> Any:
@@ -57,23 +59,31 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
         with warnings.catch_warnings():  # of transformers, about options that TRL sets
             warnings.filterwarnings("ignore", ".*is deprecated", FutureWarning)
             return kind(output_dir=config.output_dir, **options)
+    except ImportError as error:
+        raise MissingPackageError(f"trainer options: {_one_line(error)}") from error
     except (ValueError, TypeError) as error:
-        reason = f"trainer options: {str(error).rstrip('.')}"
+        reason = f"trainer options: {_one_line(error)}"
         if "generation_batch_size" in reason and "generation_batch_size" not in options:
             reason += ". generation_batch_size is per_device_train_batch_size x processes x steps_per_generation"
+        elif "divisible" in reason:
+            reason += "; change one of the two"
         raise ConfigError(reason) from error
 
 
 def read_options(config: RunConfig) -> dict[str, Any]:
     """The options of the trainer that a configuration sets, with the types that they take.
 
-    Raises ConfigError for values that cannot be converted.
+    Raises ConfigError for values that cannot be converted or are out of range.
     """
     known = {f.name: f for f in fields(config_class(config.algorithm))}
-    return {
-        key: SCALE_REWARDS[value] if key == "scale_rewards" and isinstance(value, bool) else typed(known[key], value)
-        for key, value in config.trainer.items()
-    }
+    options = {key: _option(known[key], value) for key, value in config.trainer.items()}
+    check_ranges(options)
+    return options
+
+
+def _option(option: Field, value: Any) -> Any:
+    also = ALSO.get(option.name, {})
+    return also[value] if isinstance(value, bool | float | str) and value in also else typed(option, value)
 
 
 def accumulation_steps(update_batch_size: int, per_device: int, processes: int) -> int:
@@ -96,3 +106,7 @@ def _has_accelerator() -> bool:
     import torch
 
     return torch.cuda.is_available() or bool(getattr(torch, "xpu", None) and torch.xpu.is_available())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
