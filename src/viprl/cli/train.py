@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from viprl.cli.interrupt import goes_on
+from viprl.cli.naming import naming
 from viprl.cli.options import DryRun, Overrides
-from viprl.errors import ConfigError
 
 
 def train(
@@ -31,25 +29,16 @@ def train(
     if dry_run:
         from viprl.train.dry_run import dry_run as check
 
-        with goes_on(), _naming(config):
+        with goes_on(), naming(config):
             for name, words in check(run):
                 typer.echo(f"{name:<12}{words}")
         typer.echo("configuration OK (model weights not loaded)")
         return
-    with goes_on(lambda: _continuation(run)), _naming(config):
+    with goes_on(lambda: _continuation(run)), naming(config):
         from viprl.train.training import train
 
         folder = train(run)
     typer.echo(f"finished: {folder}. Draw the report with `viprl report {folder}`.")
-
-
-@contextmanager
-def _naming(config: Path) -> Iterator[None]:
-    """Add the name of the file to an error in it."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{config}: {error}") from error
 
 
 def _continuation(run: Any) -> str:
