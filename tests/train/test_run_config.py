@@ -8,6 +8,7 @@ import pytest
 
 from refused import refused
 from viprl.errors import ConfigError
+from viprl.runs.resume_options import MAY_CHANGE, WITHOUT_EFFECT
 from viprl.train.config import OWN_KEYS, load_config, parse_config
 from viprl.train.other_keys import INSTEAD
 from viprl.train.trainer_options import accumulation_steps, option_names, trainer_config
@@ -128,3 +129,12 @@ def test_every_name_from_elsewhere_leads_to_a_key(settings):
         assert key not in known - {"resume_from_checkpoint", "use_peft"}
         for name in re.findall(r"write `(\w+): ", words):
             assert name in known
+
+
+def test_what_may_differ_on_resume_are_options_that_exist():
+    """In this version of TRL, or in another supported one."""
+    older = {"include_tokens_per_second", "logging_dir", "overwrite_output_dir", "save_safetensors"}
+    known = {*OWN_KEYS, *option_names("rloo"), *option_names("grpo"), *older, "wandb_log_unique_prompts"}
+    assert {*WITHOUT_EFFECT, *MAY_CHANGE} <= known
+    learned = {"learning_rate", "beta", "temperature", "num_generations", "seed", "lr_scheduler_type", "bf16", "peft"}
+    assert not {*learned, "model", "dataset", "reward", "vip_success", "vip_min_rollouts", "loss_type"} & WITHOUT_EFFECT

@@ -55,7 +55,8 @@ Duplicates = Annotated[
 ChatTemplateKwargs = Annotated[
     str | None,
     typer.Option(
-        help="Options of the chat template, a mapping in JSON or YAML, such as '{enable_thinking: false}'.",
+        help="Options of the chat template (TRL's chat_template_kwargs), a mapping in JSON or YAML, such as "
+        "'{enable_thinking: false}'.",
         rich_help_panel=PROMPTS,
     ),
 ]

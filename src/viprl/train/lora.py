@@ -51,14 +51,15 @@ def check_lora(lora: Any, model_config: Any, model: str, *, trust_remote_code: b
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust_remote_code)
-        modules = dict(network.named_modules())
-        try:
+    modules: dict[str, Any] = {}
+    reason = ""
+    try:
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust_remote_code)
+            modules = dict(network.named_modules())
             get_peft_model(network, replace(lora, init_lora_weights=True))  # other ways to begin need the weights
-            reason = ""
-        except Exception as error:  # peft raises many kinds
-            reason = first_line(error)
+    except Exception as error:  # peft and transformers raise many kinds
+        reason = first_line(error)
     wanted = [] if lora.target_modules is None or isinstance(lora.target_modules, str) else sorted(lora.target_modules)
     if absent := [want for want in wanted if not any(f".{name}".endswith(f".{want}") for name in modules)]:
         reason = f"no module is called {', '.join(absent)}"  # peft leaves a name out if another one is found
