@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {"report_to": [], "logging_steps": 1, "save_only_model": False}
 """Defaults that differ from TRL's."""
 
-ALSO = {"scale_rewards": {True: "group", False: "none"}, "vip_max_rollouts": {math.inf: math.inf, "inf": math.inf}}
+ALSO: dict[str, dict[Any, Any]] = {
+    "scale_rewards": {True: "group", False: "none"},
+    "vip_max_rollouts": {math.inf: math.inf, "inf": math.inf},
+}
 """Option -> values of another type that it takes, and what they mean."""
 
 
