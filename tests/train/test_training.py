@@ -125,6 +125,14 @@ def test_a_damaged_state_names_the_checkpoint(finished):
         train(parse_config(settings | {"max_steps": 6}))
 
 
+def test_a_checkpoint_without_the_state_of_the_optimizer(finished):
+    settings, folder = finished
+    for name in ("checkpoint-2", "checkpoint-4"):
+        (folder / name / "optimizer.pt").unlink()
+    with refused(StateError, "checkpoint-4", "save_only_model"):
+        train(parse_config(settings | {"max_steps": 6, "save_only_model": True}))
+
+
 def test_an_endless_data_set_is_never_read_to_the_end(endless):
     logged = read_history(train(parse_config(endless)))
     assert len(logged) == 16 and all(history.prompt.startswith("puzzle ") for history in logged)

@@ -139,13 +139,22 @@ def evaluate(
 
     from viprl.data import DataSource
     from viprl.evaluate.evaluation import Plan, evaluate_generations, evaluate_model
+    from viprl.evaluate.judge import chosen_judge
     from viprl.evaluate.of_run import Trained, trained
     from viprl.evaluate.results import remarks, terminal_table, write_results
     from viprl.evaluate.sampling import Sampling
 
     run = Trained("") if model is None else trained(model)
     own = run.form() if verify in (None, *run.rewards()) else {}
+    asked = verify
     verify, success = run.judged_by(verify, success)
+    try:
+        chosen_judge(verify, success)
+    except InputError as error:
+        if asked is not None or run.run is None:
+            raise
+        where = f"the reward of the run in {run.run}"
+        raise InputError(f"{where}: {error}; start in the folder of its module, or set --verify") from error
     try:
         ks = None if k is None else [int(part) for part in names(k)]
     except ValueError:

@@ -80,6 +80,8 @@ def prepare(
     given = check_rewards(functions, dataset[0], args, criterion, layout=loaded.layout, number=number)
     notes += more + _check_scorable(given, number)
     check_reports(args.report_to)
+    if args.save_only_model:
+        notes += ["save_only_model is true: an interrupted run cannot resume from such checkpoints"]
     _check_batches(config, args, dataset)
     notes += _check_evaluation(args, held_out) + _check_vllm(args, dry_run)
     seen = rendered(dataset[0]["prompt"], tokenizer, args.chat_template_kwargs)
