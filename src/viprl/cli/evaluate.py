@@ -146,12 +146,12 @@ def evaluate(
 
     run = Trained("") if model is None else trained(model)
     own = run.form() if verify in (None, *run.rewards()) else {}
-    asked = verify
+    given_verify = verify
     verify, success = run.judged_by(verify, success)
     try:
         chosen_judge(verify, success)
     except InputError as error:
-        if asked is not None or run.run is None:
+        if given_verify is not None or run.run is None:
             raise
         where = f"the reward of the run in {run.run}"
         raise InputError(f"{where}: {error}; start in the folder of its module, or set --verify") from error
