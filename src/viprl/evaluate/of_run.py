@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from viprl.errors import InputError, StateError
-from viprl.runs.files import SETTINGS_FILE
-from viprl.runs.resume import last_checkpoint, read_record
+from viprl.errors import InputError
+from viprl.runs.resume import last_checkpoint
+from viprl.runs.run_folder import run_settings
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,5 @@ def base_model(model: str) -> str | None:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """The record of the run in a folder; empty if there is none. Other programs have files of that name too."""
-    if not (folder / SETTINGS_FILE).is_file():
-        return {}
-    try:
-        record = read_record(folder)
-    except StateError:
-        return {}
+    record = run_settings(folder)
     return record if {"model", "output_dir"} <= record.keys() else {}
