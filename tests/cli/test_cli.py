@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import signal
+import re
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 import typer
@@ -14,6 +15,7 @@ pytest.importorskip("trl", reason='needs pip install "viprl[trl]"')
 pytest.importorskip("matplotlib", reason='needs pip install "viprl[report]"')
 pytest.importorskip("sentence_transformers", reason='needs pip install "viprl[minilm]"')
 
+import viprl
 from viprl import cli
 from viprl.errors import ConfigError, DataError
 from viprl.settings import Settings, options
@@ -78,13 +80,6 @@ def test_any_other_exception_keeps_its_traceback_and_its_notes(monkeypatch, caps
     assert "in digits" in text and "raised by the reward function digits at step 3" in text and "'12a'" in text
 
 
-@pytest.mark.parametrize(("name", "resumable"), [("train", True), ("report", False)])
-def test_an_interrupt(monkeypatch, capsys, command, name, resumable):
-    command(raising(KeyboardInterrupt()))
-    code, _, message = run(monkeypatch, capsys, name)
-    assert code == 128 + signal.SIGINT and message.startswith("interrupted") and ("continue" in message) == resumable
-
-
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -110,11 +105,23 @@ def test_mistakes_on_the_command_line(monkeypatch, capsys, tmp_path, arguments, 
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", "train", "sweep", "data show", "data verl", "evaluate", "replay", "report"]
+    "name", ["quickstart", "init", "train", "sweep", "data show", "data verl", "evaluate", "replay", "report"]
 )
-def test_every_command_has_help(monkeypatch, capsys, name):
+def test_every_command_has_help_with_examples_and_a_page_of_the_docs(monkeypatch, capsys, name):
     code, text, _ = run(monkeypatch, capsys, *name.split(), "--help")
-    assert code == 0 and name in text
+    assert code == 0 and f"  viprl {name} " in text
+    (page,) = re.findall(r"Documentation: (\S+\.md)", text)
+    assert (Path(__file__).parents[2] / page).is_file()
+
+
+def test_the_help_of_evaluate_has_groups(monkeypatch, capsys):
+    _, text, _ = run(monkeypatch, capsys, "evaluate", "--help")
+    for group in ("What to evaluate", "Data", "Prompts", "Grading", "Sampling", "Output"):
+        assert f" {group} " in text
+
+
+def test_version(monkeypatch, capsys):
+    assert run(monkeypatch, capsys, "--version") == (0, f"viprl {viprl.__version__}\n", "")
 
 
 def test_options_of_vip_have_the_help_of_the_settings(monkeypatch, capsys):

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
 pytest.importorskip("datasets", reason='needs pip install "viprl[eval]"')
 
+import yaml
 from typer.testing import CliRunner
 
 from known_generations import known_file
@@ -40,4 +41,14 @@ def test_unusable_options(tmp_path, options, kind, keys):
     places = {"KNOWN": str(known_file(tmp_path)), "BAD": str(bad)}
     result = CliRunner().invoke(app, ["evaluate", *(places.get(option, option) for option in options)])
     with pytest.raises(kind, match=keys):
+        raise result.exception
+
+
+def test_the_reward_of_a_run_that_is_not_found(tmp_path):
+    record = {"model": "m", "output_dir": "o", "reward": ["nowhere:reward"]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(record))
+    (tmp_path / "final").mkdir()
+    given = ["evaluate", "--model", str(tmp_path), "--dataset", "x.jsonl", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, given)
+    with pytest.raises(InputError, match=r"the reward of the run in .*nowhere.*--verify"):
         raise result.exception

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
@@ -33,6 +35,33 @@ def test_train(config, tmp_path):
     done = CliRunner().invoke(app, ["train", "--config", file])
     assert done.exit_code == 0 and f"viprl report {tmp_path / 'run'}" in done.output
     assert (tmp_path / "run" / "finished.json").exists()
+    again = CliRunner().invoke(app, ["train", "--config", str(tmp_path / "run" / "config.yaml"), "--dry-run"])
+    assert again.exit_code == 0 and ", finished" in again.output
+    options = ["--dataset", config["dataset"], "--n", "2", "--max-new-tokens", "2", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(
+        app, ["evaluate", "--model", str(tmp_path / "run"), "--backend", "transformers", *options]
+    )
+    assert result.exit_code == 0, result.output
+    used = json.loads((tmp_path / "out" / "metrics.json").read_text())["settings"]
+    assert used["verify"] == "exact_match" and used["model"] == str(tmp_path / "run" / "final")
+
+
+def test_an_error_names_the_file(config, tmp_path):
+    file = write(tmp_path / "c.yaml", config | {"output_dir": str(tmp_path / "run"), "num_generations": 3})
+    result = CliRunner().invoke(app, ["train", "--config", file, "--dry-run"])
+    assert str(result.exception).startswith(f"{file}: ") and "num_generations (3)" in str(result.exception)
+    sweep = write(tmp_path / "s.yaml", {"base": "c.yaml", "output_dir": str(tmp_path / "out"), "arms": {"a": {}}})
+    result = CliRunner().invoke(app, ["sweep", "--config", sweep, "--dry-run"])
+    assert str(result.exception).startswith(f"{sweep}: arm a: ")
+
+
+def test_init(config, tmp_path):
+    file = str(tmp_path / "new.yaml")
+    options = ["--model", config["model"], "--dataset", config["dataset"], "--output-dir", str(tmp_path / "run")]
+    written = CliRunner().invoke(app, ["init", file, *options])
+    assert written.exit_code == 0 and file in written.output
+    checked = CliRunner().invoke(app, ["train", "--config", file, "--dry-run"])
+    assert checked.exit_code == 0 and "16 prompts, 128 rollouts" in checked.output
 
 
 def test_sweep(config, tmp_path):

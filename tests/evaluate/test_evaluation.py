@@ -16,6 +16,7 @@ from viprl.data import DataSource
 from viprl.errors import StateError, ViprlError
 from viprl.evaluate.evaluation import Plan, evaluate_generations, evaluate_model
 from viprl.evaluate.generations import read_generations, seed_of
+from viprl.evaluate.problems import load_problems, tokenized
 from viprl.evaluate.sampling import Sampling, choose_backend
 
 
@@ -174,3 +175,37 @@ def test_vllm(place, monkeypatch):
     ]  # fmt: skip
     assert samples(place / "run")["p3"] == tuple(f"{seed_of(0, 'p3')} {i}" for i in range(6))
     assert result.problems[0]["truncated"] == 5
+
+
+def test_options_of_the_chat_template_reach_the_prompts(place):
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }} {% endfor %}{% if enable_thinking is not defined %}a{% endif %}"
+    )
+    tokenizer.save_pretrained(place / "model")
+    lengths = {}
+    for name, options in (("plain", {}), ("short", {"enable_thinking": False})):
+        problems = tokenized(
+            load_problems(DataSource(str(place / "data.jsonl"), chat=True)), tokenizer, "model", options
+        )
+        lengths[name] = len(problems[0].tokens)
+        evaluate_model(plan(place, template_options=options), [1], "exact_match", place / name)
+    assert lengths["short"] == lengths["plain"] - 1
+    assert samples(place / "plain") != samples(place / "short")
+    assert json.loads((place / "short" / "settings.json").read_text())["chat_template_kwargs"] == {
+        "enable_thinking": False
+    }
+
+
+def test_a_lora_adapter_is_evaluated_with_transformers(place, monkeypatch):
+    peft = pytest.importorskip("peft")
+    adapter = peft.get_peft_model(tiny.model(), peft.LoraConfig(r=2, task_type="CAUSAL_LM"))
+    adapter.peft_config["default"].base_model_name_or_path = str(place / "model")
+    adapter.save_pretrained(place / "adapter")
+    tiny.tokenizer().save_pretrained(place / "adapter")
+    result = evaluate_model(plan(place, model=str(place / "adapter"), backend="auto"), [1], "exact_match", place / "o")
+    assert len(result.problems) == 12
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    monkeypatch.setattr("viprl.evaluate.evaluation.choose_backend", lambda name: name)
+    with pytest.raises(ViprlError, match="LoRA"):
+        evaluate_model(plan(place, model=str(place / "adapter"), backend="vllm"), [1], "exact_match", place / "v")

@@ -19,3 +19,23 @@ def vague(reward):
 
 def broken(completions, **_):
     raise KeyError("label")
+
+
+def texts(completions, **_):
+    return ["good"] * len(completions)
+
+
+def nothing(completions, **_):
+    [1.0 for _ in completions]
+
+
+def unscorable(completions, **_):
+    return [None] * len(completions)
+
+
+def asks_for_answer(completions, answer, **_):
+    return [float(given == right) for given, right in zip(completions, answer, strict=True)]
+
+
+def no_kwargs(prompts, completions, solution):
+    return [1.0] * len(completions)

@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from viprl.errors import ConfigError
-from viprl.train.config import parse_config
+from viprl.errors import ConfigError, ViprlError
+from viprl.train.config import load_config, parse_config
 from viprl.train.dry_run import dry_run
+from viprl.train.training import train
 
 
 def numbers(text: str) -> list[float]:
@@ -46,8 +47,56 @@ def test_the_state_of_the_run_folder(finished):
     (folder / "finished.json").unlink()
     assert dict(dry_run(parse_config(settings)))["folder"] == f"{folder}, trained to the end at checkpoint-4"
     for change in ({"max_steps": 2}, {"learning_rate": 1.0}):
-        with pytest.raises(ConfigError, match=next(iter(change))):
+        with pytest.raises(ConfigError, match=f"{next(iter(change))} .* -> "):
             dry_run(parse_config(settings | change))
+
+
+def test_a_mistake_in_new_settings_comes_before_the_other_run_in_the_folder(finished):
+    settings, _ = finished
+    for change in ({"dataset": "nowhere.jsonl"}, {"reward": "tiny:missing"}, {"vip_strategy": "papr", "seed": 1}):
+        with pytest.raises(ViprlError, match=str(next(iter(change.values())))):
+            dry_run(parse_config(settings | change))
+
+
+def test_a_run_goes_on_with_settings_that_change_nothing(finished):
+    settings, _ = finished
+    same = {
+        "logging_steps": 3, "save_steps": 1, "report_to": "none", "dataloader_num_workers": 1, "seed": 42,
+        "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "vip_shadow": ["uniform"], "run_name": "x",
+        "learning_rate": "1e-3", "algorithm": "rloo", "reward": ["exact_match"], "use_cpu": True, "eval_steps": 2,
+    }  # fmt: skip
+    assert ", finished" in dict(dry_run(parse_config(settings | same)))["folder"]
+    facts = dry_run(parse_config(settings | same | {"max_steps": 8}))
+    assert dict(facts)["folder"].endswith("resumes from checkpoint-4")
+    assert [text for name, text in facts if name == "note" and "max_steps 4 -> 8" in text]
+
+
+def test_a_longer_run_notes_what_it_does_to_the_learning_rate(settings, tmp_path):
+    keys = settings | {"lr_scheduler_type": "linear", "vip_strategy": "uniform"}
+    train(parse_config(keys | {"max_steps": 2}))
+    notes = [text for name, text in dry_run(parse_config(keys)) if name == "note"]
+    assert len(notes) == 2 and "max_steps 2 -> 4" in notes[0] and "linear" in notes[1]
+
+
+def test_the_record_of_a_run_is_a_configuration_of_it(finished):
+    settings, folder = finished
+    config = load_config(folder / "config.yaml")
+    assert config.model == settings["model"] and config.trainer["per_device_train_batch_size"] == 16
+    assert (config.update_batch_size, config.trainer["generation_batch_size"]) == (16, 16)
+    assert ", finished" in dict(dry_run(config))["folder"]
+    nested = {"model": "m", "dataset": "d", "output_dir": "o", "trainer": {"max_steps": 3}}  # of earlier versions
+    assert parse_config(nested).trainer == {"max_steps": 3}
+
+
+def test_a_batch_of_one_prompt_is_noted(settings):
+    (note,) = [text for name, text in dry_run(parse_config(settings | {"num_generations": 16})) if name == "note"]
+    assert "one prompt" in note and "per_device_train_batch_size" in note
+
+
+@pytest.mark.parametrize("place", ["data.jsonl", "data.jsonl/run"])
+def test_a_run_folder_that_is_a_file(settings, tmp_path, place):
+    with pytest.raises(ConfigError, match=r"data\.jsonl is a file"):
+        dry_run(parse_config(settings | {"output_dir": str(tmp_path / place)}))
 
 
 def test_an_endless_run_needs_max_steps_and_has_no_pool(endless):

@@ -36,7 +36,7 @@ REWARDS = "sample_rewards"
         ({"vip_warm_start": "nowhere.jsonl"}, ["vip_warm_start", "nowhere.jsonl"]),
         ({"vip_warm_start": "broken.jsonl"}, ["vip_warm_start", "row 1"]),
         ({"reward": ["exact_match", "tiny:contains"]}, ["ambiguous", "2 reward functions"]),
-        ({"reward": f"{REWARDS}:too_few"}, ["too_few", "[1.0]", "two numbers"]),
+        ({"reward": f"{REWARDS}:too_few"}, ["too_few", "[1.0]", "row 1", "2 numbers"]),
         ({"reward": f"{REWARDS}:half"}, ["half is 0.5", "vip_success: '0.5'"]),
         ({"reward": f"{REWARDS}:format_too"}, ["0.25", "vip_success: '1'"]),
         ({"reward": [f"{REWARDS}:half", "exact_match"], "vip_success": "half"}, ["vip_success: 'half>=0.5'"]),
@@ -44,6 +44,13 @@ REWARDS = "sample_rewards"
             {"reward": f"{REWARDS}:half", "vip_success": f"{REWARDS}:vague"},
             [f"'{REWARDS}:vague'", "True, False or None"],
         ),
+        ({"reward": f"{REWARDS}:texts"}, ["texts", "row 1", "'good'", "str"]),
+        ({"reward": f"{REWARDS}:nothing"}, ["nothing", "None", "return"]),
+        ({"reward": f"{REWARDS}:asks_for_answer"}, ["asks_for_answer", "`answer`", "solution"]),
+        ({"reward": f"{REWARDS}:no_kwargs"}, ["no_kwargs", "completion_ids", "**kwargs"]),
+        ({"report_to": "wandb"}, ["report_to", "'wandb'", "pip install wandb"]),
+        ({"report_to": ["tensorboard"]}, ["report_to", "pip install tensorboard"]),
+        ({"report_to": ["wand"]}, ["report_to", "'wand'", "mean wandb?"]),
         ({"reward_weights": [2.0]}, ["exact_match is 2"]),
         ({"reward_weights": [1.0, 1.0]}, ["reward_weights has 2 numbers for 1 rewards"]),
     ],
@@ -127,3 +134,31 @@ def test_a_reward_that_reads_boxes_needs_an_instruction_to_write_them(settings):
     roomy = settings | {"reward": "math", "max_prompt_length": 60}
     assert "instruction: boxed" in prepare(parse_config(roomy)).notes[0]
     assert prepare(parse_config(roomy | {"instruction": "boxed"})).notes == ()
+
+
+def test_a_reward_that_asks_for_the_column_of_the_file_is_told_its_name(settings, tmp_path):
+    rows = [{"prompt": row["prompt"], "answer": row["solution"]} for row in tiny.dataset(32).to_list()]
+    write_json_lines(tmp_path / "data.jsonl", rows)
+    with refused(ConfigError, "`answer`", "the column answer reaches rewards as `solution`"):
+        prepare(parse_config(settings | {"reward": f"{REWARDS}:asks_for_answer"}))
+
+
+@pytest.mark.parametrize(
+    "name", ["completions", "prompts", "completion_ids", "trainer_state", "log_extra", "completion"]
+)
+def test_a_column_with_the_name_of_an_argument_is_left_out_with_a_note(settings, tmp_path, name):
+    rows = [row | {name: ["a", "b"]} for row in tiny.dataset(32).to_list()]
+    write_json_lines(tmp_path / "data.jsonl", rows)
+    run = prepare(parse_config(settings | {"eval_dataset": settings["dataset"], "eval_strategy": "epoch"}))
+    assert name not in run.dataset.column_names and name not in run.held_out.column_names
+    assert len(run.notes) == 1 and name in run.notes[0]
+
+
+def test_a_row_that_no_reward_can_score_is_noted(settings):
+    (note,) = prepare(parse_config(settings | {"reward": f"{REWARDS}:unscorable"})).notes
+    assert "unscorable" in note and "row 1" in note
+
+
+@pytest.mark.parametrize("trackers", ["none", [], "all", ["none"], None])
+def test_trackers_that_need_no_package(settings, trackers):
+    assert prepare(parse_config(settings | {"report_to": trackers}))

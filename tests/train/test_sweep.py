@@ -51,7 +51,9 @@ def test_processes_and_launch(tmp_path, base):
         ({"arms": None}, ["`arms` is None"]),
         ({"arms": None, "model": "m"}, ["viprl train"]),
         ({"arms": {"a": 3}}, ["arm a is 3"]),
-        ({"arms": {"a/b": {}}}, ["'a/b'"]),
+        ({"arms": {"a": {}, "A": {}}}, ["'a', 'A'"]),
+        ({"arms": {1: {}, "1": {}}}, ["1, '1'"]),
+        ({"seeds": [2**32]}, ["seeds is [4294967296]"]),
         ({"arms": {"a": {"seed": 3}}}, ["arm a", "seed"]),
         ({"arms": {"a": {"vip_stratgy": "x"}}}, ["arm a", "`vip_stratgy`", "vip_strategy"]),
         ({"seeds": 3}, ["seeds is 3"]),
@@ -74,3 +76,18 @@ def test_mistakes(tmp_path, base, keys, parts):
 def test_an_override_without_effect_is_refused(tmp_path, base, override):
     with pytest.raises(ConfigError, match=f"--set {override.partition('=')[0]}"):
         load_sweep(write(tmp_path, base), [override])
+
+
+@pytest.mark.parametrize(
+    "arm", ["..", ".", "...", "a/b", "../a", "a\\b", "", " ", "a b", "a\n", "con", "NUL", "com1.x", "a.", ".a",
+            "x" * 101, "é" * 51, "a:b", "*", "report.html"]
+)  # fmt: skip
+def test_an_arm_that_is_not_the_name_of_a_folder(tmp_path, base, arm):
+    with refused(ConfigError, "sweep.yaml", repr(arm)):
+        load_sweep(write(tmp_path, base, arms={arm: {}}))
+
+
+@pytest.mark.parametrize("arm", ["a", "-kl", "+kl", "1e-6", "größe", "v1.5", "x" * 100, "contrast"])
+def test_an_arm_becomes_a_folder_in_that_of_the_sweep(tmp_path, base, arm):
+    (run,) = load_sweep(write(tmp_path, base, arms={arm: {}}, seeds=[0])).runs
+    assert run.folder == tmp_path / "out" / arm / "seed-0" and run.folder.resolve().is_relative_to(tmp_path / "out")

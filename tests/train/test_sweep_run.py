@@ -106,7 +106,7 @@ def test_a_folder_with_other_settings_is_refused_before_anything_is_trained(tmp_
         write(tmp_path, base | {"learning_rate": 0.25}, arms={"new": EMA, "uniform": UNIFORM}, seeds=[0, 3])
     )
     for check in (run_sweep, check_sweep):
-        with refused(ConfigError, "uniform, seed 3", "(learning_rate)"):
+        with refused(ConfigError, "uniform, seed 3", "learning_rate 0.001 ->"):
             check(sweep)
     (tmp_path / "out" / "uniform" / "seed-3" / "finished.json").unlink()  # as if killed
     with pytest.raises(ConfigError, match="vip_strategy"):

@@ -90,7 +90,7 @@ def test_a_run_that_was_killed_after_its_last_step_is_completed(finished, length
     (folder / HISTORY_FILE).unlink()
     if "num_train_epochs" in length:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        config["trainer"] |= length
+        config |= length
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     train(parse_config(settings | length))
     assert json.loads((folder / FINISHED_FILE).read_text()) == {"step": 4}
@@ -105,7 +105,7 @@ def test_the_folder_of_another_run_is_left_alone(finished, change):
     settings, folder = finished
     before = (folder / METRICS_FILE).read_text()
     for _ in range(2):
-        with refused(ConfigError, f"({next(iter(change))})", folder):
+        with refused(ConfigError, f"{next(iter(change))} ", " -> ", folder):
             train(parse_config(settings | change))
     assert json.loads((folder / FINISHED_FILE).read_text()) == {"step": 4}
     assert (folder / METRICS_FILE).read_text() == before
@@ -123,6 +123,14 @@ def test_a_damaged_state_names_the_checkpoint(finished):
     state.write_bytes(state.read_bytes()[:-9])
     with pytest.raises(StateError, match="checkpoint-4"):
         train(parse_config(settings | {"max_steps": 6}))
+
+
+def test_a_checkpoint_without_the_state_of_the_optimizer(finished):
+    settings, folder = finished
+    for name in ("checkpoint-2", "checkpoint-4"):
+        (folder / name / "optimizer.pt").unlink()
+    with refused(StateError, "checkpoint-4", "save_only_model"):
+        train(parse_config(settings | {"max_steps": 6, "save_only_model": True}))
 
 
 def test_an_endless_data_set_is_never_read_to_the_end(endless):

@@ -1,4 +1,4 @@
-"""The command line: `viprl quickstart | train | sweep | data | evaluate | replay | report`, one file a command.
+"""The command line: `viprl quickstart | init | train | sweep | data | evaluate | replay | report`, one file a command.
 
 Each file imports what its command needs inside the command, so that `viprl --help` does not wait for torch.
 """
@@ -6,14 +6,17 @@ Each file imports what its command needs inside the command, so that `viprl --he
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
+from viprl import __version__
 from viprl.cli.data import data
 from viprl.cli.evaluate import evaluate
+from viprl.cli.examples import end_of
+from viprl.cli.init import init
+from viprl.cli.interrupt import CODE, goes_on, messages
 from viprl.cli.quickstart import quickstart
 from viprl.cli.replay import replay
 from viprl.cli.report import report
@@ -21,36 +24,39 @@ from viprl.cli.sweep import sweep
 from viprl.cli.train import train
 from viprl.errors import ViprlError
 
-RESUMABLE = ("quickstart", "train", "sweep")
-
-messages = Console(stderr=True, soft_wrap=True)
-
 
 class _Commands(TyperGroup):
     def invoke(self, context: Any) -> Any:
         """Run a command. Typer would end it at Ctrl-C without a word."""
-        try:
+        with goes_on():
             return super().invoke(context)
-        except KeyboardInterrupt:
-            resume = "; run the same command again to continue" if context.invoked_subcommand in RESUMABLE else ""
-            messages.print(f"interrupted{resume}")
-            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
-    cls=_Commands,
-    help="Adaptive rollout allocation for reinforcement learning with verifiable rewards.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
-app.command()(quickstart)
-app.command()(train)
-app.command()(sweep)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"viprl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Documentation: README.md and the folder docs. Begin with `viprl quickstart` or `viprl init`.")
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Adaptive rollout allocation for reinforcement learning with verifiable rewards."""
+
+
+for command in (quickstart, init, train, sweep, evaluate, replay, report):
+    app.command(epilog=end_of(command.__name__))(command)
+for registered in data.registered_commands:
+    registered.epilog = end_of(f"data {registered.callback.__name__}")  # type: ignore[union-attr]
 app.add_typer(data, name="data")
-app.command()(evaluate)
-app.command()(replay)
-app.command()(report)
 
 
 def main() -> None:
@@ -62,3 +68,5 @@ def main() -> None:
         messages.print("[red]error:[/red]", end=" ")
         messages.print(str(error), markup=False, highlight=False)
         sys.exit(2)
+    except KeyboardInterrupt:  # before or after the command itself
+        sys.exit(CODE)

@@ -20,23 +20,47 @@ Overrides = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check the configuration and the data, load no weights, and stop.")
 ]
-Split = Annotated[str | None, typer.Option(help="Split of a Hub data set or of a saved data set.")]
-Subset = Annotated[str | None, typer.Option(help="Configuration name of a Hub data set.")]
-PromptColumn = Annotated[str | None, typer.Option(help="Column of the prompt; a dot reaches into a struct.")]
-SolutionColumn = Annotated[str | None, typer.Option(help="Column of the answer; a dot reaches into a struct.")]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out bad rows of the data set and list them.")]
+DATA, PROMPTS = "Data", "Prompts"
+"""Groups of options in the help."""
+
+Split = Annotated[
+    str | None, typer.Option(help="Split of a Hub data set or of a saved data set.", rich_help_panel=DATA)
+]
+Subset = Annotated[str | None, typer.Option(help="Configuration name of a Hub data set.", rich_help_panel=DATA)]
+PromptColumn = Annotated[
+    str | None, typer.Option(help="Column of the prompt; a dot reaches into a struct.", rich_help_panel=DATA)
+]
+SolutionColumn = Annotated[
+    str | None, typer.Option(help="Column of the answer; a dot reaches into a struct.", rich_help_panel=DATA)
+]
+SkipBadRows = Annotated[
+    bool,
+    typer.Option("--skip-bad-rows", help="Leave out bad rows of the data set and list them.", rich_help_panel=DATA),
+]
 Chat = Annotated[
-    bool | None, typer.Option(help="Use the chat template of the model, or plain text. Default: as in the data.")
+    bool | None,
+    typer.Option(
+        help="Use the chat template of the model, or plain text. Default: as in the data.", rich_help_panel=PROMPTS
+    ),
 ]
 Instruction = Annotated[
-    str | None, typer.Option(help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.")
+    str | None,
+    typer.Option(
+        help="Added to the prompt: boxed, answer_line, answer_tags, none, or a text.", rich_help_panel=PROMPTS
+    ),
 ]
-Duplicates = Annotated[str | None, typer.Option(help="keep or drop rows whose prompt occurred before.")]
+Duplicates = Annotated[
+    str | None, typer.Option(help="keep or drop rows whose prompt occurred before.", rich_help_panel=DATA)
+]
 ChatTemplateKwargs = Annotated[
     str | None,
-    typer.Option(help="Options of the chat template, a mapping in JSON or YAML, such as '{enable_thinking: false}'."),
+    typer.Option(
+        help="Options of the chat template (TRL's chat_template_kwargs), a mapping in JSON or YAML, such as "
+        "'{enable_thinking: false}'.",
+        rich_help_panel=PROMPTS,
+    ),
 ]
-JsonFile = Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.")]
+JsonFile = Annotated[Path | None, typer.Option(help="Write all numbers to this JSON file.", rich_help_panel="Output")]
 
 _HELP = {option.name: option.metadata["help"] for option in options(Settings)}
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from viprl.cli.interrupt import goes_on
 from viprl.cli.options import help_of, names
 
 
@@ -19,7 +20,8 @@ def quickstart(
     shadow: Annotated[str, typer.Option(help=help_of("shadow") + " Names, separated by commas.")] = "",
 ) -> None:
     """Train a tiny language model on the CPU with adaptive and with uniform allocation and compare the two."""
-    from viprl.quickstart.experiment import Experiment
-    from viprl.quickstart.stages import run
+    with goes_on(lambda: f"the same command continues the quickstart in {out}"):
+        from viprl.quickstart.experiment import Experiment
+        from viprl.quickstart.stages import run
 
-    run(out, seeds=seeds, jobs=jobs, experiment=Experiment(shadow=tuple(names(shadow))))
+        run(out, seeds=seeds, jobs=jobs, experiment=Experiment(shadow=tuple(names(shadow))))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from viprl.cli.interrupt import goes_on
+from viprl.cli.naming import naming
 from viprl.cli.options import DryRun, Overrides
 
 
@@ -24,6 +26,10 @@ def sweep(
 
     plan = load_sweep(config, set_ or ())
     if dry_run:
-        check_sweep(plan)
-    elif not run_sweep(plan):
-        raise typer.Exit(1)
+        with naming(config):
+            check_sweep(plan)
+        return
+    advice = "the same command continues the sweep: finished runs are kept, the others resume"
+    with goes_on(lambda: advice), naming(config):
+        if not run_sweep(plan):
+            raise typer.Exit(1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from viprl.data import DataSource, Loaded, load
@@ -28,6 +28,8 @@ class Problem:
     answer: str
     tokens: tuple[int, ...] = ()
     """The prompt as the model sees it, after `tokenized`."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """The whole row, for reward functions."""
 
 
 def load_problems(source: DataSource, limit: int | None = None) -> list[Problem]:
@@ -46,8 +48,8 @@ def load_problems(source: DataSource, limit: int | None = None) -> list[Problem]
     for row, name in zip(rows, names, strict=True):
         if seen.setdefault(name, row) != row:
             raise DataError(f"{source.name}: rows {seen[name] + 1} and {row + 1} have the same id {name!r}")
-    columns = zip(names, dataset["prompt"], dataset["solution"], strict=True)
-    return [Problem(name, prompt, str(answer)) for name, prompt, answer in columns]
+    pairs = zip(names, dataset, strict=True)
+    return [Problem(name, row["prompt"], str(row["solution"]), columns=row) for name, row in pairs]
 
 
 def _names(dataset: Any, rows: Sequence[int], source: str) -> list[str]:
@@ -80,15 +82,17 @@ def formatted_for(source: DataSource, tokenizer: Any, instruct: bool) -> DataSou
     return source
 
 
-def tokenized(problems: Sequence[Problem], tokenizer: Any, model: str) -> list[Problem]:
-    """Problems with token ids, chats through the tokenizer's chat template.
+def tokenized(
+    problems: Sequence[Problem], tokenizer: Any, model: str, template_options: Mapping[str, Any] | None = None
+) -> list[Problem]:
+    """Problems with token ids, chats through the tokenizer's chat template with its options.
 
     Raises DataError if it has none, and for a prompt without tokens.
     """
     prompts = [problem.prompt for problem in problems]
     check_template(prompts, tokenizer, model)
     found = []
-    for problem, tokens in zip(problems, token_ids(prompts, tokenizer), strict=True):
+    for problem, tokens in zip(problems, token_ids(prompts, tokenizer, template_options), strict=True):
         if not tokens:
             raise DataError(f"problem {problem.id!r}: the prompt has no tokens with the tokenizer of {model}")
         found.append(replace(problem, tokens=tuple(tokens)))

@@ -60,14 +60,16 @@ def terminal_table(result: Scores) -> Table:
 
 def remarks(result: Scores) -> list[str]:
     """What the numbers are based on: problems, completions, and those without an answer."""
-    completions = result.n * len(result.problems)
+    completions, votes = result.n * len(result.problems), "maj@k" in result.metrics
     unreadable, truncated = (sum(row[key] for row in result.problems) for key in ("unreadable", "truncated"))
     lines = [f"{len(result.problems)} problems, {result.n} completions each; per cent, 95 % intervals over problems"]
     if result.unscorable:
         some = ", ".join(result.unscorable[:SHOWN]) + (", ..." if len(result.unscorable) > SHOWN else "")
-        lines.append(f"{len(result.unscorable)} problems left out, because their answer cannot be parsed: {some}")
+        why = "their answer cannot be parsed" if votes else "none of their completions could be scored"
+        lines.append(f"{len(result.unscorable)} problems left out, because {why}: {some}")
     if unreadable:
-        lines.append(f"{unreadable / completions:.1%} of the completions have no answer (wrong, and no vote)")
+        what = "have no answer (wrong, and no vote)" if votes else "could not be scored (wrong)"
+        lines.append(f"{unreadable / completions:.1%} of the completions {what}")
     if truncated:
         lines.append(f"{truncated / completions:.1%} of the completions reached --max-new-tokens")
     return lines

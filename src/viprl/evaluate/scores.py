@@ -29,13 +29,14 @@ class Scores:
     """Ids of problems that are left out, because their answer cannot be compared with completions."""
 
 
-def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
+def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int, *, votes: bool = True) -> Scores:
     """The metrics of graded problems, with 95 % intervals over problems.
 
     Args:
         graded: problems with the same number n of completions.
         ks: numbers of completions, see `chosen_ks`.
         seed: of the subsets that `maj_at_k` draws, and of the intervals.
+        votes: False if completions have no answers that could be counted; then there is no maj@k.
 
     Raises InputError for a k out of range, DataError if no problem is scorable.
     """
@@ -51,18 +52,23 @@ def scores(graded: Sequence[Graded], ks: Sequence[int], seed: int) -> Scores:
     for place, problem in enumerate(graded):
         c, rng = sum(problem.correct), np.random.default_rng(seed_of(seed, problem.id))
         for j, k in enumerate(ks):
-            maj = maj_at_k(c, [votes for _, votes in problem.wrong], problem.unreadable, k, rng)
+            counts = [count for _, count in problem.wrong]
+            maj = maj_at_k(c, counts, problem.unreadable, k, rng) if votes else 0.0
             values[place, :, j] = pass_at_k(n, c, k), c / n, maj
         row = {
             "id": problem.id, "answer": problem.answer, "n": n, "correct": c, "unreadable": problem.unreadable,
-            "truncated": problem.truncated, "classes": len(problem.wrong) + (c > 0), "majority": problem.majority,
-            "mean": c / n,
+            "truncated": problem.truncated,
         }  # fmt: skip
-        for m, name in ((0, "pass"), (2, "maj")):
+        if votes:
+            row |= {"classes": len(problem.wrong) + (c > 0), "majority": problem.majority}
+        row["mean"] = c / n
+        for m, name in ((0, "pass"), (2, "maj"))[: 1 + votes]:
             row |= {f"{name}@{k}": float(values[place, m, j]) for j, k in enumerate(ks)}
         rows.append(row)
     estimates = iter(over_problems(values.reshape(len(graded), -1), np.random.default_rng(seed)))
     metrics = {name: {k: next(estimates) for k in ks} for name in ("pass@k", "mean@k", "maj@k")}
+    if not votes:
+        del metrics["maj@k"]
     return Scores(n, metrics, rows, unscorable)
 
 

@@ -3,86 +3,148 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from viprl.errors import ConfigError
+from viprl.errors import ConfigError, StateError
 from viprl.runs.files import FINISHED_FILE, SETTINGS_FILE
-
-Settings = Mapping[str, Any]
-"""The settings of a run by name, those of the trainer under "trainer"; what SETTINGS_FILE contains."""
-
-WITHOUT_EFFECT = ("logging_steps", "save_steps", "disable_tqdm", "output_dir")
-"""Trainer options that do not change what a run learns."""
-MAY_CHANGE = ("max_steps", "num_train_epochs", "vip_strategy")
-"""Options that may differ between a run and its continuation."""
+from viprl.runs.resume_options import BATCH_PARTS, BATCHES, MAY_CHANGE, PATHS, WITHOUT_EFFECT
 
 TRAINER_STATE_FILE = "trainer_state.json"
+OPTIMIZER_FILES = ("optimizer*", "global_step*")
 TRAINING_STATE = (
-    TRAINER_STATE_FILE, "optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "global_step*", "latest",
+    TRAINER_STATE_FILE, *OPTIMIZER_FILES, "scheduler.pt", "scaler.pt", "rng_state*", "latest",
     "vip_state.safetensors",
 )  # fmt: skip
 """Files and folders of a checkpoint that are not part of the model."""
 
-
-def changes(folder: Path, settings: Settings) -> list[str]:
-    """Names of the settings that differ from those of the run in the folder; empty if the folder has no run."""
-    file = folder / SETTINGS_FILE
-    if not file.exists():
-        return []
-    earlier: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    before, now = ({**all_settings, **all_settings["trainer"]} for all_settings in (earlier, settings))
-    names = dict.fromkeys([*before, *now])
-    return [name for name in names if name not in ("trainer", *WITHOUT_EFFECT) and before.get(name) != now.get(name)]
+Changes = Mapping[str, tuple[Any, Any]]
+"""Name of a setting -> its value in the run so far, and now."""
 
 
-def finished(folder: Path, settings: Settings) -> bool:
-    """Whether the folder has a finished run with these settings."""
-    exists = (folder / FINISHED_FILE).is_file() and (folder / SETTINGS_FILE).is_file()
-    return exists and not changes(folder, settings)
-
-
-def resume_point(folder: Path, settings: Settings) -> Path | None:
-    """The newest checkpoint of the run in the folder; None if it has none yet.
-
-    Raises ConfigError if the folder has a run with other settings.
-    """
-    other = [name for name in changes(folder, settings) if name not in MAY_CHANGE]
-    if other:
-        raise ConfigError(
-            f"{folder} has a run with other settings ({', '.join(other)}); choose another output_dir, or delete the "
-            "folder to start again"
-        )
-    return last_checkpoint(folder) if (folder / SETTINGS_FILE).exists() else None
-
-
-def at_end(folder: Path, settings: Settings, checkpoint: Path, *, max_steps: int, num_train_epochs: float) -> bool:
-    """Whether the training is complete at the checkpoint.
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder, and the settings of the run that is to start or to continue in it.
 
     Args:
-        folder: the run folder.
-        settings: the settings of the run.
-        checkpoint: one of its checkpoints.
-        max_steps: steps of the training; at most 0 if epochs decide.
-        num_train_epochs: epochs of the training.
-
-    Raises ConfigError if it is complete, but was trained with other settings.
+        path: the folder; it need not exist.
+        settings: name -> value.
+        defaults: name -> value of the settings that a record of a run does not name.
+        processes: processes of the run; None if unknown, then the sizes of the batches are not compared.
     """
-    state = state_of(checkpoint)
-    step = state["global_step"]
-    done, end = (step, max_steps) if max_steps > 0 else (state["epoch"], num_train_epochs)
-    if done < end:
-        return False
-    if changed := changes(folder, settings):
-        raise ConfigError(
-            f"the run in {folder} was trained to step {step} with other settings ({', '.join(changed)}), and no step "
-            "is left; raise max_steps to train further, choose another output_dir, or delete the folder"
+
+    path: Path
+    settings: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    processes: int | None = 1
+
+    def changes(self) -> Changes:
+        """The settings with an effect that differ from those of the run in the folder; empty if it has no run.
+
+        Raises StateError if the record of the run cannot be read.
+        """
+        if not self.has_run():
+            return {}
+        before, now = (
+            {**self.defaults, **over_all_processes(settings, self.processes or 1)}
+            for settings in (read_record(self.path), self.settings)
         )
-    return True
+        ignored = {*WITHOUT_EFFECT, *(BATCHES if self.processes is None else ())}
+        if _positive(before, now, "max_steps"):
+            ignored.add("num_train_epochs")
+        return {
+            name: (before.get(name), now.get(name))
+            for name in dict.fromkeys([*self.settings, *before, *now])
+            if name not in ignored and not _same(name, before.get(name), now.get(name))
+        }
+
+    def has_run(self) -> bool:
+        """Whether a run was started in the folder."""
+        return (self.path / SETTINGS_FILE).is_file()
+
+    def finished(self) -> bool:
+        """Whether the folder has a finished run with these settings."""
+        return (self.path / FINISHED_FILE).is_file() and self.has_run() and not self.changes()
+
+    def resume_point(self) -> Path | None:
+        """The newest checkpoint of the run in the folder; None if it has none yet.
+
+        Raises ConfigError if the folder has a run that learns something else.
+        """
+        other = {name: values for name, values in self.changes().items() if name not in MAY_CHANGE}
+        if other:
+            batches = " (rollouts over all processes; set both keys to keep them)" if set(BATCHES) & set(other) else ""
+            raise ConfigError(
+                f"{self.path} has a run with other settings: {in_words(other)}{batches}; undo the change to continue "
+                "that run, choose another output_dir, or delete the folder to start again"
+            )
+        return last_checkpoint(self.path) if self.has_run() else None
+
+    def at_end(self, checkpoint: Path, *, max_steps: int, num_train_epochs: float) -> bool:
+        """Whether the training is complete at the checkpoint.
+
+        Args:
+            checkpoint: a checkpoint in the folder.
+            max_steps: steps of the training; at most 0 if epochs decide.
+            num_train_epochs: epochs of the training.
+
+        Raises ConfigError if it is complete, but was trained with other settings.
+        """
+        state = state_of(checkpoint)
+        step = state["global_step"]
+        done, end = (step, max_steps) if max_steps > 0 else (state["epoch"], num_train_epochs)
+        if done < end:
+            return False
+        if changed := self.changes():
+            raise ConfigError(
+                f"the run in {self.path} was trained to step {step} with other settings: {in_words(changed)}, and no "
+                "step is left; raise max_steps to train further, choose another output_dir, or delete the folder"
+            )
+        return True
+
+
+def in_words(changes: Changes) -> str:
+    """ "learning_rate 0.001 -> 0.01, model 'a' -> 'b'"."""
+    return ", ".join(f"{name} {before!r} -> {now!r}" for name, (before, now) in changes.items())
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The settings of the run in a folder. Raises StateError if they cannot be read."""
+    file = folder / SETTINGS_FILE
+    try:
+        record = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StateError(
+            f"{file}, the record of the run, cannot be read: {error}; choose another output_dir"
+        ) from error
+    if not isinstance(record, dict):
+        raise StateError(f"{file} is not the record of a run; choose another output_dir, or delete the folder")
+    return flat(record)
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without nesting: earlier versions put the options of the trainer under `trainer`."""
+    nested = record.get("trainer")
+    if not isinstance(nested, Mapping):
+        return dict(record)
+    return {**{key: value for key, value in record.items() if key != "trainer"}, **nested}
+
+
+def over_all_processes(settings: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """The settings with the rollouts of an optimizer step (`update_batch_size`) and of a generation batch
+    (`generation_batch_size`) over all processes, in place of the parts of each process."""
+    whole = {name: value for name, value in settings.items() if name not in BATCH_PARTS}
+    given = {name: int(settings[name]) for name in (*BATCH_PARTS, *BATCHES) if settings.get(name) is not None}
+    together = given.get("per_device_train_batch_size", 8) * processes
+    update = given.get("update_batch_size", together * given.get("gradient_accumulation_steps", 1))
+    sampled = together * given.get("steps_per_generation", update // together)
+    return whole | {"update_batch_size": update, "generation_batch_size": given.get("generation_batch_size", sampled)}
 
 
 def copy_model(checkpoint: Path, target: Path) -> None:
@@ -91,9 +153,11 @@ def copy_model(checkpoint: Path, target: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint. A checkpoint is complete if the trainer's state can be read: it is saved last."""
-    found = [path for path in folder.glob("checkpoint-*") if _complete(path)]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The newest complete checkpoint: a folder `checkpoint-N` in which the trainer's state, saved last, can be read.
+
+    Everything else is ignored, such as checkpoint-best and checkpoint-3.bak.
+    """
+    return max(_checkpoints(folder), key=lambda found: found[0], default=(0, None))[1]
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
@@ -101,9 +165,33 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / TRAINER_STATE_FILE).read_text(encoding="utf-8"))
 
 
+def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
+    """(step, folder) of each complete checkpoint."""
+    for path in folder.glob("checkpoint-*"):
+        number = re.fullmatch(r"checkpoint-([0-9]+)", path.name)
+        if number and _complete(path):
+            yield int(number[1]), path
+
+
 def _complete(checkpoint: Path) -> bool:
     try:
-        state_of(checkpoint)
-    except (OSError, ValueError):
+        return isinstance(state_of(checkpoint)["global_step"], int)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return True
+
+
+def _positive(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
+    return all(isinstance(values.get(name), int) and values[name] > 0 for values in (before, now))
+
+
+def _same(name: str, before: Any, now: Any) -> bool:
+    """Whether two values of a setting mean the same: 1e-6 and "1e-6", "data.jsonl" and "./data.jsonl"."""
+    if before == now or (isinstance(before, list | tuple) and isinstance(now, list | tuple) and [*before] == [*now]):
+        return True
+    if name in PATHS and isinstance(before, str) and isinstance(now, str):
+        return Path(before).exists() and Path(before).resolve() == Path(now).resolve()
+    try:
+        numbers = not isinstance(before, bool) and not isinstance(now, bool)
+        return numbers and float(before) == float(now)
+    except (TypeError, ValueError):
+        return False

@@ -20,9 +20,11 @@ from viprl.data.gym import canonical
 from viprl.data.loading import DataOptions, DataSource
 from viprl.errors import ConfigError, MissingPackageError, ViprlError
 from viprl.rewards import resolve_rewards
+from viprl.runs.resume import flat
+from viprl.train.lora import lora_config
+from viprl.train.other_keys import advice
 from viprl.train.trainer_options import option_names
 from viprl.train.yaml_files import read_yaml, with_overrides
-from viprl.utils.words import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,18 @@ class RunConfig(DataOptions):
     """Split of `eval_dataset`."""
     tokenizer: str | None = None
     """Folder or Hub name. Default: that of the model."""
+    peft: Mapping[str, Any] | None = None
+    """Train a LoRA adapter: options of `peft.LoraConfig`, such as {r: 16, target_modules: all-linear}."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Options of the trainer's config class."""
 
     def rewards(self) -> list[Callable[..., list[float | None]]]:
         """The reward functions."""
         return resolve_rewards(self.reward)
+
+    def lora(self) -> Any:
+        """The `peft.LoraConfig`, or None."""
+        return None if self.peft is None else lora_config(self.peft)
 
     def data(self) -> DataSource:
         """The training data."""
@@ -90,8 +98,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunConfig:
     """Check a mapping whose keys are those of `RunConfig` and options of the trainer; `where` names it in errors.
 
-    Raises ConfigError, see `load_config`.
+    The record in a run folder (config.yaml) is such a mapping too. Raises ConfigError, see `load_config`.
     """
+    raw = flat(raw)
     if "arms" in raw:
         raise ConfigError(f"{where} has the key `arms`, so it is a sweep; run it with `viprl sweep --config FILE.yaml`")
     for key, meaning in REQUIRED.items():
@@ -104,9 +113,9 @@ def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunCon
     trainer = {key: value for key, value in raw.items() if key not in OWN_KEYS}
     known = {*option_names(algorithm), *OWN_KEYS}
     for key in trainer:
-        if key not in known:
-            usual = "the keys are those of docs/train.md and all options of VIPRLOOConfig or VIPGRPOConfig"
-            raise ConfigError(f"{where}: unknown key `{key}`; {did_you_mean(key, known) or usual}")
+        if key not in known or key == "resume_from_checkpoint":
+            (other,) = {"rloo", "grpo"} - {algorithm}
+            raise ConfigError(f"{where}: unknown key `{key}`; {advice(key, known, other, option_names(other))}")
     rewards = own.get("reward", "exact_match")
     own["reward"] = [rewards] if isinstance(rewards, str) else rewards
     try:
@@ -115,6 +124,7 @@ def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunCon
         _check_values(own, trainer)
         config = RunConfig(**own, trainer=trainer)
         config.rewards()
+        config.lora()
     except MissingPackageError:
         raise
     except (ViprlError, ValueError) as error:
@@ -142,5 +152,8 @@ def _check_type(key: str, value: Any) -> None:
     if value is None or kind not in types:
         return
     expected, words = types[kind]
+    words = "keep or drop" if key == "duplicates" else words
+    if expected is str and isinstance(value, bool | int | float):
+        words += ", in quotes if YAML reads it as something else"
     if type(value) is not expected or (isinstance(value, int) and expected is int and value < 1):
         raise ConfigError(f"{key} is {value!r}; expected {words}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from viprl.data.gym import is_gym
-from viprl.runs.resume import at_end, finished, resume_point
+from viprl.errors import ConfigError
+from viprl.runs.resume import RunFolder
 from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
 from viprl.train.prepare import Prepared, prepare
+from viprl.train.record import continuation_notes, run_folder
 
 Facts = list[tuple[str, str]]
 """(name, text) lines."""
@@ -22,28 +23,49 @@ def dry_run(config: RunConfig, *, processes: int | None = None, cache: DataCache
     `processes` and `cache` are as for `prepare`. Raises what `prepare` raises, and ConfigError if the run folder has
     another run.
     """
-    resume_point(Path(config.output_dir), asdict(config))  # fails before the data is read
-    run = prepare(config, dry_run=True, processes=processes, cache=cache)
-    folder = ("folder", f"{config.output_dir}{folder_state(config, run.args)}")
-    return [*_facts(config, run), folder, *(("note", note) for note in run.notes)]
+    run = prepare_for_folder(config, dry_run=True, processes=processes, cache=cache)
+    folder = run_folder(config, processes, known=processes is not None)
+    state = ("folder", f"{config.output_dir}{folder_state(folder, run.args)}")
+    notes = (*run.notes, *_one_prompt(run.args), *continuation_notes(folder, run.args))
+    return [*_facts(config, run), state, *(("note", note) for note in notes)]
 
 
-def folder_state(config: RunConfig, args: Any) -> str:
+def _one_prompt(args: Any) -> list[str]:
+    """A note if a batch has one prompt."""
+    if args.generation_batch_size > args.num_generations or args.vip_strategy == "uniform":
+        return []
+    return ["a batch has one prompt, which gets all rollouts; raise per_device_train_batch_size to have more prompts"]
+
+
+def prepare_for_folder(config: RunConfig, **options: Any) -> Prepared:
+    """`prepare`, and the check that the run folder has no other run.
+
+    That check is fast and comes before the data is read. If it fails, a mistake in the new settings themselves is the
+    more useful error. Raises what `prepare` raises, and ConfigError if the folder has another run.
+    """
+    processes, real = options.get("processes"), not options.get("dry_run")
+    try:
+        run_folder(config, processes, known=real or processes is not None).resume_point()
+    except ConfigError:
+        prepare(config, **options)
+        raise
+    return prepare(config, **options)
+
+
+def folder_state(folder: RunFolder, args: Any) -> str:
     """How far the run in the folder is, in words; `args` is the trainer's config. Raises ConfigError for other runs."""
-    folder, settings = Path(config.output_dir), asdict(config)
-    checkpoint = resume_point(folder, settings)
-    if finished(folder, settings):
+    checkpoint = folder.resume_point()
+    if folder.finished():
         return ", finished: nothing is left to train (raise max_steps to train further)"
     if checkpoint is None:
-        return ""
-    done = training_complete(config, checkpoint, args)
+        return ", started before, but without a checkpoint: starts again" if folder.has_run() else ""
+    done = training_complete(folder, checkpoint, args)
     return f", trained to the end at {checkpoint.name}" if done else f", resumes from {checkpoint.name}"
 
 
-def training_complete(config: RunConfig, checkpoint: Path, args: Any) -> bool:
+def training_complete(folder: RunFolder, checkpoint: Path, args: Any) -> bool:
     """Whether no step is left after the checkpoint. Raises ConfigError if it was reached with other settings."""
-    length = {"max_steps": args.max_steps, "num_train_epochs": args.num_train_epochs}
-    return at_end(Path(config.output_dir), asdict(config), checkpoint, **length)
+    return folder.at_end(checkpoint, max_steps=args.max_steps, num_train_epochs=args.num_train_epochs)
 
 
 def _facts(config: RunConfig, run: Prepared) -> Facts:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,11 @@ from viprl.data.loading import LEAVE_OUT, Loaded, bad_rows
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl import vip_from_config
 from viprl.errors import ConfigError, ViprlError
+from viprl.rewards.calling import RESERVED
 from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
+from viprl.train.lora import check_lora
+from viprl.train.reports import check_reports
 from viprl.train.reward_check import RewardCheck, check_rewards
 from viprl.train.trainer_options import trainer_config
 from viprl.vip import VIP
@@ -51,9 +56,12 @@ def prepare(
     """
     cache = cache or DataCache()
     args = trainer_config(config, dry_run=dry_run, processes=processes)
+    _check_folder(Path(config.output_dir))
     trust = trusts_code(args)
     model_config = load_model_config(config.model, trust_remote_code=trust)
     tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=trust)
+    if (lora := config.lora()) is not None:
+        check_lora(lora, model_config, config.model, trust_remote_code=trust)
     functions = config.rewards()
     criterion = SuccessCriterion(args.vip_success, functions)
     vip_from_config(args, criterion)
@@ -67,7 +75,13 @@ def prepare(
     if held_out is not None:
         evaluated, _, more = _fitting(held_out, lengths(held_out), limit, fix)
         notes += [f"evaluation: {note}" for note in more]
-    given = check_rewards(functions, dataset[0], args, criterion)
+    dataset, evaluated, more = _without_reserved(dataset, evaluated)
+    number = 1 if loaded.rows is None else int(loaded.rows[0]) + 1
+    given = check_rewards(functions, dataset[0], args, criterion, layout=loaded.layout, number=number)
+    notes += more + _check_scorable(given, number)
+    check_reports(args.report_to)
+    if args.save_only_model:
+        notes += ["save_only_model is true: an interrupted run cannot resume from such checkpoints"]
     _check_batches(config, args, dataset)
     notes += _check_evaluation(args, held_out) + _check_vllm(args, dry_run)
     seen = rendered(dataset[0]["prompt"], tokenizer, args.chat_template_kwargs)
@@ -79,6 +93,14 @@ def prepare(
 def trusts_code(args: Any) -> bool:
     """Whether code that comes with the model may run."""
     return bool(getattr(args, "trust_remote_code", False))  # not every supported version of TRL has the option
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ConfigError if the run folder cannot be created or written."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        why = "cannot be written" if place.is_dir() else "is a file"
+        raise ConfigError(f"output_dir is {str(folder)!r}, but {place} {why}; choose another folder")
 
 
 def _check_warm_start(args: Any, criterion: SuccessCriterion) -> None:
@@ -102,13 +124,35 @@ def _held_out(config: RunConfig, cache: DataCache) -> Loaded | None:
     return cache.load(source)
 
 
+def _without_reserved(dataset: Any, held_out: Any) -> tuple[Any, Any, list[str]]:
+    """The data sets without columns that have the name of an argument of rewards, and a note on them."""
+    found = [name for name in getattr(dataset, "column_names", None) or () if name in RESERVED - {"prompt"}]
+    if not found:
+        return dataset, held_out, []
+    if held_out is not None:
+        held_out = held_out.remove_columns([name for name in held_out.column_names if name in found])
+    names, words = ", ".join(found), "a column" if len(found) == 1 else "columns"
+    note = (
+        f"rewards have an argument called {names}, so {words} of that name is not passed to them; rename it to use it"
+    )
+    return dataset.remove_columns(found), held_out, [note]
+
+
+def _check_scorable(given: RewardCheck, number: int) -> list[str]:
+    if any(value is not None for _, value in given):
+        return []
+    names = ", ".join(name for name, _ in given)
+    return [f"{names} returned None for the solution of row {number}: a row that no reward can score teaches nothing"]
+
+
 def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:
     prompts = args.generation_batch_size // args.num_generations
     if len(dataset) < prompts:
+        have = "1 prompt" if len(dataset) == 1 else f"{len(dataset)} prompts"
         raise ConfigError(
-            f"{config.dataset} has {len(dataset)} prompts, but a generation batch takes {prompts} "
-            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}); lower "
-            "generation_batch_size, or add data"
+            f"{config.dataset} has {have}, but a generation batch takes {prompts} (generation_batch_size "
+            f"{args.generation_batch_size} / num_generations {args.num_generations}); lower generation_batch_size, or "
+            "add data"
         )
     if args.vip_id_column is not None and args.vip_id_column not in dataset[0]:
         raise ConfigError(

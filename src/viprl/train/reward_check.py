@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from viprl.data.layout import Layout
 from viprl.engines.success import SuccessCriterion
-from viprl.errors import ConfigError
+from viprl.errors import ConfigError, InputError
 from viprl.outcomes import RewardReader
 from viprl.rewards import Reward
+from viprl.rewards.calling import call_reward, check_arguments, reward_name
 from viprl.utils.arrays import FloatArray
 
 RewardCheck = tuple[tuple[str, float | None], ...]
@@ -21,20 +21,58 @@ RewardCheck = tuple[tuple[str, float | None], ...]
 
 
 def check_rewards(
-    functions: Sequence[Reward], row: dict[str, Any], args: Any, criterion: SuccessCriterion
+    functions: Sequence[Reward],
+    row: dict[str, Any],
+    args: Any,
+    criterion: SuccessCriterion,
+    *,
+    layout: Layout | None = None,
+    number: int = 1,
 ) -> RewardCheck:
     r"""Call each reward function as the trainer will, with the solution of `row` as the completion.
 
-    The solution is tried as plain text and in \boxed{}; the higher reward counts. `args` is the trainer's config.
+    The solution is tried as plain text and in \boxed{}; the higher reward counts.
 
-    Raises ConfigError for return values that are not rewards, and if the reward that decides about success can be read
-    neither as success nor as failure. An exception of a reward function is passed on, with a note.
+    Args:
+        functions: the reward functions.
+        row: the first row of the data.
+        args: the trainer's config.
+        criterion: which reward decides about success.
+        layout: the columns of prompt and solution in the source, for errors.
+        number: of the row in the source, counted from 1, for errors.
+
+    Raises ConfigError for functions that cannot be called with the columns of the data, for return values that are not
+    rewards, and if the reward that decides about success can be read neither as success nor as failure. An exception of
+    a reward function is passed on, with a note.
     """
-    names = [getattr(function, "__name__", str(function)) for function in functions]
-    rewards = np.array([_rewards(*pair, row) for pair in zip(names, functions, strict=True)]).T
+    names = [reward_name(function) for function in functions]
+    for function in functions:
+        try:
+            check_arguments(function, row, _renamed(layout))
+        except InputError as error:
+            raise ConfigError(str(error)) from error
+    rewards = np.array([_rewards(function, row, number) for function in functions]).T
     _check_readable(rewards, names, args, criterion)
     best = [max((value for value in values if not math.isnan(value)), default=None) for values in rewards.T.tolist()]
     return tuple(zip(names, best, strict=True))
+
+
+def _rewards(function: Reward, row: dict[str, Any], number: int) -> list[float]:
+    """The rewards of the solution as plain text and in a box; NaN for None."""
+    texts = [str(row["solution"]), f"\\boxed{{{row['solution']}}}"]
+    where = f"row {number}, its solution as text and in a box, before training"
+    try:
+        return call_reward(function, row["prompt"], texts, row, where)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _renamed(layout: Layout | None) -> dict[str, str]:
+    """Columns of the source -> the name under which a reward finds their content."""
+    if layout is None:
+        return {}
+    names = dict.fromkeys(layout.prompt.split("."), "prompts")
+    return names | dict.fromkeys(layout.solution.split("."), "solution")
 
 
 def _check_readable(rewards: FloatArray, names: Sequence[str], args: Any, criterion: SuccessCriterion) -> None:
@@ -61,36 +99,3 @@ def _check_readable(rewards: FloatArray, names: Sequence[str], args: Any, criter
     raise ConfigError(
         f"success is ambiguous: {given}, not 0/1 or -1/+1; set a threshold, such as vip_success: {example!r}"
     )
-
-
-def _rewards(name: str, function: Reward, row: dict[str, Any]) -> list[float]:
-    """The rewards of the solution as plain text and in a box; NaN for None."""
-    from transformers import TrainerState
-
-    texts = [str(row["solution"]), f"\\boxed{{{row['solution']}}}"]
-    chat = not isinstance(row["prompt"], str)
-    columns = {key: [value] * 2 for key, value in row.items() if key != "prompt"}
-    try:
-        returned: Any = function(
-            prompts=[row["prompt"]] * 2,
-            completions=[[{"role": "assistant", "content": text}] if chat else text for text in texts],
-            completion_ids=[[0]] * 2,
-            trainer_state=TrainerState(),
-            log_extra=lambda *_: None,
-            log_metric=lambda *_: None,
-            **columns,
-        )
-        returned = asyncio.run(returned) if inspect.iscoroutine(returned) else returned
-    except Exception as error:
-        error.add_note(f"raised by the reward function {name} for the solution of the first row, before training")
-        raise
-    try:
-        values = [math.nan if value is None else float(value) for value in returned]
-    except (TypeError, ValueError):
-        values = []
-    if isinstance(returned, str) or len(values) != 2:
-        raise ConfigError(
-            f"reward {name} returned {returned!r} for two completions; expected a list of two numbers, with None for a "
-            "completion that it cannot score"
-        )
-    return values

@@ -17,17 +17,24 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from viprl.errors import ConfigError
-from viprl.runs.resume import finished
+from viprl.runs.resume import RunFolder
 from viprl.train.config import RunConfig, parse_config
 from viprl.train.processes import PYTHON, Training
+from viprl.train.ranges import LARGEST_SEED
+from viprl.train.record import run_folder
 from viprl.train.yaml_files import merge, read_yaml, with_overrides
 
 KEYS = ("base", "output_dir", "arms", "seeds", "baseline", "processes", "launch")
+
+LONGEST_NAME = 100
+"""Bytes of the name of an arm."""
+TAKEN = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|comparison\.json|report\.html"
+"""Names of devices in Windows, and of the files of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,16 @@ class SweepRun(Training):
     arm: str
     seed: int
     config: RunConfig
+    processes: int | None = 1
+    """None if the user's launch command sets them."""
+
+    def run_folder(self) -> RunFolder:
+        """The run folder and what is in it."""
+        return run_folder(self.config, self.processes, known=self.processes is not None)
 
     def finished(self) -> bool:
         """Whether the folder has the finished run with these settings."""
-        return finished(self.folder, asdict(self.config))
+        return self.run_folder().finished()
 
 
 @dataclass(frozen=True)
@@ -79,10 +92,16 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         raise ConfigError(f"{path}: `output_dir` is missing; add `output_dir: runs/sweep`")
     if not isinstance(arms, Mapping) or not arms:
         raise ConfigError(f"{path}: `arms` is {arms!r}; expected a line `NAME: {{key: value}}` for each arm")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(type(seed) is int and 0 <= seed <= LARGEST_SEED for seed in seeds)
+    ):
         raise ConfigError(f"{path}: seeds is {seeds!r}; expected a list of whole numbers such as [0, 1, 2]")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"{path}: seeds is {seeds!r}; remove the duplicate seed")
+    if len({str(arm).lower() for arm in arms}) < len(arms):
+        raise ConfigError(f"{path}: two arms of {', '.join(map(repr, arms))} would have the same folder; rename one")
     arms = {str(arm): {} if change is None else change for arm, change in arms.items()}
     for arm, change in arms.items():
         _check_arm(arm, change, path)
@@ -93,20 +112,24 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         raise ConfigError(f"{path}: baseline is {baseline!r}; expected one of the arms {', '.join(arms)}")
     launch = _launch(raw, path)
     base = with_overrides(_base(raw.get("base"), Path(path)), overrides)
+    processes = None if raw.get("launch") is not None else raw.get("processes", 1)
     runs = []
     for arm, change in arms.items():
         for seed in seeds:
             place = Path(folder) / arm / f"seed-{seed}"
             settings = merge(base, {**change, "output_dir": str(place), "seed": seed})
             config = parse_config(settings, f"{path}, arm {arm}")
-            runs.append(SweepRun(f"{arm}, seed {seed}", place, settings, arm, seed, config))
-    processes = None if raw.get("launch") is not None else raw.get("processes", 1)
+            runs.append(SweepRun(f"{arm}, seed {seed}", place, settings, arm, seed, config, processes))
     return Sweep(Path(folder), tuple(runs), baseline, launch, processes)
 
 
 def _check_arm(arm: str, change: Any, path: str | Path) -> None:
-    if not re.fullmatch(r"[\w.+-]+", arm):
-        raise ConfigError(f"{path}: arm {arm!r} becomes the name of a folder; use letters, digits, _ . + -")
+    usable = re.fullmatch(r"[\w+-][\w.+-]*", arm) and not arm.endswith(".") and len(arm.encode()) <= LONGEST_NAME
+    if not usable or re.fullmatch(TAKEN, arm.lower()):
+        raise ConfigError(
+            f"{path}: arm {arm!r} becomes the name of a folder; use letters, digits, _ . + -, at most "
+            f"{LONGEST_NAME} of them, without a dot at the beginning or the end, and no name of the system such as con"
+        )
     if not isinstance(change, Mapping):
         raise ConfigError(f"{path}: arm {arm} is {change!r}; expected {{key: value}}")
     for key in ("output_dir", "seed"):

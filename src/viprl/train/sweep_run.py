@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from rich.console import Console
 
 from viprl.errors import ConfigError, ViprlError
-from viprl.runs.resume import changes, resume_point
+from viprl.runs.resume import in_words
 from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
 from viprl.train.dry_run import dry_run, folder_state
@@ -47,7 +46,7 @@ def check_sweep(sweep: Sweep, *, verbose: bool = True) -> None:
             console.print(f"{name:<12}{text}", highlight=False, markup=False)
         for run in runs:
             with _names(run.name):
-                folder_state(run.config, args)
+                folder_state(run.run_folder(), args)
     if verbose:
         console.print(f"{len(sweep.runs)} runs: configuration OK (model weights not loaded)", highlight=False)
 
@@ -101,11 +100,12 @@ def _names(what: str) -> Iterator[None]:
 
 def _check_same_run(run: SweepRun) -> None:
     """Refuse a folder with other settings. `viprl train` itself would continue a run with another strategy."""
-    settings = asdict(run.config)
-    resume_point(run.folder, settings)
-    if "vip_strategy" in changes(run.folder, settings):
+    folder = run.run_folder()
+    folder.resume_point()
+    if other := {name: values for name, values in folder.changes().items() if name == "vip_strategy"}:
         raise ConfigError(
-            f"{run.folder} has a run with another vip_strategy; rename the arm, or delete the folder to start again"
+            f"{run.folder} has a run with another strategy: {in_words(other)}; rename the arm, or delete the folder to "
+            "start again"
         )
 
 

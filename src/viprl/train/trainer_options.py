@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
-from viprl.errors import ConfigError
+from viprl.errors import ConfigError, MissingPackageError
+from viprl.train.option_values import typed
+from viprl.train.ranges import check_ranges
 
 if TYPE_CHECKING:
     from viprl.train.config import RunConfig
 
 DEFAULTS: dict[str, Any] = {"report_to": [], "logging_steps": 1, "save_only_model": False}
 """Defaults that differ from TRL's."""
+
+ALSO: dict[str, dict[Any, Any]] = {
+    "scale_rewards": {True: "group", False: "none"},
+    "vip_max_rollouts": {math.inf: math.inf, "inf": math.inf},
+}
+"""Option -> values of another type that it takes, and what they mean."""
 
 
 def config_class(algorithm: str) -> Any:
@@ -38,8 +48,8 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
     Raises ConfigError for values that the trainer refuses, such as a budget that the bounds cannot meet.
     """
     kind = config_class(config.algorithm)
-    known = {f.name: f for f in fields(kind)}
-    options: dict[str, Any] = DEFAULTS | {key: _value(known[key], value) for key, value in config.trainer.items()}
+    options: dict[str, Any] = DEFAULTS | read_options(config)
+    options["report_to"] = options["report_to"] or []  # TRL takes null for the name of a tracker
     if config.update_batch_size is not None:
         options["gradient_accumulation_steps"] = accumulation_steps(
             config.update_batch_size, options.get("per_device_train_batch_size", 8), processes or world_size()
@@ -49,12 +59,34 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
     if processes is not None:
         kind = type(kind.__name__, (kind,), {"world_size": processes})
     try:
-        return kind(output_dir=config.output_dir, **options)
+        with warnings.catch_warnings():  # of transformers, about options that TRL sets
+            warnings.filterwarnings("ignore", ".*is deprecated", FutureWarning)
+            return kind(output_dir=config.output_dir, **options)
+    except ImportError as error:
+        raise MissingPackageError(f"trainer options: {_one_line(error)}") from error
     except (ValueError, TypeError) as error:
-        reason = f"trainer options: {str(error).rstrip('.')}"
+        reason = f"trainer options: {_one_line(error)}"
         if "generation_batch_size" in reason and "generation_batch_size" not in options:
             reason += ". generation_batch_size is per_device_train_batch_size x processes x steps_per_generation"
+        elif "divisible" in reason:
+            reason += "; change one of the two"
         raise ConfigError(reason) from error
+
+
+def read_options(config: RunConfig) -> dict[str, Any]:
+    """The options of the trainer that a configuration sets, with the types that they take.
+
+    Raises ConfigError for values that cannot be converted or are out of range.
+    """
+    known = {f.name: f for f in fields(config_class(config.algorithm))}
+    options = {key: _option(known[key], value) for key, value in config.trainer.items()}
+    check_ranges(options)
+    return options
+
+
+def _option(option: Field, value: Any) -> Any:
+    also = ALSO.get(option.name, {})
+    return also[value] if isinstance(value, bool | float | str) and value in also else typed(option, value)
 
 
 def accumulation_steps(update_batch_size: int, per_device: int, processes: int) -> int:
@@ -79,20 +111,5 @@ def _has_accelerator() -> bool:
     return torch.cuda.is_available() or bool(getattr(torch, "xpu", None) and torch.xpu.is_available())
 
 
-def _value(option: Field, value: Any) -> Any:
-    """Convert a value of a YAML file to the type of the option: YAML reads 1e-6 as a text and 8.0 as a float."""
-    kind, name = str(option.type), option.name
-    if value is None and option.default is not None and not any(word in kind for word in ("None", "Optional", "Any")):
-        raise ConfigError(f"{name} has no value; remove the key to use the default, {option.default}")
-    takes_int, takes_float = "int" in kind, "float" in kind
-    if isinstance(value, float) and takes_int and not takes_float:
-        if not value.is_integer():
-            raise ConfigError(f"{name} is {value!r}; expected a whole number")
-        return int(value)
-    if isinstance(value, str) and (takes_int or takes_float) and "str" not in kind:
-        try:
-            return float(value) if takes_float else int(value)
-        except ValueError:
-            expected = "a number" if takes_float else "a whole number"
-            raise ConfigError(f"{name} is {value!r}; expected {expected}") from None
-    return value
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -6,11 +6,9 @@ import json
 import logging
 import os
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from viprl.engines.trl import Groups, VIPGRPOTrainer, VIPRLOOTrainer
@@ -18,11 +16,12 @@ from viprl.errors import StateError
 from viprl.runs.files import FINISHED_FILE, HISTORY_FILE, OUTCOMES_FILE, SETTINGS_FILE
 from viprl.runs.history import history_of_outcomes, save_history
 from viprl.runs.prompt_texts import PromptTexts
-from viprl.runs.resume import copy_model, finished, resume_point, state_of
+from viprl.runs.resume import OPTIMIZER_FILES, copy_model, state_of
 from viprl.runs.run_log import RunLog, only_writer
 from viprl.train.config import RunConfig
-from viprl.train.dry_run import training_complete
-from viprl.train.prepare import Prepared, prepare, trusts_code
+from viprl.train.dry_run import prepare_for_folder, training_complete
+from viprl.train.prepare import Prepared, trusts_code
+from viprl.train.record import continuation_notes, record, run_folder
 from viprl.utils.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -34,18 +33,19 @@ def train(config: RunConfig) -> Path:
     Raises a `viprl.errors.ViprlError` for mistakes in the configuration, the data and the run folder. Exceptions of the
     reward functions and of TRL are passed on.
     """
-    folder, settings = Path(config.output_dir), asdict(config)
-    resume_point(folder, settings)  # fails before the data is read
-    if finished(folder, settings):
+    found, folder = run_folder(config), Path(config.output_dir)
+    if found.finished():
         logger.warning("%s is already finished; raise max_steps to train further", folder)
         return folder
-    run = prepare(config)
+    run = prepare_for_folder(config)
     for note in run.notes:
         logger.warning("%s", note)
     main = os.environ.get("RANK", "0") == "0"
     with only_writer(folder) if main else nullcontext():
-        checkpoint = resume_point(folder, settings)
-        if checkpoint is None or not training_complete(config, checkpoint, run.args):
+        checkpoint = found.resume_point()
+        if checkpoint is None or not training_complete(found, checkpoint, run.args):
+            for note in continuation_notes(found, run.args) if main else ():
+                logger.warning("%s", note)
             _train(config, run, folder, checkpoint)
         elif main:  # killed after the last step; a trainer that resumes there would make another step
             state = state_of(checkpoint)
@@ -57,16 +57,23 @@ def train(config: RunConfig) -> Path:
 
 def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | None) -> None:
     args = run.args
+    if checkpoint is not None and not any(any(checkpoint.glob(kind)) for kind in OPTIMIZER_FILES):
+        raise StateError(
+            f"{checkpoint} has no state of the optimizer (save_only_model: true?), so the run cannot continue; choose "
+            "another output_dir, with the checkpoint as the model, or delete the folder to start again"
+        )
     # 32 bits by default, as in TRL: in bfloat16 the steps of a learning rate of 1e-6 are lost in rounding
     options = {"dtype": "float32", "trust_remote_code": trusts_code(args), **(args.model_init_kwargs or {})}
     model = AutoModelForCausalLM.from_pretrained(config.model, **options)
     args.model_init_kwargs = None  # TRL warns about them if the model is already loaded
     kind = {"rloo": VIPRLOOTrainer, "grpo": VIPGRPOTrainer}[config.algorithm]
     data = {"train_dataset": run.dataset, "eval_dataset": run.held_out, "processing_class": run.tokenizer}
+    if config.peft is not None:
+        data["peft_config"] = config.lora()
     trainer = kind(model, config.rewards(), args, **data)
     if trainer.is_world_process_zero():
         (folder / FINISHED_FILE).unlink(missing_ok=True)
-        write_text(folder / SETTINGS_FILE, yaml.safe_dump(asdict(config), sort_keys=False))
+        write_text(folder / SETTINGS_FILE, record(config))
         trainer.add_callback(LogToFolder(trainer, RunLog(folder, strategy=args.vip_strategy, seed=args.seed)))
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

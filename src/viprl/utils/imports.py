@@ -26,5 +26,5 @@ def import_function(path: str) -> Callable[..., Any]:
     except Exception as error:  # a module can raise anything while it is imported
         raise InputError(f"{path!r} cannot be imported: {error}") from error
     if not callable(found):
-        raise InputError(f"{path!r} is a {type(found).__name__}; expected a function")
+        raise InputError(f"{path!r} is of type {type(found).__name__}; expected a function")
     return found

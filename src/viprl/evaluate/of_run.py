@@ -1,0 +1,106 @@
+"""The run that trained a model: its defaults for an evaluation, and where its weights are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from viprl.errors import InputError
+from viprl.runs.resume import last_checkpoint
+from viprl.runs.run_folder import run_settings
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, and the settings of the run that trained it."""
+
+    model: str
+    """The folder of the weights, or a Hub name."""
+    run: Path | None = None
+    """The run folder; None if the model is not that of a run."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def template_options(self) -> dict[str, Any]:
+        """Options of the chat template."""
+        given = self.settings.get("chat_template_kwargs") or {}
+        return dict(json.loads(given) if isinstance(given, str) else given)
+
+    @property
+    def verify(self) -> str | None:
+        """The reward that decided about success; None without a run.
+
+        Raises InputError if the run has several rewards of which none decides alone.
+        """
+        if self.run is None:
+            return None
+        rewards = self.rewards()
+        chosen = rewards if len(rewards) == 1 else [name for name in rewards if self._success_of(name)[0]]
+        if len(chosen) != 1:
+            raise InputError(f"the run in {self.run} has the rewards {', '.join(rewards)}; set --verify to one of them")
+        return chosen[0]
+
+    def judged_by(self, verify: str | None, success: str | None) -> tuple[str, str | None]:
+        """--verify and --success: as given, otherwise those of the run, otherwise math."""
+        name = verify or self.verify or "math"
+        known = name in self.rewards() and ":" in name
+        return name, self._success_of(name)[1] if success is None and known else success
+
+    def form(self) -> dict[str, Any]:
+        """How the run wrote its prompts: the instruction, the system message and whether they are chats."""
+        given = {name: self.settings.get(name) for name in ("instruction", "system", "chat")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def rewards(self) -> list[str]:
+        """The rewards of the run; empty without a run."""
+        if self.run is None:
+            return []
+        given = self.settings.get("reward") or "exact_match"
+        return [given] if isinstance(given, str) else list(given)
+
+    def _success_of(self, name: str) -> tuple[bool, str | None]:
+        """Whether `vip_success` names a reward, and what it says of the reward: the text after its name."""
+        success = self.settings.get("vip_success")
+        text = "" if success is None else str(success).strip()
+        named = re.fullmatch(rf"{re.escape(name.rpartition(':')[2])}\s*([<>=].*)?", text)
+        if named:
+            return True, named[1] and named[1].removeprefix(">=").strip()
+        return False, text or None
+
+
+def trained(model: str) -> Trained:
+    """The model of a run folder, of its folder `final` or of one of its checkpoints, with the settings of the run.
+
+    Anything else is a model without a run. Raises InputError for a run folder without a model.
+    """
+    folder = Path(model)
+    if not (folder / "config.json").is_file() and (settings := _settings(folder)):
+        final = folder / "final"
+        weights = final if final.is_dir() else last_checkpoint(folder)
+        if weights is None:
+            raise InputError(f"the run in {folder} has no model yet: no folder `final` and no checkpoint")
+        return Trained(str(weights), folder, settings)
+    if re.fullmatch(r"final|checkpoint-\d+", folder.name) and (settings := _settings(folder.parent)):
+        return Trained(model, folder.parent, settings)
+    return Trained(model)
+
+
+def base_model(model: str) -> str | None:
+    """The model that a LoRA adapter was trained on; None if the folder has whole weights. Raises InputError."""
+    file = Path(model) / "adapter_config.json"
+    if not file.is_file() or (Path(model) / "config.json").is_file():
+        return None
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); give the folder of a model or of an adapter") from error
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The record of the run in a folder; empty if there is none. Other programs have files of that name too."""
+    record = run_settings(folder)
+    return record if {"model", "output_dir"} <= record.keys() else {}

@@ -1,0 +1,75 @@
+"""What reward functions return."""
+
+from __future__ import annotations
+
+import decimal
+import fractions
+import math
+
+import numpy as np
+import pytest
+
+from refused import refused
+from viprl.errors import InputError
+from viprl.rewards.returned import returned_rewards
+
+
+class Scalar:
+    """As a tensor without dimensions."""
+
+    ndim = 0
+
+    def __init__(self, value) -> None:
+        self.value = value
+
+    def item(self):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("returned", "rewards"),
+    [
+        ([1, 0.5], [1.0, 0.5]),
+        ((True, False), [1.0, 0.0]),
+        (np.array([1, 0]), [1.0, 0.0]),
+        ([np.float32(1), np.bool_(True)], [1.0, 1.0]),
+        ([Scalar(1), Scalar(-1.0)], [1.0, -1.0]),
+        (iter([0, 1]), [0.0, 1.0]),
+        ([decimal.Decimal(1), fractions.Fraction(1, 2)], [1.0, 0.5]),
+    ],
+)
+def test_rewards_that_an_engine_can_use(returned, rewards):
+    assert returned_rewards("f", returned, 2) == rewards
+
+
+def test_unscorable_completions():
+    found = returned_rewards("f", [None, math.nan, math.inf, -math.inf, 10**400, 0], 6)
+    assert [math.isnan(value) for value in found] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize(
+    ("returned", "parts"),
+    [
+        (None, ["None", "return"]),
+        ("10", ["'10'"]),
+        (b"10", ["b'10'"]),
+        ({"a": 1, "b": 0}, ["{'a': 1, 'b': 0}"]),
+        ({1, 0}, ["{0, 1}"]),
+        (1.0, ["1.0"]),
+        (np.array(1.0), ["array(1.)"]),
+        (Scalar(1.0), ["Scalar"]),
+        ([1.0], ["1 value,", "[1.0]"]),
+        ([1, 0, 1], ["3 values", "[1, 0, 1]"]),
+        (["1", "0"], ["'1'", "value 1", "str"]),
+        ([1, "good"], ["'good'", "value 2"]),
+        ([[1], [0]], ["[1]", "list"]),
+        (np.ones((2, 1)), ["ndarray"]),
+        ([1, 1j], ["1j", "complex"]),
+        ([{"score": 1}, {"score": 0}], ["{'score': 1}", "dict"]),
+        (object(), ["object"]),
+    ],
+    ids=repr,
+)
+def test_anything_else_is_named(returned, parts):
+    with refused(InputError, "reward f returned", "2 completions", "list of 2 numbers", *parts):
+        returned_rewards("f", returned, 2)
