@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import re
@@ -15,6 +14,7 @@ import numpy as np
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.errors import InputError
 from viprl.outcomes import Success
+from viprl.rewards.calling import is_reward_model, reward_name
 from viprl.utils.arrays import FloatArray
 from viprl.utils.comparisons import read_comparison
 from viprl.utils.imports import import_function
@@ -23,24 +23,6 @@ from viprl.vip import VIP, Observation
 logger = logging.getLogger(__name__)
 
 Values = Sequence[Sequence[float | None]]
-
-
-def reward_name(function: Any) -> str:
-    """The name that TRL gives a reward and logs it under.
-
-    The name of a function, also behind `functools.partial`; the class of a callable object; the last part of the id of
-    a reward model ("org/grader-1b" is "grader-1b").
-    """
-    while isinstance(function, functools.partial):
-        function = function.func
-    if _is_model(function):
-        model_id = function if isinstance(function, str) else getattr(function.config, "_name_or_path", "")
-        return str(model_id).split("/")[-1]
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _is_model(function: Any) -> bool:
-    return isinstance(function, str) or (hasattr(function, "parameters") and hasattr(function, "config"))
 
 
 class SuccessCriterion:
@@ -72,7 +54,7 @@ class SuccessCriterion:
         self._warned = False
         if success is None:
             self._check_unambiguous(len(reward_functions))
-            if any(map(_is_model, reward_functions)):
+            if any(map(is_reward_model, reward_functions)):
                 raise InputError(f"success is ambiguous: a reward model gives continuous rewards; {self._choices()}")
         elif callable(success):
             self.rule = success

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +22,22 @@ RESERVED = frozenset((*ARGUMENTS, "prompt", "completion", "environments"))
 
 
 def reward_name(function: Any) -> str:
-    """The name of a reward function, also behind `functools.partial`; the class of a callable object."""
+    """The name that TRL gives a reward and logs it under.
+
+    The name of a function, also behind `functools.partial`; the class of a callable object; the last part of the id of
+    a reward model ("org/grader-1b" is "grader-1b").
+    """
     while isinstance(function, functools.partial):
         function = function.func
+    if is_reward_model(function):
+        model_id = function if isinstance(function, str) else getattr(function.config, "_name_or_path", "")
+        return str(model_id).split("/")[-1]
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def is_reward_model(function: Any) -> bool:
+    """Whether a reward is a model, or the id of one."""
+    return isinstance(function, str) or (hasattr(function, "parameters") and hasattr(function, "config"))
 
 
 def check_arguments(function: Any, columns: Collection[str], renamed: Mapping[str, str] | None = None) -> None:
@@ -61,7 +74,7 @@ def check_arguments(function: Any, columns: Collection[str], renamed: Mapping[st
 def call_reward(
     function: Any, prompt: Prompt, completions: Sequence[str], columns: Mapping[str, Any], where: str
 ) -> list[float]:
-    """The rewards of completions of one prompt; NaN for a completion that cannot be scored.
+    """The rewards of completions of one prompt; NaN for a completion that cannot be scored, infinite rewards included.
 
     Args:
         function: a function or an async function.
@@ -89,7 +102,8 @@ def call_reward(
     except Exception as error:
         error.add_note(f"raised by the reward function {name} for {where}")
         raise
-    return returned_rewards(name, returned, n, f"completions: {where}")
+    rewards = returned_rewards(name, returned, n, f"completions: {where}")
+    return [reward if math.isfinite(reward) else math.nan for reward in rewards]
 
 
 def _trainer_state() -> Any:

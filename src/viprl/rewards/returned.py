@@ -15,7 +15,7 @@ _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 4, 60, 60
 
 
 def returned_rewards(name: str, returned: Any, n: int, what: str = "completions") -> list[float]:
-    """[n] rewards; NaN for None, NaN and infinite values: a completion that cannot be scored.
+    """[n] rewards; NaN for None and NaN: a completion that cannot be scored. Infinite values stay.
 
     Args:
         name: of the reward function, for errors.
@@ -27,7 +27,8 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
     """
     if returned is None:
         raise _error(name, "None", n, what, "; is its `return` missing?")
-    if isinstance(returned, str | bytes | Mapping | Set | Number) or getattr(returned, "ndim", 1) == 0:
+    returned = returned.detach().cpu() if hasattr(returned, "detach") else returned  # a tensor
+    if isinstance(returned, str | bytes | Mapping | Set | Number) or getattr(returned, "ndim", 1) != 1:
         raise _error(name, _SHORT.repr(returned), n, what)
     try:
         values = list(returned)
@@ -41,7 +42,7 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
         if number is None:
             shown = f"{_SHORT.repr(value)} (value {place}, of type {type(value).__name__})"
             raise _error(name, shown, n, what)
-        rewards.append(number if math.isfinite(number) else math.nan)
+        rewards.append(number)
     return rewards
 
 
@@ -55,8 +56,8 @@ def _number(value: Any) -> float | None:
         return None
     try:
         return float(value)  # type: ignore[arg-type]
-    except OverflowError:
-        return math.inf
+    except OverflowError:  # a whole number with hundreds of digits
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
 def _error(name: str, given: str, n: int, what: str, hint: str = "") -> InputError:

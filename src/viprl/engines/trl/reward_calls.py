@@ -10,14 +10,12 @@ import contextlib
 import functools
 import inspect
 import logging
-import math
-import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from viprl.errors import InputError
+from viprl.rewards.returned import returned_rewards
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +82,8 @@ def checked(
     def call(given: dict[str, Any]) -> Any:
         return function(**{**extra, **given})
 
-    def read(returned: Any, given: dict[str, Any]) -> list[float | None]:
-        return _numbers(returned, len(given["completions"]), name)
+    def read(returned: Any, given: dict[str, Any]) -> list[float]:
+        return returned_rewards(name, returned, len(given["completions"]))
 
     def noted(error: Exception, given: dict[str, Any]) -> None:
         columns = ", ".join(key for key in given if key not in _PASSED_BY_TRL) or "(none)"
@@ -93,7 +91,7 @@ def checked(
 
     if _is_async(function):
 
-        async def waiting(**given: Any) -> list[float | None]:
+        async def waiting(**given: Any) -> list[float]:
             try:
                 return read(await call(given), given)
             except Exception as error:
@@ -102,7 +100,7 @@ def checked(
 
         return waiting
 
-    def direct(**given: Any) -> list[float | None]:
+    def direct(**given: Any) -> list[float]:
         try:
             return read(call(given), given)
         except Exception as error:
@@ -125,41 +123,6 @@ def _failed_model(error: BaseException, functions: Sequence[Any], names: Sequenc
             if isinstance(function, nn.Module) and any(one is function for one in held):
                 return name
     return None
-
-
-def _numbers(returned: Any, expected: int, name: str) -> list[float | None]:
-    """One number or None for each completion. Raises InputError for anything else."""
-    wanted = f"expected a list with a number or None for each of the {expected} completions"
-    if isinstance(returned, str | bytes | set | frozenset | Mapping) or not hasattr(returned, "__iter__"):
-        raise InputError(f"the reward function {name!r} returned a {type(returned).__name__}; {wanted}")
-    returned = returned.detach().cpu() if isinstance(returned, Tensor) else returned
-    if getattr(returned, "ndim", 1) != 1:
-        raise InputError(f"the reward function {name!r} returned the shape {tuple(returned.shape)}; {wanted}")
-    rewards = returned.tolist() if hasattr(returned, "tolist") else list(returned)
-    if len(rewards) != expected:
-        raise InputError(f"the reward function {name!r} returned {len(rewards)} rewards; {wanted}")
-    return [_number(value, row, name, wanted) for row, value in enumerate(rewards)]
-
-
-def _number(value: Any, row: int, name: str, wanted: str) -> float | None:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # as pandas writes a missing value
-        return None
-    with contextlib.suppress(RuntimeError, TypeError, ValueError):
-        value = value.item() if hasattr(value, "item") else value  # numbers of NumPy, tensors of one number
-        if isinstance(value, numbers.Number):
-            return _float(value)
-    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:80] + "..."
-    raise InputError(
-        f"the reward function {name!r} returned {shown} ({type(value).__name__}) for completion {row} of the batch; "
-        f"{wanted}"
-    )
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # a whole number with hundreds of digits
-        return math.inf if value > 0 else -math.inf
 
 
 def _is_async(function: Any) -> bool:
