@@ -1,11 +1,10 @@
-"""Final answers of completions and reference answers of solutions."""
+"""Final answers of completions."""
 
 from __future__ import annotations
 
 import pytest
 
-from viprl.errors import DataError
-from viprl.rewards.grading.extract import boxed, last_number, reference
+from viprl.rewards.grading.extract import boxed, last_number
 
 
 @pytest.mark.parametrize(
@@ -38,17 +37,3 @@ def test_boxed(text, answer):
 )  # fmt: skip
 def test_last_number(text, answer):
     assert last_number(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("solution", "answer"),
-    [(5, "5"), (2.5, "2.5"), (" 5 ", "5"), ("so 5\n#### 18", "18"), (r"thus \boxed{\frac12}", r"\frac12"), ("", None),
-     (None, None), (float("nan"), None), ("#### ", None)],
-)  # fmt: skip
-def test_reference(solution, answer):
-    assert reference(solution) == answer
-
-
-def test_a_solution_of_an_unusable_type():
-    with pytest.raises(DataError, match="list"):
-        reference(["5"])
