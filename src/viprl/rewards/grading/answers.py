@@ -9,18 +9,17 @@ from typing import Any
 from viprl.errors import DataError, InputError
 from viprl.rewards.grading import extract
 from viprl.rewards.grading.inequalities import comparable
-from viprl.rewards.grading.notation import cleaned
-from viprl.rewards.grading.rationals import scientific
+from viprl.rewards.grading.notation import LONGEST, cleaned
 from viprl.rewards.grading.quick_verdict import quick_verdict
+from viprl.rewards.grading.rationals import scientific
 from viprl.rewards.grading.solutions import reference, text_of
 from viprl.rewards.grading.verifier import Verdict, Verifier, shared_verifier
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 2000
-"""Longest answer that is compared mathematically, in characters."""
 LONGER = 400, 4
-"""And the longest one beside a short reference: this many characters, and this many times the reference."""
+"""Longest answer that is compared mathematically, if `LONGEST` is not less: so many characters, and so many times the
+reference."""
 LOOP, REPEATS, LONGEST_UNIT = 100, 4, 50
 """An answer in which a unit of at most 50 characters repeats at least 4 times over at least 100 characters, up to its
 end, is a loop of the model. It is not given to computer algebra, whose parser may take seconds for it."""
@@ -133,9 +132,9 @@ def _references(solutions: Sequence[Any], mode: str) -> list[str | None]:
 
 
 def _comparable(answer: str, mode: str) -> str:
-    """The form in which answers are compared. The length is checked first: a longer answer stays a text."""
+    """The form in which answers are compared."""
     text = extract.whole(answer)
-    return text if mode == "exact" or len(text) > LONGEST else cleaned(text)
+    return text if mode == "exact" else cleaned(text)
 
 
 def _too_long(reference: str, answer: str) -> bool:

@@ -18,10 +18,11 @@ _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _SIGN = r"(?:(?<![\w)\]}])[-+−])?"  # no sign after an operand: the last number of "5-3" is 3
 _FRACTION = r"\\[dtc]?frac ?(?:\{-?\d+\}|\d) ?(?:\{-?\d+\}|\d)"  # \frac12 is a half
 _POWER_OF_TEN = r"\s?(?:\\times|\\cdot|[*x×·⋅])\s?10(?:\^(?:\{[-+−]?\d+\}|[-+−]?\d+)|[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)"
+_SIGNED = rf"{_SIGN}(?:\\?\$)?"
 _NUMBER = re.compile(
-    rf"{_SIGN}(?:\d+ ?)?{_FRACTION}"  # also 2\frac12, two and a half
-    rf"|(?P<whole>{_SIGN}\d+ )(?P<above>[1-9]\d*)/(?P<below>\d+)"  # 2 1/2
-    rf"|{_SIGN}(?:\\?\$)?(?:{_DIGITS})(?:[eE][-+]?\d+(?!\w)|{_POWER_OF_TEN}|/\d+)?(?:\s?\\?%)?",
+    rf"{_SIGNED}(?:\d+ ?)?{_FRACTION}"  # also 2\frac12, two and a half
+    rf"|(?P<whole>{_SIGNED}\d+ )(?P<above>[1-9]\d*)/(?P<below>\d+)"  # 2 1/2
+    rf"|{_SIGNED}(?:{_DIGITS})(?:[eE][-+]?\d+(?!\w)|{_POWER_OF_TEN}|/\d+)?(?:\s?\\?%)?",
     re.ASCII,
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?<=\s)(\d+))")

@@ -30,9 +30,11 @@ _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _VARIABLE = re.compile(r"[a-zA-Z]|\\(?:alpha|beta|gamma|theta|lambda|mu)")
 _MEMBER = re.compile(r"([a-zA-Z]) ?\\in(?![a-zA-Z]) ?(?=[(\[\\])")
 _BUILDER = re.compile(
-    r"\\\{ ?([a-zA-Z]) ?(?:\\in(?![a-zA-Z]) ?(?:\\mathbb ?\{? ?R ?\}?|R))? ?(?::|\||\\mid(?![a-zA-Z])|\\vert(?![a-zA-Z])) ?"
+    r"\\\{ ?([a-zA-Z]) ?(?:\\in(?![a-zA-Z]) ?(?:\\mathbb ?\{? ?R ?\}?|R))? ?"  # the variable
+    r"(?::|\||\\(?:mid|vert)(?![a-zA-Z])) ?"
 )
 _OR = re.compile(r",? ?(?:\\text ?\{ ?or ?\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee|cup)(?![a-zA-Z])) ?")
+_UNIT = re.compile(r" ?\\(?:text|mathrm) ?\{[^{}]*\}$")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 
 
@@ -77,7 +79,7 @@ def _solved(text: str) -> Region | None:
     if len(terms) == 3 and signs[0] in (">", "\\ge"):
         terms, signs = terms[::-1], [_FLIPPED.get(sign, sign) for sign in signs[::-1]]
     variable = terms[0] if len(terms) == 2 else terms[1] if len(terms) == 3 else ""
-    bounds = terms[1:] if len(terms) == 2 else terms[::2]
+    bounds = [_UNIT.sub("", bound) for bound in (terms[1:] if len(terms) == 2 else terms[::2])]
     if not _VARIABLE.fullmatch(variable) or not all(_is_bound(bound, variable) for bound in bounds):
         return None
     if len(bounds) == 2:

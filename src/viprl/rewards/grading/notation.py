@@ -10,6 +10,9 @@ import functools
 import re
 import unicodedata
 
+LONGEST = 2000
+"""Longest answer that is rewritten and compared mathematically, in characters."""
+
 _SUPERSCRIPTS, _SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙᵢ"
 _PLAIN_SCRIPTS = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, 2 * "0123456789+-()ni")
 _RAISED, _LOWERED = re.compile(f"[{_SUPERSCRIPTS}]+"), re.compile(f"[{_SUBSCRIPTS}]+")
@@ -18,18 +21,17 @@ _FRACTIONS = {
     for sign in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 }
 _NUMBER_SETS = {ord(sign): f"\\mathbb{{{letter}}} " for sign, letter in zip("ℝℤℕℚℂ", "RZNQC", strict=True)}
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi _ pi rho _ sigma tau upsilon phi chi psi "
-    "omega"
-).split()
-_CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split()
+_GREEK = {
+    letter: (name.lower() if " SMALL " in unicodedata.name(letter) else name.capitalize())
+    for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
+    for name in [unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")]
+}
 _COMMANDS = {
     "∞": "infty", "∅": "emptyset", "⌀": "emptyset", "×": "times", "⨯": "times", "·": "cdot", "⋅": "cdot", "∙": "cdot",
     "•": "cdot", "÷": "div", "±": "pm", "∓": "mp", "≤": "le", "⩽": "le", "≦": "le", "≥": "ge", "⩾": "ge", "≧": "ge",
     "≠": "ne", "≈": "approx", "∈": "in", "∉": "notin", "∪": "cup", "∩": "cap", "∖": "setminus", "⊂": "subset",
-    "⟨": "langle", "〈": "langle", "⟩": "rangle", "〉": "rangle", "∠": "angle", "△": "triangle", "∨": "lor", "∧": "land",
-    **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", _CAPITALS, strict=True)),
-    **{chr(ord("α") + at): name for at, name in enumerate(_GREEK) if name != "_"},
+    "⟨": "langle", "〈": "langle", "⟩": "rangle", "〉": "rangle", "∠": "angle", "△": "triangle", "∨": "lor",
+    "∧": "land", **_GREEK,
 }  # fmt: skip
 _CHARACTERS = {
     **{ord(sign): f"\\{name} " for sign, name in _COMMANDS.items()},
@@ -60,7 +62,8 @@ def _radians(found: re.Match[str]) -> str:
     return f"{function}(\\frac{{{next(filter(None, degrees))}\\pi}}{{180}})"
 
 
-_FUNCTION = r"(?:(?:arc)?(?:sin|cos|tan)|cot|sec|csc|ln|log|exp)"
+_TRIGONOMETRIC = r"(?:sin|cos|tan|cot|sec|csc)"
+_FUNCTION = rf"(?:{_TRIGONOMETRIC}|arc(?:sin|cos|tan)|ln|log|exp)"
 _SQUARED, _DEGREES = r"(?: ?\^ ?(?:[0-9]|\{[0-9]\}))?", r"([0-9]+(?:\.[0-9]+)?) ?\^\\circ"
 _RULES = [
     (re.compile(pattern), replacement)
@@ -73,16 +76,18 @@ _RULES = [
         (r"\\[dt]?binom ?(?:\{(\w+)\}|(\w)) ?(?:\{(\w+)\}|(\w))", r"\\binom{\1\2}{\3\4}"),
         # names of the same thing
         (r"\\degree(?![a-zA-Z])|\^ ?(?:\{ ?\\circ ?\}|\\circ(?![a-zA-Z]))", r"^\\circ"),
-        (r"\\varnothing(?![a-zA-Z])|^ ?(?:\\\{ ?\\\}|\{ ?\}) ?$", r"\\emptyset"),
+        (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
+        (r"\\(?:lor|vee)(?![a-zA-Z])", r"\\text{ or }"),
         (r"(?<![a-zA-Z\\])(?:infinity|inf)(?![a-zA-Z])", r"\\infty"),
-        (r"\\(?:text|mathrm) ?\{ ?\\infty ?\}", r"\\infty"),
         (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi"),
+        (r"\\(?:text|mathrm) ?\{ ?(\\infty|\\pi) ?\}", r"\1"),
         (r"\\langle(?![a-zA-Z]) ?", "("),
         (r" ?\\rangle(?![a-zA-Z])", ")"),
+        (r"([\[(][^][(){},;]*);([^][(){},;]*[\])])", r"\1,\2"),
         # functions with parentheses, or of degrees
         (r"\\?(?<![a-zA-Z])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
-        (rf"(?<![a-zA-Z\\])({_FUNCTION})(?= ?\()", r"\\\1"),
-        (rf"(\\{_FUNCTION}{_SQUARED}) ?(?:{_DEGREES}|\( ?{_DEGREES} ?\)|\{{ ?{_DEGREES} ?\}})", _radians),
+        (rf"(?<![a-zA-Z\\])({_FUNCTION})(?= ?[(_])", r"\\\1"),
+        (rf"(\\{_TRIGONOMETRIC}{_SQUARED}) ?(?:{_DEGREES}|\( ?{_DEGREES} ?\)|\{{ ?{_DEGREES} ?\}})", _radians),
         (r"(?<=.)\\(?:text|mathrm) ?\{([ei])\}|\\(?:text|mathrm) ?\{([ei])\}(?=.)", r"\1\2"),
         # numbers: 1\text{e}5, 1'000'000, 1.000.000, 2 1/2
         (r"(?<=[0-9.]) ?\\(?:text|mathrm) ?\{ ?([eE]) ?\} ?(?=[-+0-9])", r"\1"),
@@ -91,22 +96,28 @@ _RULES = [
         (r"(?<![\w.^/] )(?<![\w.,^/])([0-9]+) ([0-9]+) ?/ ?([0-9]+)(?![\w^/]|[.,][0-9]| ?[/^0-9])", _mixed),
     )
 ]
-_ENCLOSING = (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"), ("**", "**"))
+_WHOLE_ANSWER = re.compile(r"\\?\{ ?\\?\}|\\(?:text|textbf|mathrm|mathbf) ?\{([^{}\\a-zA-Z]+)\}")
+_ENCLOSING = (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"), ("**", "**"), ("`", "`"))
 
 
 @functools.lru_cache(maxsize=1 << 12)
 def cleaned(answer: str) -> str:
     r"""The answer in plain LaTeX, without notation that has no meaning: enclosing dollars, \left, a final full stop.
 
-    Examples: √2 and sqrt(2) are \sqrt{2}; x² is x^{2}; ½ is \frac{1}{2}; 2 1/2 is 2\frac{1}{2}; ∞ is \infty.
+    Examples: √2 and sqrt(2) are \sqrt{2}; x² is x^{2}; ½ is \frac{1}{2}; 2 1/2 is 2\frac{1}{2}; ∞ is \infty. An answer
+    of more than `LONGEST` characters, before or after, is returned as it is.
     """
-    if answer.isascii() and answer.isdigit():
+    if len(answer) > LONGEST or (answer.isascii() and answer.isdigit()):
         return answer
-    text = " ".join((answer if answer.isascii() else _without_unicode(answer)).split())
-    text = _unwrapped(text)
+    text = answer if answer.isascii() else _without_unicode(answer)
+    if len(text) > LONGEST:  # one character can stand for eighteen
+        return answer
+    text = " ".join(text.split())
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return _unwrapped(text)
+    text = _unwrapped(text)
+    found = _WHOLE_ANSWER.fullmatch(text)
+    return text if found is None else found[1] or "\\emptyset"
 
 
 def _without_unicode(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from viprl.rewards.grading.rationals import Number, number, same_number
 
 _WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|operatorname) ?\{([^{}\\]*)\}")
-_ONLY_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
+_ONLY_WORDS = re.compile(r"[^\W\d_]+(?:(?:, |[ '-])[^\W\d_]+)*")
 _BASED = re.compile(r"([0-9][0-9A-F]*) ?_ ?(?:\{ ?(\d{1,2}) ?\}|(\d))", re.ASCII)
 
 
@@ -25,7 +25,9 @@ def quick_verdict(reference: str, answer: str) -> bool | None:
     if known.words is not None and given.words is not None:
         if known.words.casefold() == given.words.casefold():
             return True
-        if known.words != reference:  # the reference is marked as text (\text{...}), so not a product of variables
+        if known.words.replace(" ", "") != reference.replace(
+            " ", ""
+        ):  # the reference is marked as text (\text{...}), so not a product of variables
             return False
     return None
 
@@ -62,5 +64,7 @@ def _based(text: str) -> int | None:
 
 def _words(text: str) -> str | None:
     r"""The words that an answer consists of, with or without \text; None if it has other content."""
-    bare = " ".join(_WORDS.sub(r"\1", text).split()).strip("() ").removesuffix(".")
+    bare = (
+        " ".join(_WORDS.sub(r"\1", text).replace(",", ", ").split()).replace(" ,", ",").strip("() ").removesuffix(".")
+    )
     return bare if _ONLY_WORDS.fullmatch(bare) else None

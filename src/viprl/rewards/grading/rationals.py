@@ -48,7 +48,13 @@ def number(text: str) -> Number | None:
     text = text.removesuffix("^\\circ").strip()
     if not text or len(text) > LONGEST_NUMBER:
         return None
-    for pattern, read in ((_DECIMAL, _decimal), (_POWER, _power), (_RATIO, _ratio), (_FRAC, _frac), (_REPEATING, _cycle)):
+    for pattern, read in (
+        (_DECIMAL, _decimal),
+        (_POWER, _power),
+        (_RATIO, _ratio),
+        (_FRAC, _frac),
+        (_REPEATING, _cycle),
+    ):
         if found := pattern.fullmatch(text):
             return read(*found.groups())
     return None

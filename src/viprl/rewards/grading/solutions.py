@@ -67,5 +67,5 @@ def _number_text(value: Any) -> str | None:
         return "inf" if number > 0 else "-inf"
     if not isinstance(value, Integral | decimal.Decimal):
         whole = number == number.to_integral_value()
-        number = number.to_integral_value() if whole else decimal.Context(prec=FLOAT_DIGITS).plus(number)
+        number = number.to_integral_value() if whole else number.normalize(decimal.Context(prec=FLOAT_DIGITS))
     return f"{number:f}"

@@ -21,6 +21,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+DIGITS = 40
+"""Digits in which two exact numbers must agree."""
+
 
 class OutOfTime(BaseException):
     """Raised by the clock. Not an Exception, so that `except Exception` in a library does not swallow it."""
@@ -96,7 +99,7 @@ def differ(known: Any, given: Any) -> bool:
     """
     from sympy import Float, Rational
 
-    tolerance = Rational(1, 2000) if any(has_decimals(side) for side in (known, given)) else Rational(1, 10**9)
+    tolerance = Rational(1, 2000) if any(has_decimals(side) for side in (known, given)) else Rational(1, 10**DIGITS)
     one, other = values(known), values(given)
     if one is None or other is None or one[0] != other[0] or len(one[1]) != len(other[1]):
         return False
@@ -113,9 +116,21 @@ def has_decimals(expression: Any) -> bool:
 
 def values(expression: Any) -> tuple[set[str], list[Any]] | None:
     """The names of the variables, and the values of the elements in increasing order; None for what has no values."""
-    from sympy import Derivative, Expr, Integral, Interval, Limit, Product, Rational, S, Sum, Tuple, UnevaluatedExpr
+    from sympy import (
+        Derivative,
+        Expr,
+        Integral,
+        Interval,
+        Limit,
+        MatrixBase,
+        Product,
+        Rational,
+        S,
+        Sum,
+        Tuple,
+        UnevaluatedExpr,
+    )
     from sympy import FiniteSet as Set
-    from sympy import MatrixBase
     from sympy.core.relational import Eq
 
     if isinstance(expression, Eq) and expression.lhs.is_Symbol:
@@ -131,8 +146,11 @@ def values(expression: Any) -> tuple[set[str], list[Any]] | None:
         if not isinstance(part, Expr) or part.has(Derivative, Integral, Limit, Product, Sum, UnevaluatedExpr):
             return None
         names |= {symbol.name.lower() for symbol in part.free_symbols}
-        at = {symbol: Rational(zlib.crc32(symbol.name.lower().encode()) % 1000 + 1500, 997) for symbol in part.free_symbols}
-        value = part.subs(at).evalf(20)
+        at = {
+            symbol: Rational(zlib.crc32(symbol.name.lower().encode()) % 1000 + 1500, 997)
+            for symbol in part.free_symbols
+        }
+        value = part.subs(at).evalf(DIGITS + 10)
         if not value.is_number or not value.is_finite:
             return None
         found.append(S.Zero if value.is_Float and value._prec == 1 else value)  # zero, as far as could be computed
