@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from viprl.rewards.grading.rationals import Number, number, same_number
 
 _WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|operatorname) ?\{([^{}\\]*)\}")
-_ONLY_WORDS = re.compile(r"[^\W\d_]+(?:(?:, |[ '-])[^\W\d_]+)*")
+_ONLY_WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 _BASED = re.compile(r"([0-9][0-9A-F]*) ?_ ?(?:\{ ?(\d{1,2}) ?\}|(\d))", re.ASCII)
 
 
@@ -23,11 +23,9 @@ def quick_verdict(reference: str, answer: str) -> bool | None:
     if known.based is not None and given.based is not None:
         return known.based == given.based
     if known.words is not None and given.words is not None:
-        if known.words.casefold() == given.words.casefold():
+        if known.words == given.words:
             return True
-        if known.words.replace(" ", "") != reference.replace(
-            " ", ""
-        ):  # the reference is marked as text (\text{...}), so not a product of variables
+        if known.marked:  # the reference is text (\text{...}), so not a product of variables
             return False
     return None
 
@@ -39,12 +37,14 @@ class _Seen:
     tight: str
     number: Number | None
     based: int | None
-    words: str | None
+    words: frozenset[str] | None
+    marked: bool
+    """Whether words are marked as text."""
 
 
 @functools.lru_cache(maxsize=1 << 12)
 def _seen(text: str) -> _Seen:
-    return _Seen(_tight(text), number(text), _based(text), _words(text))
+    return _Seen(_tight(text), number(text), _based(text), _words(text), "\\" in text or "(" in text)
 
 
 def _tight(text: str) -> str:
@@ -62,9 +62,10 @@ def _based(text: str) -> int | None:
         return None
 
 
-def _words(text: str) -> str | None:
-    r"""The words that an answer consists of, with or without \text; None if it has other content."""
-    bare = (
-        " ".join(_WORDS.sub(r"\1", text).replace(",", ", ").split()).replace(" ,", ",").strip("() ").removesuffix(".")
-    )
-    return bare if _ONLY_WORDS.fullmatch(bare) else None
+def _words(text: str) -> frozenset[str] | None:
+    r"""The words that an answer consists of, with or without \text, as a set of what commas separate.
+
+    None if it has other content.
+    """
+    parts = [" ".join(part.split()) for part in _WORDS.sub(r"\1", text).strip("() ").removesuffix(".").split(",")]
+    return frozenset(part.casefold() for part in parts) if all(map(_ONLY_WORDS.fullmatch, parts)) else None

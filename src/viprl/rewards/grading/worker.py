@@ -21,8 +21,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import sympy
+
 DIGITS = 40
 """Digits in which two exact numbers must agree."""
+SLOW = (sympy.Derivative, sympy.Integral, sympy.Limit, sympy.Product, sympy.Sum)
 
 
 class OutOfTime(BaseException):
@@ -97,64 +100,43 @@ def differ(known: Any, given: Any) -> bool:
     It subtracts and takes what is below 1e-15 for zero, so that 2^-60 is 2^-61 and 0. Here the difference is relative.
     Variables get the same value on both sides. False where this does not apply.
     """
-    from sympy import Float, Rational
-
-    tolerance = Rational(1, 2000) if any(has_decimals(side) for side in (known, given)) else Rational(1, 10**DIGITS)
     one, other = values(known), values(given)
     if one is None or other is None or one[0] != other[0] or len(one[1]) != len(other[1]):
         return False
-    largest = [max(abs(a).evalf(9), abs(b).evalf(9)) for a, b in zip(one[1], other[1], strict=True)]
-    apart = [abs(a - b).evalf(9) for a, b in zip(one[1], other[1], strict=True)]
-    return any(bool(gap > Float(tolerance) * size) for gap, size in zip(apart, largest, strict=True))
-
-
-def has_decimals(expression: Any) -> bool:
-    from sympy import Float
-
-    return bool(expression.atoms(Float))
-
-
-def values(expression: Any) -> tuple[set[str], list[Any]] | None:
-    """The names of the variables, and the values of the elements in increasing order; None for what has no values."""
-    from sympy import (
-        Derivative,
-        Expr,
-        Integral,
-        Interval,
-        Limit,
-        MatrixBase,
-        Product,
-        Rational,
-        S,
-        Sum,
-        Tuple,
-        UnevaluatedExpr,
+    decimals = known.atoms(sympy.Float) | given.atoms(sympy.Float)
+    tolerance = sympy.Rational(1, 2000) if decimals else sympy.Rational(1, 10**DIGITS)
+    return any(
+        bool(abs(a - b).evalf(9) > (tolerance * max(abs(a).evalf(9), abs(b).evalf(9))).evalf(9))
+        for a, b in zip(one[1], other[1], strict=True)
     )
-    from sympy import FiniteSet as Set
-    from sympy.core.relational import Eq
 
-    if isinstance(expression, Eq) and expression.lhs.is_Symbol:
-        expression = expression.rhs
-    if isinstance(expression, Interval):
-        parts = [expression.start, expression.end]
-    elif isinstance(expression, MatrixBase):
-        parts = list(expression.flat())
+
+def values(answer: Any) -> tuple[set[str], list[Any]] | None:
+    """The names of the variables, and the values of the elements in increasing order; None for what has no values."""
+    if isinstance(answer, sympy.Eq) and answer.lhs.is_Symbol:
+        answer = answer.rhs
+    if isinstance(answer, sympy.Interval):
+        parts = [answer.start, answer.end]
+    elif isinstance(answer, sympy.MatrixBase):
+        parts = list(answer.flat())
     else:
-        parts = list(expression.args) if isinstance(expression, Set | Tuple) else [expression]
+        parts = list(answer.args) if isinstance(answer, sympy.FiniteSet | sympy.Tuple) else [answer]
     names, found = set(), []
     for part in parts:
-        if not isinstance(part, Expr) or part.has(Derivative, Integral, Limit, Product, Sum, UnevaluatedExpr):
+        if not isinstance(part, sympy.Expr) or part.has(*SLOW, sympy.UnevaluatedExpr):  # the latter is a percentage
             return None
-        names |= {symbol.name.lower() for symbol in part.free_symbols}
-        at = {
-            symbol: Rational(zlib.crc32(symbol.name.lower().encode()) % 1000 + 1500, 997)
-            for symbol in part.free_symbols
-        }
+        at = {symbol: sample(symbol.name.lower()) for symbol in part.free_symbols}
+        names |= {symbol.name.lower() for symbol in at}
         value = part.subs(at).evalf(DIGITS + 10)
         if not value.is_number or not value.is_finite:
             return None
-        found.append(S.Zero if value.is_Float and value._prec == 1 else value)  # zero, as far as could be computed
+        found.append(sympy.S.Zero if value.is_Float and value._prec == 1 else value)  # zero, as far as can be computed
     return names, sorted(found, key=lambda value: value.as_real_imag())
+
+
+def sample(name: str) -> Any:
+    """A positive rational number for a variable."""
+    return sympy.Rational(zlib.crc32(name.encode()) % 1000 + 1500, 997)
 
 
 def main(memory: int) -> None:
