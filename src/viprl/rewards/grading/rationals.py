@@ -10,6 +10,8 @@ DECIMALS = 6
 """A decimal with at least this many places equals every number that rounds to it: .333333 is 1/3, as in math-verify."""
 DIGITS = 4
 """And at least this many significant digits, so that .000030 is not .0000304."""
+FLOAT_DIGITS = 15
+"""Significant digits that a float holds."""
 LONGEST_NUMBER = 1000
 """Longest text that is read as a number, in characters."""
 
@@ -61,12 +63,12 @@ def number(text: str) -> Number | None:
 
 
 def same_number(a: Number, b: Number) -> bool:
-    """Whether a equals b, or is b rounded to `DECIMALS` or more places, or the reverse.
+    """Whether a equals b, or is b rounded to `DECIMALS` or more places, or printed from a float of b, or the reverse.
 
     50% equals both 50 and 1/2, as in math-verify.
     """
     return any(
-        x == y or _rounds_to(x, y, b) or _rounds_to(y, x, a)
+        x == y or _rounds_to(x, y, b) or _rounds_to(y, x, a) or _float_of(x, y, b) or _float_of(y, x, a)
         for x in {a.value, a.value / 100 if a.percent and not b.percent else a.value}
         for y in {b.value, b.value / 100 if b.percent and not a.percent else b.value}
     )
@@ -81,6 +83,12 @@ def scientific(first: str, second: str) -> tuple[str, str]:
 def _rounds_to(value: Fraction, rounded: Fraction, written: Number) -> bool:
     enough = written.places >= DECIMALS and written.digits >= DIGITS
     return enough and rounded != 0 and round(value, written.places) == rounded
+
+
+def _float_of(value: Fraction, printed: Fraction, written: Number) -> bool:
+    """Whether a decimal is the value as far as the digits of a float go: 0.30000000000000004 is 0.3."""
+    long = written.places > 0 and written.digits > FLOAT_DIGITS
+    return long and abs(value - printed) * 10**FLOAT_DIGITS <= abs(value)
 
 
 def _decimal(sign: str, whole: str, decimals: str | None, *rest: str | None) -> Number | None:

@@ -2,16 +2,15 @@ r"""The reference answer of a solution, whatever the type of the value that hold
 
 from __future__ import annotations
 
-import decimal
 from collections.abc import Sequence
-from numbers import Integral, Rational, Real
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from viprl.errors import DataError
 from viprl.rewards.grading.extract import boxed
+from viprl.utils.plain_number import plain_number
 
-FLOAT_DIGITS = 15
-"""Significant digits of a float that is not whole: 0.1 + 0.2 is 0.3."""
 _MISSING = ("NAType", "NaTType", "MaskedConstant")
 
 
@@ -40,7 +39,7 @@ def text_of(solution: Any) -> str | None:
         return solution if solution.strip() else None
     if solution is None or type(solution).__name__ in _MISSING:
         return None
-    if isinstance(solution, Real | decimal.Decimal) and not isinstance(solution, bool):
+    if isinstance(solution, Real | Decimal) and not isinstance(solution, bool):
         return _number_text(solution)
     if hasattr(solution, "tolist"):  # arrays and scalars of NumPy and torch
         solution = solution.tolist()
@@ -55,17 +54,8 @@ def text_of(solution: Any) -> str | None:
 
 
 def _number_text(value: Any) -> str | None:
-    if isinstance(value, Rational) and not isinstance(value, Integral):
-        return str(value)  # a fraction: 3/4
-    try:
-        number = decimal.Decimal(str(value))
-    except (ValueError, decimal.InvalidOperation):
-        raise DataError(f"it is a number of type {type(value).__name__} that cannot be written out") from None
-    if number.is_nan():
+    if value != value:
         return None
-    if number.is_infinite():
-        return "inf" if number > 0 else "-inf"
-    if not isinstance(value, Integral | decimal.Decimal):
-        whole = number == number.to_integral_value()
-        number = number.to_integral_value() if whole else number.normalize(decimal.Context(prec=FLOAT_DIGITS))
-    return f"{number:f}"
+    if value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    return plain_number(value, "it")
