@@ -41,8 +41,8 @@ def test_completions_of_other_forms():
 
 
 def test_a_missing_column_is_named_with_those_there_are():
-    columns = {"answer": ["5"], "level": [1], "completion_ids": [[1]], "trainer_state": object()}
-    with refused(InputError, "'solution'", "answer, level", "rename_column('answer', 'solution')"):
+    columns = {"level": [1], "answer": ["5"], "completion_ids": [[1]], "trainer_state": object()}
+    with refused(InputError, "'solution'", "level, answer", "rename_column('answer', 'solution')"):
         math(prompts=["q"], completions=[r"\boxed{5}"], **columns)
     with refused(InputError, "completions"):
         exact_match(prompts=["q"], solution=["5"])

@@ -12,6 +12,9 @@ Reward = Callable[..., list[float | None]]
 """Called as TRL does: `prompts`, `completions` and the columns of the data set by keyword, each a list of n. Returns n
 rewards, None for a completion that cannot be scored."""
 
+LIKELY_COLUMNS = ("answer", "final_answer", "ground_truth", "target", "label", "solutions", "answers")
+"""Other names under which data sets have the reference answer."""
+
 
 def exact_match(
     prompts: Any = None, completions: Any = None, solution: Any = None, **columns: Any
@@ -66,9 +69,10 @@ def _scored(name: str, mode: str, completions: Any, solution: Any, columns: Mapp
     if solution is None:
         others = [column for column, values in columns.items() if column != "completion_ids" and _is_listed(values)]
         found = f"its other columns are {', '.join(others)}" if others else "no other column was given"
+        likely = next((column for column in others if column in LIKELY_COLUMNS), "COLUMN")
         raise InputError(
             f"the reward {name} needs the column 'solution' with the reference answers, which is missing from the data "
-            f"set ({found}); rename one: dataset.rename_column({(others or ['answer'])[0]!r}, 'solution')"
+            f"set ({found}); rename the right one: dataset.rename_column({likely!r}, 'solution')"
         )
     solutions = _listed(name, "solution", solution)
     if len(solutions) != len(texts):
