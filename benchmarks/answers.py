@@ -6,8 +6,8 @@ Each reference has eight answers at the end of a text of 4,000 characters: the r
 it (15 %), the answer of another problem (33 %), or none (7 %). The built-in references are whole numbers, as in DAPO
 and AIME, and mathematics: half whole numbers; half fractions, roots, polynomials, points, intervals, words.
 --references takes the `answer` of each row of a file instead. Wall-clock times do not include the start of the
-processes; processor times do. Verdicts are not cached between repeats. Last, an attack: answers whose comparison never
-ends.
+processes; processor times do. Verdicts are not cached between repeats. Then the degenerate completions of a model that
+repeats itself, beside as many ordinary ones. Last, an attack: answers whose comparison never ends.
 """
 
 from __future__ import annotations
@@ -67,6 +67,21 @@ def step(references: list[str], rng: np.random.Generator) -> tuple[list[str], li
     return completions, solutions
 
 
+def loops(number: int) -> list[str]:
+    """Completions of 10,000 characters that repeat a few, half of them in a closed box, no two the same."""
+    units = (
+        ";", ", ", "1, ", "{", "{}", "\\frac", "\\frac{1}{", "(", "()", "\\boxed{", "x^", "x^{", "9**", "9^", "9", " ",
+        "1+", "-", "\\sqrt{", "√", "²", "\\text{a", "or 1 ", "x=", "1<", "$", "**", "\\", "\\left(", "\\sin(", "!",
+        "1e5", "\n", "x_", "|", "[1,2]\\cup ", "so the answer is ", "1 1/2 ", "'000", "答案", "x+1=2, ",
+    )  # fmt: skip
+    texts = []
+    for place in range(number):
+        length = 9_000 if place % 4 else 1_900
+        loop = (units[place % len(units)] * length)[:length]
+        texts.append(f"\\boxed{{{place}+x{loop}" + ("}" if place % 2 else ""))
+    return texts
+
+
 def timed(completions: list[str], solutions: list[str], workers: int) -> tuple[float, float, float]:
     """Wall-clock seconds, processor seconds and the share of correct answers, with new processes."""
     verifier, spent = Verifier(workers), cpu()
@@ -79,6 +94,11 @@ def timed(completions: list[str], solutions: list[str], workers: int) -> tuple[f
     return seconds, cpu() - spent, sum(reward or 0.0 for reward in rewards) / len(rewards)
 
 
+def median_of(repeats: int, completions: list[str], solutions: list[str], workers: int) -> float:
+    """Median wall-clock seconds."""
+    return float(np.median([timed(completions, solutions, workers)[0] for _ in range(repeats)]))
+
+
 def cpu() -> float:
     """Processor seconds of this process and of its finished child processes."""
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -89,6 +109,7 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2,4")
     parser.add_argument("--references", nargs="*", default=[])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--loops", type=int, default=512, help="degenerate completions; 0 to leave out")
     parser.add_argument("--attack", type=int, default=256, help="answers whose comparison never ends; 0 to leave out")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -102,6 +123,15 @@ def main() -> None:
             print(
                 f"{name:<22} {workers} processes: {len(completions)} answers in {np.median(walls):6.2f} s "
                 f"[{min(walls):.2f}, {max(walls):.2f}], processor {np.median(cpus):.1f} s; {rights[0]:.1%} correct",
+                flush=True,
+            )
+        if arguments.loops:
+            texts, rights = loops(arguments.loops), solutions[: arguments.loops]
+            ordinary = median_of(arguments.repeats, completions[: arguments.loops], rights, workers)
+            degenerate = median_of(arguments.repeats, texts, rights, workers)
+            print(
+                f"{name:<22} {workers} processes: {len(texts)} answers that repeat themselves in {degenerate:.2f} s, "
+                f"as many ordinary ones in {ordinary:.2f} s",
                 flush=True,
             )
     if arguments.attack:

@@ -7,11 +7,12 @@ import math as stdlib_math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from refused import refused
 from viprl import rewards
-from viprl.errors import InputError, MissingPackageError
+from viprl.errors import DataError, InputError, MissingPackageError
 from viprl.rewards import compute_score, exact_match, math, math_last_number, resolve_rewards
 from viprl.rewards.grading import verifier
 
@@ -24,6 +25,38 @@ def test_rewards_of_texts_and_chats():
     assert math([""] * 7, texts, solutions) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, None]
     assert math_last_number([""] * 3, ["so 5 of 7", "7!", "none"], [7, "7", "7"]) == [1.0, 1.0, 0.0]
     assert exact_match([""] * 3, [" a  b", "0.5", "x"], ["a b", "1/2", None]) == [1.0, 0.0, None]
+
+
+def test_completions_of_other_forms():
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}]
+    completions = [parts, {"role": "assistant", "content": "a b"}, None, [], [{"role": "assistant"}], "a b"]
+    solutions = np.array(["a b"] * 6, dtype=object)
+    assert exact_match(None, completions, solutions) == [1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    assert exact_match([""], ["0.00003"], [3e-5]) == [1.0] and exact_match([""] * 2, ["5", "7"], (5.0, ["7"])) == [
+        1.0,
+        1.0,
+    ]
+    with refused(InputError, "bytes"):
+        exact_match([""], [b"a"], ["a"])
+
+
+def test_a_missing_column_is_named_with_those_there_are():
+    columns = {"level": [1], "answer": ["5"], "completion_ids": [[1]], "trainer_state": object()}
+    with refused(InputError, "'solution'", "level, answer", "rename_column('answer', 'solution')"):
+        math(prompts=["q"], completions=[r"\boxed{5}"], **columns)
+    with refused(InputError, "completions"):
+        exact_match(prompts=["q"], solution=["5"])
+
+
+@pytest.mark.parametrize("solution", ["12", {"a": 1, "b": 2}, {"1", "2"}, 5, ["1"], b"12"])
+def test_a_solution_column_that_is_not_a_list_of_n(solution):
+    with pytest.raises(InputError, match="solution"):
+        exact_match([""] * 2, ["1", "2"], solution)
+
+
+def test_an_unusable_solution_is_named_with_its_place():
+    with refused(DataError, "position 1 of 2", "dict"):
+        exact_match([""] * 2, ["1", "2"], ["1", {"target": "2"}])
 
 
 @pytest.mark.parametrize(

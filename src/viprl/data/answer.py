@@ -13,11 +13,10 @@ import numpy as np
 
 from viprl.data.values import Unreadable, is_missing
 from viprl.errors import DataError
+from viprl.utils.plain_number import plain_number
 
 MISSING_TEXTS = frozenset({"nan", "<na>", "nat"})
 """What pandas writes for a missing value where it makes texts of a column. "None" and "null" can be answers."""
-LARGEST_EXPONENT = 400
-"""Numbers beyond 1e400 or below 1e-400 are not written out."""
 MARK = "####"
 """GSM8K's mark of the final answer: the last line of a worked solution is `#### 18`."""
 
@@ -34,7 +33,7 @@ def read_answer(value: Any, mark: str | None = None) -> str:
         value = value[0]
     if is_missing(value):
         raise DataError("the answer is empty")
-    text = value if isinstance(value, str) else plain_number(value)
+    text = value if isinstance(value, str) else _number_text(value)
     if mark:
         if mark not in text:
             raise DataError(f"the answer does not contain {mark!r} (answer_after)")
@@ -50,21 +49,11 @@ def read_answer(value: Any, mark: str | None = None) -> str:
     return text
 
 
-def plain_number(value: Any) -> str:
-    """A number in plain decimal notation. Raises DataError for anything else."""
+def _number_text(value: Any) -> str:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral | float | np.floating | Decimal):
         field = "; name one of them with a dot (solution_column: COLUMN.KEY)" if isinstance(value, Mapping) else ""
         raise DataError(f"the answer is {described(value)}; expected a text or a number{field}")
-    if isinstance(value, Integral):
-        return str(int(value))
-    exact = value if isinstance(value, Decimal) else Decimal(str(value))  # str: the shortest digits of this float type
-    if not exact.is_finite():
-        raise DataError(f"the answer is {exact}; expected a text or a finite number")
-    if exact and abs(exact.adjusted()) > LARGEST_EXPONENT:
-        raise DataError(f"the answer is {exact}, which is not written out; give it as a text")
-    text = f"{exact:f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
+    return plain_number(value, "the answer")
 
 
 def described(value: Any) -> str:

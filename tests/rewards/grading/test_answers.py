@@ -9,14 +9,23 @@ pytest.importorskip("math_verify", reason='needs pip install "viprl[eval]"')
 import answer_pairs
 
 from viprl.errors import InputError
+from viprl.rewards.grading import answers
 from viprl.rewards.grading.answers import classes, compare, score
-from viprl.rewards.grading.quick_verdict import cleaned, quick_verdict
+from viprl.rewards.grading.notation import cleaned
+from viprl.rewards.grading.quick_verdict import quick_verdict
 from viprl.rewards.grading.verifier import Verdict
 
 
 @pytest.mark.parametrize(("table", "verdict"), [("EQUAL", True), ("DIFFERENT", False)])
 def test_hand_checked_pairs(table, verdict, verifier):
     pairs = getattr(answer_pairs, table)
+    found = compare([known for known, _ in pairs], [given for _, given in pairs], "boxed", verifier=verifier)
+    assert [pair for pair, is_equal in zip(pairs, found, strict=True) if is_equal is not verdict] == []
+
+
+@pytest.mark.parametrize(("table", "verdict"), [("EQUAL_BOTH_WAYS", True), ("DIFFERENT_BOTH_WAYS", False)])
+def test_hand_checked_pairs_in_both_directions(table, verdict, verifier):
+    pairs = [pair for one, other in getattr(answer_pairs, table) for pair in ((one, other), (other, one))]
     found = compare([known for known, _ in pairs], [given for _, given in pairs], "boxed", verifier=verifier)
     assert [pair for pair, is_equal in zip(pairs, found, strict=True) if is_equal is not verdict] == []
 
@@ -45,6 +54,28 @@ def test_most_answers_need_no_process():
 
     answers = ["204", "205", "1,000", r"\frac{3}{4}", "-5", "0.5", r"50\%", None, "x" * 5000]
     assert score([rf"\boxed{{{a}}}" if a else "" for a in answers], ["204"] * 9, verifier=Unused()) == [1.0] + [0.0] * 8
+
+
+@pytest.mark.parametrize("length", [150, 1900, 20_000])
+def test_a_loop_is_wrong_without_the_parser(length):
+    class OnlyShort:
+        def compare(self, pairs, *, both_ways=False):
+            assert max(len(text) for pair in pairs for text in pair) < 50
+            return [Verdict.DIFFERENT] * len(pairs)
+
+    loops = [(unit * length)[:length] for unit in answer_pairs.LOOPS]
+    boxes = [rf"so \boxed{{x{loop}}}" for loop in loops] + [rf"\boxed{{{loop}" for loop in loops]
+    assert set(score(boxes, ["42"] * len(boxes), verifier=OnlyShort())) == {0.0}
+    assert 1.0 not in score(boxes, ["42"] * len(boxes), "last_number", verifier=OnlyShort())
+    if length < 2000:
+        assert len(set(classes([[f"x{loop}" for loop in loops]], "boxed", verifier=OnlyShort())[0])) > len(loops) / 2
+
+
+def test_an_answer_much_longer_than_its_reference_is_compared_as_text(monkeypatch):
+    seen = []
+    monkeypatch.setattr(answers, "quick_verdict", lambda *pair: seen.append(pair))
+    long = "+".join(f"x_{i}" for i in range(200))
+    assert compare(["5", long, long], [long, long, "5" * 3000], "boxed") == [False, True, False] and seen == []
 
 
 def test_completions_of_an_unusable_solution_are_unscorable(verifier):

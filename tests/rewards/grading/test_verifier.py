@@ -48,7 +48,7 @@ for line in sys.stdin:
         os.kill(os.getpid(), signal.SIGSEGV)
     if given == "rubbish":
         print("what?", flush=True)
-    print("equal" if known == given else "different", flush=True)
+    print("equal 0.001" if known == given else "different 0.001", flush=True)
 """
 
 
@@ -110,14 +110,16 @@ def test_the_limit_is_short_while_the_credit_is_used_up(monkeypatch):
     pool = Verifier(1, cpu_seconds=1.0, credit=0.5)
     limits = []
 
-    def ask(reference: str, answer: str, both_ways: bool, seconds: float) -> Verdict:
+    def ask(reference: str, answer: str, both_ways: bool, seconds: float) -> tuple[Verdict, float]:
         limits.append(seconds)
-        return Verdict.LOST if answer == "slow" else Verdict.EQUAL
+        return (Verdict.EQUAL, 0.01) if answer.isdigit() else (Verdict[answer], seconds)
 
     monkeypatch.setattr(pool, "_ask", ask)
-    pool.compare([("r", "slow")])
-    pool.compare([("r", str(i)) for i in range(8)])
-    assert limits[:3] == [1.0, 0.25, 0.25] and limits[-1] == 1.0
+    for slow in ("LOST", "DIFFERENT"):  # also an answer that is decided, but slowly
+        pool.compare([("r", slow)])
+        pool.compare([(slow, str(i)) for i in range(12)])
+        assert limits[:3] == [1.0, 0.25, 0.25] and limits[-1] == 1.0
+        limits.clear()
     pool.close()
 
 

@@ -6,15 +6,23 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from viprl.errors import InputError
+from viprl.errors import DataError, InputError
 from viprl.rewards.grading import extract
-from viprl.rewards.grading.quick_verdict import cleaned, quick_verdict
+from viprl.rewards.grading.inequalities import comparable
+from viprl.rewards.grading.notation import LONGEST, cleaned
+from viprl.rewards.grading.quick_verdict import quick_verdict
+from viprl.rewards.grading.rationals import scientific
+from viprl.rewards.grading.solutions import reference, text_of
 from viprl.rewards.grading.verifier import Verdict, Verifier, shared_verifier
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 2000
-"""Longest answer that computer algebra compares, in characters."""
+LONGER = 400, 4
+"""Longest answer that is compared mathematically, if `LONGEST` is not less: so many characters, and so many times the
+reference."""
+LOOP, REPEATS, LONGEST_UNIT = 100, 4, 50
+"""An answer in which a unit of at most 50 characters repeats at least 4 times over at least 100 characters, up to its
+end, is a loop of the model. It is not given to computer algebra, whose parser may take seconds for it."""
 
 EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {
     "boxed": extract.boxed,
@@ -36,7 +44,7 @@ def score(
 
     Args:
         completions: n texts.
-        solutions: n texts or numbers, from which the reference answers are read (see `extract.reference`).
+        solutions: n texts or numbers, from which the reference answers are read (see `solutions.reference`).
         mode: how the final answer is read, a key of `EXTRACTORS`.
         verifier: the pool of processes. Default: that of this process.
 
@@ -44,7 +52,7 @@ def score(
     MissingPackageError (an ImportError) if math-verify is needed and not installed.
     """
     answers = [final_answer(text, mode) for text in completions]
-    references = [reference_answer(given, mode) for given in solutions]
+    references = _references(solutions, mode)
     verdicts = compare(references, answers, mode, verifier=verifier)
     return [None if verdict is None else float(verdict) for verdict in verdicts]
 
@@ -58,8 +66,7 @@ def final_answer(completion: str, mode: str) -> str | None:
 
 def reference_answer(solution: Any, mode: str) -> str | None:
     """The reference answer of a solution; None without one."""
-    answer = extract.reference(solution) if mode != "exact" else solution
-    return None if answer is None or answer != answer else str(answer)
+    return text_of(solution) if mode == "exact" else reference(solution)
 
 
 def compare(
@@ -71,13 +78,11 @@ def compare(
     for place, (known, given) in enumerate(zip(references, answers, strict=True)):
         if known is None or given is None:
             verdicts.append(None if known is None else False)
-        elif mode == "exact":
-            verdicts.append(extract.whole(known) == given)
-        else:
-            pair = cleaned(known), cleaned(given)
-            verdicts.append(_quick(*pair))
-            if verdicts[place] is None:
-                hard[place] = pair
+            continue
+        pair = _comparable(known, mode), _comparable(given, mode)
+        verdicts.append(_quick(*pair, mode))
+        if verdicts[place] is None:
+            hard[place] = pair
     for place, verdict in zip(hard, _algebra(list(hard.values()), verifier), strict=True):
         verdicts[place] = None if verdict is Verdict.REFERENCE else verdict is Verdict.EQUAL
         if verdict is Verdict.REFERENCE:
@@ -97,13 +102,13 @@ def classes(
     Answers are compared in both orders, and equivalence is made transitive, so that the classes do not depend on the
     order of the answers. In groups whose `algebra` is False, only the quick comparison merges answers.
     """
-    texts = [[extract.whole(answer) if mode == "exact" else cleaned(answer) for answer in group] for group in groups]
+    texts = [[_comparable(answer, mode) for answer in group] for group in groups]
     equal: list[list[tuple[str, str]]] = [[] for _ in groups]
     hard: list[tuple[int, tuple[str, str]]] = []
     for place, group in enumerate(texts if mode != "exact" else ()):
         distinct = list(dict.fromkeys(group))
         for pair in ((first, second) for i, second in enumerate(distinct) for first in distinct[:i]):
-            same = _quick(*pair)
+            same = _quick(*pair, mode)
             if same:
                 equal[place].append(pair)
             elif same is None and (algebra is None or algebra[place]):
@@ -113,6 +118,39 @@ def classes(
         if verdict is Verdict.EQUAL:
             equal[place].append(pair)
     return [_components(group, pairs) for group, pairs in zip(texts, equal, strict=True)]
+
+
+def _references(solutions: Sequence[Any], mode: str) -> list[str | None]:
+    """The reference answer of each solution. Raises DataError with the place of an unusable solution."""
+    answers: list[str | None] = []
+    for place, solution in enumerate(solutions):
+        try:
+            answers.append(reference_answer(solution, mode))
+        except DataError as error:
+            raise DataError(f"the solution at position {place} of {len(solutions)} cannot be used: {error}") from None
+    return answers
+
+
+def _comparable(answer: str, mode: str) -> str:
+    """The form in which answers are compared."""
+    text = extract.whole(answer)
+    return text if mode == "exact" else cleaned(text)
+
+
+def _too_long(reference: str, answer: str) -> bool:
+    """Whether an answer is too long for all comparisons but that of the texts."""
+    shorter, longer = sorted((len(reference), len(answer)))
+    return longer > min(LONGEST, LONGER[0] + LONGER[1] * shorter)
+
+
+def _is_loop(text: str) -> bool:
+    for unit in range(1, LONGEST_UNIT + 1):
+        size = max(LOOP, REPEATS * unit)
+        # the last unit may be cut off, or followed by a few other characters
+        for end in (text[-size:], text[-size - LONGEST_UNIT : -LONGEST_UNIT]):
+            if len(end) == size and end[unit:] == end[:-unit]:
+                return True
+    return False
 
 
 def _components(texts: Sequence[str], equal: Sequence[tuple[str, str]]) -> list[int]:
@@ -130,13 +168,18 @@ def _components(texts: Sequence[str], equal: Sequence[tuple[str, str]]) -> list[
     return [names.setdefault(find(text), len(names)) for text in texts]
 
 
-def _quick(reference: str, answer: str) -> bool | None:
-    """The quick verdict; answers that are too long for computer algebra are different."""
+def _quick(reference: str, answer: str, mode: str) -> bool | None:
+    """The verdict without computer algebra; None if only that can decide."""
+    if reference == answer:
+        return True
+    if mode == "exact" or _too_long(reference, answer):
+        return False
     verdict = quick_verdict(reference, answer)
-    return False if verdict is None and max(len(reference), len(answer)) > LONGEST else verdict
+    return False if verdict is None and (_is_loop(reference) or _is_loop(answer)) else verdict
 
 
 def _algebra(pairs: list[tuple[str, str]], verifier: Verifier | None, both_ways: bool = False) -> list[Verdict]:
     if not pairs:
         return []
-    return (verifier or shared_verifier()).compare(pairs, both_ways=both_ways)
+    forms = [scientific(*comparable(*pair)) for pair in pairs]
+    return (verifier or shared_verifier()).compare(forms, both_ways=both_ways)

@@ -1,25 +1,32 @@
-"""The final answer of a completion, and the reference answer of a solution. Linear in the length of the text."""
+"""The final answer of a completion. Linear in the length of the text."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from numbers import Real
-from typing import Any
-
-from viprl.errors import DataError
 
 ANSWER_LIMIT = 10_000
 """Longest box that is read, in characters."""
+BRACES_LIMIT = 2_000
+"""Most braces and escapes in a box that is read."""
 NUMBER_LIMIT = 400
 """Longest number that `last_number` reads, in characters."""
+TAIL = 8
+"""Characters after the last digit that belong to its number at most: a per cent sign, the power of 10⁻⁵."""
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _SIGN = r"(?:(?<![\w)\]}])[-+−])?"  # no sign after an operand: the last number of "5-3" is 3
+_FRACTION = r"\\[dtc]?frac ?(?:\{-?\d+\}|\d) ?(?:\{-?\d+\}|\d)"  # \frac12 is a half
+_POWER_OF_TEN = r"\s?(?:\\times|\\cdot|[*x×·⋅])\s?10(?:\^(?:\{[-+−]?\d+\}|[-+−]?\d+)|[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)"
+_SIGNED = rf"{_SIGN}(?:\\?\$)?"
 _NUMBER = re.compile(
-    rf"{_SIGN}\\[dtc]?frac ?(?:\{{-?\d+\}}|\d) ?(?:\{{-?\d+\}}|\d)"  # \frac12 is a half
-    rf"|{_SIGN}(?:\\?\$)?(?:{_DIGITS})(?:/\d+)?(?:\s?\\?%)?",
+    rf"{_SIGNED}(?:\d+ ?)?{_FRACTION}"  # also 2\frac12, two and a half
+    rf"|(?P<whole>{_SIGNED}\d+ )(?P<above>[1-9]\d*)/(?P<below>\d+)"  # 2 1/2
+    rf"|{_SIGNED}(?:{_DIGITS})(?:[eE][-+]?\d+(?!\w)|{_POWER_OF_TEN}|/\d+)?(?:\s?\\?%)?",
     re.ASCII,
 )
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?<=\s)(\d+))")
+_MARKS = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def boxed(text: str) -> str | None:
@@ -32,13 +39,13 @@ def boxed(text: str) -> str | None:
     if start < 0:
         return None
     rest = text[start : start + ANSWER_LIMIT]
-    opening = re.match(r"\\(?:boxed|fbox)\s*(?:\{|(?<=\s)(\d+))", rest)
+    opening = _BOX.match(rest)
     if opening is None:
         return None
     if opening[1] is not None:
         return opening[1]
     depth = 1
-    for mark in re.compile(r"\\.|[{}]", re.DOTALL).finditer(rest, opening.end()):
+    for mark in itertools.islice(_MARKS.finditer(rest, opening.end()), BRACES_LIMIT):
         depth += {"{": 1, "}": -1}.get(mark[0], 0)
         if depth == 0:
             return rest[opening.end() : mark.start()].strip()
@@ -48,33 +55,18 @@ def boxed(text: str) -> str | None:
 def last_number(text: str) -> str | None:
     r"""The last number of the text, with its sign; None without one.
 
-    Examples of numbers: 1,000, .5, 3/4, \frac{3}{4}, \frac34, 50%.
+    Examples of numbers: 1,000, .5, 1.5e3, 3 \times 10^{-5}, 3/4, 2 1/2, \frac{3}{4}, 2\frac34, 50%.
     """
     end = max(text.rfind(digit) for digit in "0123456789") + 1
     start = max(0, end - NUMBER_LIMIT)
-    found = list(_NUMBER.finditer(text[start : end + 3]))
+    found = list(_NUMBER.finditer(text[start : end + TAIL]))
     if not found or (start > 0 and found[-1].start() == 0):  # begins before the window: too long
         return None
-    return found[-1][0]
+    number, whole = found[-1][0], found[-1]["whole"]
+    improper = whole is not None and int(found[-1]["above"]) >= int(found[-1]["below"])
+    return number.removeprefix(whole) if improper else number
 
 
 def whole(text: str) -> str:
     """The text with every run of white space replaced by one space."""
     return " ".join(text.split())
-
-
-def reference(solution: Any) -> str | None:
-    r"""The reference answer of a solution: the content of its box, or what follows ``####``, or all of it.
-
-    None for an empty solution (None, NaN, or nothing but white space). Raises DataError for a solution that is neither
-    a text nor a number.
-    """
-    if solution is None or solution != solution:  # tables hold NaN for None
-        return None
-    if isinstance(solution, Real):
-        return str(solution)
-    if not isinstance(solution, str):
-        raise DataError(f"a solution is of type {type(solution).__name__}; expected a text or a number")
-    answer = boxed(solution) if "\\boxed" in solution else None
-    answer = solution.rpartition("####")[2] if answer is None else answer
-    return answer.strip() or None

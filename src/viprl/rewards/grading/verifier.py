@@ -37,7 +37,7 @@ CPU_SECONDS = 2.0
 SHORT_CPU_SECONDS = 0.25
 """The limit while `CREDIT` is used up: a policy whose answers all hang slows training but does not stop it."""
 CREDIT = 60.0
-"""CPU seconds that answers without a verdict may use; each decided pair gives `REFUND` back."""
+"""CPU seconds that slow answers may use, beyond `REFUND` each; quick ones give some of it back."""
 REFUND = 0.1
 WALL_FACTOR, WALL_SLACK = 30.0, 5.0
 """A process is killed after FACTOR x CPU limit + SLACK seconds of wall-clock time: it may wait instead of compute."""
@@ -85,19 +85,20 @@ class _Process:
             self.kill()
             raise RuntimeError(f"the process that compares answers did not start ({greeting}); command: {command}")
 
-    def ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> Verdict:
-        """The verdict. Raises `_Died` if the process ends before it has parsed the reference."""
+    def ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> tuple[Verdict, float]:
+        """The verdict and the CPU seconds. Raises `_Died` if the process ends before it has parsed the reference."""
         deadline = time.monotonic() + WALL_FACTOR * seconds + WALL_SLACK
         read = False
         try:
             self.popen.stdin.write(json.dumps([reference, answer, both_ways, seconds]).encode() + b"\n")  # type: ignore[union-attr]
             while (word := self._line(deadline)) == "read":
                 read = True
-            return Verdict(word)
+            verdict, spent = word.split()
+            return Verdict(verdict), float(spent)
         except (_Died, OSError, ValueError) as error:  # ValueError: an unknown word, the two ends are out of step
             self.kill()
             if read:
-                return Verdict.LOST
+                return Verdict.LOST, seconds
             raise _Died from error
 
     def kill(self) -> None:
@@ -131,7 +132,7 @@ class Verifier:
         workers: number of processes. Default: `default_workers()`.
         cpu_seconds: limit of the CPU time of one pair.
         memory: limit of the address space of one process, in bytes.
-        credit: CPU seconds that answers without a verdict may use before their limit becomes `SHORT_CPU_SECONDS`.
+        credit: CPU seconds that slow answers may use before the limit becomes `SHORT_CPU_SECONDS`.
 
     Raises MissingPackageError (an ImportError) if math-verify is not installed, RuntimeError if no process can start.
     """
@@ -177,26 +178,23 @@ class Verifier:
     def _check(self, pair: tuple[str, str], both_ways: bool) -> Verdict:
         short = self._credit <= 0
         seconds = min(SHORT_CPU_SECONDS, self._cpu_seconds) if short else self._cpu_seconds
-        verdict = self._ask(*pair, both_ways, seconds)
+        verdict, spent = self._ask(*pair, both_ways, seconds)
         with self._lock:
-            if verdict is Verdict.LOST:
-                self._credit -= seconds
-                if not self._warned:
-                    logger.warning("an answer exceeded its limits of time or memory and is wrong: %.80r", pair[1])
+            self._credit = min(self._full_credit, self._credit + REFUND - spent)
+            if verdict is Verdict.LOST and not self._warned:
+                logger.warning("an answer exceeded its limits of time or memory and is wrong: %.80r", pair[1])
                 self._warned = True
-            else:
-                self._credit = min(self._full_credit, self._credit + REFUND)
             if verdict is not Verdict.LOST or not short:
                 if len(self._known) >= CACHED_VERDICTS:
                     self._known.clear()
                 self._known[(pair, both_ways)] = verdict
         return verdict
 
-    def _ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> Verdict:
+    def _ask(self, reference: str, answer: str, both_ways: bool, seconds: float) -> tuple[Verdict, float]:
         for _ in range(2):  # the system may have killed the process; if it dies twice, the reference is the cause
             with contextlib.suppress(_Died):
                 return self._process().ask(reference, answer, both_ways, seconds)
-        return Verdict.REFERENCE
+        return Verdict.REFERENCE, seconds
 
     def _process(self) -> _Process:
         """The process of the calling thread; a new one if the last one has ended."""
