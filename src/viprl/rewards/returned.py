@@ -28,7 +28,9 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
     if returned is None:
         raise _error(name, "None", n, what, "; is its `return` missing?")
     returned = returned.detach().cpu() if hasattr(returned, "detach") else returned  # a tensor
-    if isinstance(returned, str | bytes | Mapping | Set | Number) or getattr(returned, "ndim", 1) != 1:
+    if getattr(returned, "ndim", 1) > 1:
+        raise _error(name, f"an array of shape {tuple(returned.shape)}", n, what)
+    if isinstance(returned, str | bytes | Mapping | Set | Number) or getattr(returned, "ndim", 1) == 0:
         raise _error(name, _SHORT.repr(returned), n, what)
     try:
         values = list(returned)
@@ -50,7 +52,9 @@ def _number(value: Any) -> float | None:
     """A reward as a number, NaN if it is missing; None if it is not a number."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # as pandas writes a missing value
         return math.nan
-    if hasattr(value, "ndim") and hasattr(value, "item") and value.ndim == 0:  # a scalar of NumPy or torch
+    if getattr(value, "size", 0) == 1 or (
+        callable(getattr(value, "numel", None)) and value.numel() == 1
+    ):  # NumPy, torch
         value = value.item()
     if not isinstance(value, Number) or isinstance(value, complex):
         return None
