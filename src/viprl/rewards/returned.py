@@ -52,9 +52,7 @@ def _number(value: Any) -> float | None:
     """A reward as a number, NaN if it is missing; None if it is not a number."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # as pandas writes a missing value
         return math.nan
-    if getattr(value, "size", 0) == 1 or (
-        callable(getattr(value, "numel", None)) and value.numel() == 1
-    ):  # NumPy, torch
+    if _holds_one(value):
         value = value.item()
     if not isinstance(value, Number) or isinstance(value, complex):
         return None
@@ -62,6 +60,12 @@ def _number(value: Any) -> float | None:
         return float(value)  # type: ignore[arg-type]
     except OverflowError:  # a whole number with hundreds of digits
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def _holds_one(value: Any) -> bool:
+    """Whether a value is a scalar, or an array or tensor of one number."""
+    single = getattr(value, "ndim", None) == 0 or math.prod(getattr(value, "shape", (0,))) == 1
+    return single and hasattr(value, "item")
 
 
 def _error(name: str, given: str, n: int, what: str, hint: str = "") -> InputError:
