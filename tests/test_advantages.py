@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from viprl.advantages import group_advantages, group_index, group_std, rollout_weights
 from viprl.errors import InputError
@@ -100,6 +102,59 @@ def test_unknown_baselines_are_refused() -> None:
 def test_equal_rewards_have_no_advantage_at_all() -> None:
     for baseline in ("leave_one_out", "mean"):
         np.testing.assert_array_equal(group_advantages([0.1] * 3 + [0.7] * 6, [3, 6], baseline), 0)
+
+
+FLOATS = st.floats() | st.sampled_from([math.inf, -math.inf, math.nan, 1e39, -3.4e38, 1e30, -1e30, 1e300, 0.0, 1.0])
+
+
+@given(
+    st.lists(st.lists(FLOATS, min_size=1, max_size=4), min_size=1, max_size=4),
+    st.sampled_from(["leave_one_out", "mean"]),
+)
+def test_advantages_are_finite_whatever_the_rewards(groups: list[list[float]], baseline) -> None:
+    """Also in float32, after the weights. Infinite and huge rewards count as NaN does."""
+    rewards, counts = [r for group in groups for r in group], [len(group) for group in groups]
+    advantages = group_advantages(rewards, counts, baseline)
+    weighted = (advantages * rollout_weights(counts)).astype(np.float32)
+    assert np.isfinite(weighted).all()
+    assert np.isfinite(group_std(rewards, counts)).all()
+    known = [r if abs(r) <= 1e30 else math.nan for r in rewards]
+    np.testing.assert_array_equal(advantages, group_advantages(known, counts, baseline))
+    np.testing.assert_array_equal(group_std(rewards, counts), group_std(known, counts))
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, 1e39, -1e300, None, "1.0", b"1", [], object(), 10**400])
+def test_an_unscorable_reward_leaves_the_others_alone(bad) -> None:
+    np.testing.assert_array_equal(group_advantages([bad, 1.0, 0.0, 1, 1], [3, 2]), [0, 1, -1, 0, 0])
+    np.testing.assert_array_equal(group_std([bad, 1.0, 0.0, 1, bad], [3, 2]), [math.sqrt(0.5), 0])
+
+
+@pytest.mark.parametrize("bad", ["10", b"10", {0: 1.0, 1: 0.0}, {0.0, 1.0}, [[1, 0]], 1.0, None])
+def test_what_is_no_list_of_rewards(bad) -> None:
+    with pytest.raises(InputError, match="rewards"):
+        group_advantages(bad, [2])
+
+
+@pytest.mark.parametrize(
+    "bad", [[1.5, 0.5], [3, -1], [math.nan, 2], [math.inf, 2], ["1", "1"], {1}, "2", 2, None, [2**62, 2]]
+)
+def test_what_are_no_counts(bad) -> None:
+    for function in (rollout_weights, group_index, lambda counts: group_advantages([1.0, 0.0], counts)):
+        with pytest.raises(InputError, match="counts"):
+            function(bad)
+
+
+def test_columns_and_tensors() -> None:
+    pandas, torch = pytest.importorskip("pandas"), pytest.importorskip("torch")
+    rewards = [1.0, 0, 0, 1, 1]
+    expected, weights = group_advantages(rewards, [3, 2]), rollout_weights([3, 2])
+    for given_ in (
+        pandas.Series(rewards, index=[4, 3, 2, 1, 0]),
+        torch.tensor(rewards, requires_grad=True),
+        iter(rewards),
+    ):
+        np.testing.assert_array_equal(group_advantages(given_, pandas.Series([3, 2], index=[1, 0])), expected)
+    np.testing.assert_array_equal(rollout_weights(torch.tensor([3, 2])), weights)
 
 
 class Policy:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from viprl.errors import InputError
-from viprl.outcomes import RewardReader, sample_variance, tally
+from viprl.outcomes import RewardReader, sample_variance, scorable, tally
 
 NAN = math.nan
 
@@ -24,7 +24,7 @@ NAN = math.nan
         (None, [None, NAN, np.float32("nan"), 1], [NAN, NAN, NAN, 1]),
         (0.5, [None, NAN, 1], [NAN, NAN, 1]),
         (lambda reward: True, [None, NAN, 1], [NAN, NAN, 1]),
-        (0.7, [0.69, 0.7, 5, -3, math.inf, -math.inf], [0, 1, 1, 0, 1, 0]),
+        (0.7, [0.69, 0.7, 5, -3, 1e30, -1e30], [0, 1, 1, 0, 1, 0]),
         (0, [0, -0.1], [1, 0]),
         (np.float32(0.5), [0.25, 0.75], [0, 1]),
         (lambda reward: None if reward > 10 else reward < 0, [-1, 2, 11], [1, 0, NAN]),
@@ -44,6 +44,28 @@ def test_unreadable_rewards_are_unscorable(reward, caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="viprl"):
         np.testing.assert_array_equal(read([1, reward, 0]), [1, NAN, 0])
     assert read.unreadable == 1 and repr(reward) in caplog.text
+
+
+def test_missing_values_of_pandas_do_not_count() -> None:
+    pandas = pytest.importorskip("pandas")
+    read = RewardReader()
+    np.testing.assert_array_equal(read([1, pandas.NA, pandas.NaT, None]), [1, NAN, NAN, NAN])
+    assert read.unreadable == 0
+
+
+@pytest.mark.parametrize("success", [None, 0.5, lambda reward: True])
+@pytest.mark.parametrize("reward", [math.inf, -math.inf, 3e38, -1e300, 10**400, "1", b"1", "inf"])
+def test_huge_numbers_and_texts_are_unscorable(reward, success) -> None:
+    read = RewardReader(success)
+    np.testing.assert_array_equal(read([1, reward]), [1, NAN])
+    np.testing.assert_array_equal(read.values([1, reward, None, 0.25]), [1, NAN, NAN, 0.25])
+    assert read.unreadable == 2
+
+
+def test_scorable_numbers_of_any_shape() -> None:
+    rewards = np.array([[1.0, math.inf, NAN], [-1e30, 1.1e30, -math.inf]])
+    np.testing.assert_array_equal(scorable(rewards), [[True, False, False], [True, False, False]])
+    assert not scorable(np.array([1, np.inf], dtype=np.float32)).all()
 
 
 def test_a_failing_callable(caplog) -> None:

@@ -72,6 +72,30 @@ class TestIdentity:
             identity(chat)
         assert identity({"prompt": chat, "id": "p1"}) == "id:p1"
 
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [(b"one", b"other"), (np.zeros((2, 3)), np.zeros((3, 2))), (np.zeros((2, 2)), np.ones((2, 2))),
+         (np.zeros((2, 2), dtype=np.uint8), np.zeros((2, 2), dtype=np.int8)), ("a.png", "b.png")],
+    )  # fmt: skip
+    def test_images_count_by_their_content(self, one: object, other: object) -> None:
+        def chat(image: object) -> list:
+            return [{"role": "user", "content": [{"type": "image", "image": image}, *parts("What is this?")]}]
+
+        copy = one.copy() if isinstance(one, np.ndarray) else one
+        assert identity(chat(one)) == identity(chat(copy)) != identity(chat(other))
+        assert text(chat(one)) == "What is this?"
+
+    def test_images_of_pil_and_tensors_count_by_their_content(self) -> None:
+        image, torch = pytest.importorskip("PIL.Image"), pytest.importorskip("torch")
+
+        def key(content: object) -> str:
+            return identity([{"role": "user", "content": [{"type": "image", "image": content}]}])
+
+        red, blue = (image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+        assert key(red) == key(red.copy()) != key(blue)
+        assert key(red) != key(red.resize((2, 8)))
+        assert key(torch.zeros(2, 2)) == key(torch.zeros(2, 2)) != key(torch.ones(2, 2))
+
     @given(st.text(), st.text())
     def test_strings_share_an_identity_only_when_equal(self, one: str, other: str) -> None:
         assert (identity(one) == identity(other)) == (one == other)
@@ -144,3 +168,32 @@ def test_a_batch_merges_the_positions_of_a_prompt() -> None:
 def test_unusable_prompts(function: object, prompt: object, error: type[Exception], keys: str) -> None:
     with pytest.raises(error, match=keys):
         function(prompt)  # type: ignore[operator]
+
+
+CALL = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]}
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}, {"content": []}, {"content": "I add."}])
+@pytest.mark.parametrize(
+    "instead", [CALL, {"function_call": {"name": "add"}}, {"reasoning_content": "hm"}, {"thinking": "hm"}]
+)
+def test_turns_of_the_assistant_without_content(content: dict, instead: dict) -> None:
+    chat = [QUESTION, {"role": "assistant", **content, **instead}, {"role": "tool", "name": "add", "content": "4"}]
+    assert identity(chat) != identity([QUESTION, chat[2]])
+    assert text(chat) == text([QUESTION])
+    assert text(chat[1:]) == "\n".join([content.get("content") or "", "4"])
+    assert PromptBatch([chat, chat], text).rows.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"content": None}, {"content": 5}, {"content": {"text": "x"}}, {"content": ["x"]}]
+)
+def test_other_turns_need_content(content: dict) -> None:
+    for role in ("user", "assistant"):
+        with pytest.raises(InputError, match="message 1"):
+            identity([QUESTION, {"role": role, **content}])
+
+
+def test_a_text_function_must_return_a_text() -> None:
+    with pytest.raises(InputError, match="text gave"):
+        PromptBatch(["x"], lambda prompt: None)  # type: ignore[arg-type, return-value]

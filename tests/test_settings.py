@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import math
 
+import numpy as np
 import pytest
 
 from viprl import VIP
@@ -53,3 +56,26 @@ def test_read_settings() -> None:
 def test_unusable_options_are_named(given, named: str) -> None:
     with pytest.raises(InputError, match=named):
         read_settings(given, where="here", refused={"estimator": "decided elsewhere"}, prefix="x_")
+
+
+def test_no_limit_of_rollouts() -> None:
+    assert read_settings({"max_rollouts": math.inf}, where="here").max_rollouts == math.inf
+    with pytest.raises(InputError, match="min_rollouts"):
+        read_settings({"min_rollouts": math.inf}, where="here")
+    agent = VIP(max_rollouts=math.inf, strategy="oracle", features=None, cache=None)
+    agent.tell_oracle(["a", "b"], [0.5, 0.0])
+    assert agent.allocate(["a", "b"], 64).counts.tolist() == [62, 2]
+
+
+@pytest.mark.parametrize(
+    "shadow", [["ema", "paper"], ("ema", "paper"), np.array(["ema", "paper"]), iter(["ema", "paper"])]
+)
+def test_shadows_in_any_sequence(shadow) -> None:
+    agent = VIP(shadow=shadow, features="length", cache=None)
+    assert list(agent.strategies) == ["default", "ema", "paper"] and "shadow=" in repr(agent)
+
+
+def test_settings_show_what_differs_from_the_defaults() -> None:
+    assert repr(Settings()) == "Settings()"
+    assert repr(EngineSettings(min_rollouts=4, text=str)) == "EngineSettings(min_rollouts=4, text=builtins:str)"
+    assert "at 0x" not in repr(Settings(text=lambda prompt: "x", features=object(), success=functools.partial(max, 0)))

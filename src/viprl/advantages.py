@@ -13,54 +13,67 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from viprl.errors import InputError
+from viprl.outcomes import reward_values, scorable
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.sequences import short, whole_numbers
 
 Baseline = Literal["leave_one_out", "mean"]
 
 
 def group_index(counts: ArrayLike) -> IntArray:
     """[C] index of the group of each rollout, rollouts of a prompt being contiguous and in prompt order."""
-    counts = np.asarray(counts, dtype=np.int64)
-    return np.repeat(np.arange(len(counts)), counts)
+    sizes = whole_numbers("counts", counts)
+    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def group_advantages(rewards: ArrayLike, counts: ArrayLike, baseline: Baseline = "leave_one_out") -> FloatArray:
-    """Reward minus the baseline of its own group.
+    """Reward minus the baseline of its own group. Always finite, also in 32 bits.
 
     Args:
-        rewards: [C], grouped by prompt; NaN marks an unscorable rollout, which is left out of every mean.
+        rewards: [C], grouped by prompt. NaN, None, infinity, numbers beyond 1e30 and whatever is not a number mark
+            unscorable rollouts (`viprl.outcomes.scorable`), which are left out of every mean.
         counts: [Q] group sizes, sum C.
         baseline: "leave_one_out" (RLOO: the mean of the others) or "mean" (GRPO and Dr.GRPO: the group's mean).
 
     Returns: [C]; 0 for unscorable rollouts and for a rollout without a scorable sibling.
+
+    Raises InputError (a ValueError) for counts that do not sum to C, and for rewards that are not a sequence.
     """
     if baseline not in ("leave_one_out", "mean"):
         raise InputError(f"baseline is {baseline!r}; expected 'leave_one_out' or 'mean'")
-    r, group, prompts = np.asarray(rewards, dtype=float), group_index(counts), len(np.asarray(counts))
-    if r.shape != group.shape:
-        raise InputError(
-            f"rewards have shape {r.shape}, but counts sum to {len(group)}; expected one reward for each rollout"
-        )
-    scorable = ~np.isnan(r)
-    size = np.bincount(group, scorable, minlength=prompts)[group]
+    r, group, prompts = _grouped(rewards, counts)
+    usable = scorable(r)
+    size = np.bincount(group, usable, minlength=prompts)[group]
     least = np.full(prompts, np.inf)
-    np.minimum.at(least, group[scorable], r[scorable])
-    r = r - least[group]  # advantages ignore shifts; this one makes groups of equal rewards exactly 0
-    total = np.bincount(group, np.where(scorable, r, 0.0), minlength=prompts)[group]
-    advantages = np.zeros_like(r)
-    ok = scorable & (size > 1)
-    mean = total[ok] / size[ok]
+    np.minimum.at(least, group[usable], r[usable])
+    # advantages ignore shifts; this one makes groups of equal rewards exactly 0
+    above = np.zeros_like(r)
+    above[usable] = r[usable] - least[group[usable]]
+    total = np.bincount(group, above, minlength=prompts)[group]
+    ok = usable & (size > 1)
     leave_one_out = size[ok] / (size[ok] - 1) if baseline == "leave_one_out" else 1.0
-    advantages[ok] = (r[ok] - mean) * leave_one_out  # r - (sum - r)/(m - 1) = m/(m - 1) (r - mean)
+    advantages = np.zeros_like(r)
+    advantages[ok] = (above[ok] - total[ok] / size[ok]) * leave_one_out  # r - (sum - r)/(m-1) = m/(m-1) (r - mean)
     return advantages
 
 
 def group_std(rewards: ArrayLike, counts: ArrayLike) -> FloatArray:
     """[Q] standard deviation of the scorable rewards of each group (divisor m - 1; 0 where m < 2)."""
-    r, group, prompts = np.asarray(rewards, dtype=float), group_index(counts), len(np.asarray(counts))
+    r, group, prompts = _grouped(rewards, counts)
     deviation = group_advantages(r, counts, "mean")
-    size = np.bincount(group, ~np.isnan(r), minlength=prompts)
+    size = np.bincount(group, scorable(r), minlength=prompts)
     return np.sqrt(np.bincount(group, deviation**2, minlength=prompts) / np.maximum(size - 1, 1))
+
+
+def _grouped(rewards: ArrayLike, counts: ArrayLike) -> tuple[FloatArray, IntArray, int]:
+    """[C] rewards, [C] the group of each, and Q. Raises InputError if they do not fit."""
+    r = reward_values(rewards)
+    sizes = whole_numbers("counts", counts)
+    if int(sizes.sum()) != len(r):  # before an array of that length is made
+        raise InputError(
+            f"{len(r)} rewards were given, but counts sum to {int(sizes.sum())}; expected one reward for each rollout"
+        )
+    return r, group_index(sizes), len(sizes)
 
 
 def rollout_weights(counts: ArrayLike, weighting: str = "prompt") -> FloatArray:
@@ -74,10 +87,10 @@ def rollout_weights(counts: ArrayLike, weighting: str = "prompt") -> FloatArray:
     Returns: [C], rollouts of a prompt being contiguous and in prompt order.
     """
     check_prompt_weighting(weighting)
-    n = np.asarray(getattr(counts, "counts", counts), dtype=float)
+    n = whole_numbers("counts", getattr(counts, "counts", counts))
     if (n < 1).any():
-        raise InputError(f"counts are {n.tolist()}; every prompt needs at least one rollout")
-    weights = n.mean() / n if weighting == "prompt" else np.ones_like(n)
+        raise InputError(f"counts are {short(n.tolist())}; every prompt needs at least one rollout")
+    weights = n.mean() / n if weighting == "prompt" else np.ones(len(n))
     return weights[group_index(n)]
 
 

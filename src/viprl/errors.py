@@ -15,6 +15,10 @@ class InputError(ViprlError, ValueError):
     """An argument or an option has a value that cannot be used."""
 
 
+class InputTypeError(InputError, TypeError):
+    """An argument has a type that cannot be used."""
+
+
 class ConfigError(InputError):
     """A configuration file has a key or a value that cannot be used."""
 

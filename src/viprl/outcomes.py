@@ -6,11 +6,15 @@ import logging
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray
+from viprl.utils.sequences import listed, short, to_float, whole_numbers
+from viprl.utils.sequences import numbers as read_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -18,14 +22,43 @@ Success = str | float | Callable[[float], bool | None] | None
 """What counts as success. None: the rewards are 0/1 or -1/+1. A number: reward >= number. A callable: reward -> True,
 False, or None for unscorable. Engines also accept names of rewards, see `viprl.engines.success`."""
 
+LARGEST_REWARD = 1e30
+"""Rewards beyond it, infinite ones included, are unscorable: weights in 32 bits would become infinite or NaN."""
+
+LARGEST_LOGPROB = 1e9
+"""No text is less likely. Smaller log probabilities come from masks, such as the smallest number of float32."""
+
 _BINARY = frozenset({0.0, 1.0, -1.0})
+
+
+def scorable(rewards: Any) -> Any:
+    """Whether each number of an array or tensor is a reward to train on: not NaN, and not beyond `LARGEST_REWARD`."""
+    return abs(rewards) <= LARGEST_REWARD  # False for NaN
+
+
+@dataclass(frozen=True)
+class Observation:
+    """How a batch of rewards was read."""
+
+    keys: tuple[str, ...]
+    """[Q] identity of each prompt."""
+    successes: FloatArray
+    """[Q] rollouts that succeeded."""
+    rollouts: FloatArray
+    """[Q] rollouts that could be scored."""
+    variance: tuple[float, float] | None = None
+    """Realised gradient variance of a planned batch, and that of uniform counts; None without a plan."""
+
+    def __repr__(self) -> str:
+        k, n = f"{self.successes.sum():.0f}", f"{self.rollouts.sum():.0f}"
+        return f"Observation({len(self.keys)} prompts, {k} successes of {n} scorable rollouts)"
 
 
 class RewardReader:
     """Turns rewards into outcomes.
 
     A reward that cannot be read is unscorable. It is counted and logged, but never raises an error, because one bad
-    reward must not end a long run.
+    reward must not end a long run. None, NaN and pandas' NA are unscorable on purpose and do not count.
 
     Args:
         success: None, a threshold or a callable, see `Success`.
@@ -34,46 +67,130 @@ class RewardReader:
     """
 
     def __init__(self, success: Success = None) -> None:
-        threshold = isinstance(success, numbers.Real) and not isinstance(success, bool) and math.isfinite(success)
+        threshold = isinstance(success, numbers.Real) and not isinstance(success, bool) and abs(success) < math.inf
         if success is not None and not callable(success) and not threshold:
-            raise InputError(f"success is {success!r}; expected None, a threshold or a callable reward -> bool")
+            raise InputError(f"success is {short(success)}; expected None, a threshold or a callable reward -> bool")
         self.success = success
         self.unreadable = 0
-        """Rewards so far that could not be read. None and NaN do not count: they are unscorable on purpose."""
+        """Rewards so far that could not be read, infinity and numbers beyond `LARGEST_REWARD` included."""
+        self._lost = 0  # batches without a scorable reward
 
-    def __call__(self, rewards: Sequence[float | None]) -> FloatArray:
+    def batch(self, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
+        """[Q] the outcomes of Q groups. Warns if none of them is scorable, unless all are None or NaN."""
+        before, outcomes = self.unreadable, [self(group) for group in groups]
+        if self.unreadable > before and all(np.isnan(group).all() for group in outcomes):
+            self._lost += 1
+            if _now_and_then(self._lost):
+                first = next(reward for group in groups for reward in group)
+                message = (
+                    "no reward of the batch could be scored, so nothing is learned from it (%d such batches so far; "
+                    "the first reward is %s); check the rewards, or set success if they are not 0/1 or -1/+1"
+                )
+                logger.warning(message, self._lost, short(first))
+        return outcomes
+
+    def __call__(self, rewards: Sequence[Any]) -> FloatArray:
         """[n] outcomes of the n rewards of one group: 1, 0 or NaN."""
         if self.success is None and all(type(r) is float for r in rewards) and _BINARY.issuperset(rewards):
             return np.array([r == 1 for r in rewards], dtype=float)  # the usual case, four times faster
         return np.array([self._outcome(r) for r in rewards], dtype=float)
 
-    def _outcome(self, reward: float | None) -> float:
-        if reward is None:
-            return math.nan
+    def values(self, rewards: Sequence[Any]) -> FloatArray:
+        """[n] the rewards of one group as numbers, NaN where unscorable."""
+        return np.array([self._value(r) for r in rewards], dtype=float)
+
+    def _value(self, reward: Any) -> float:
         try:
-            value = float(reward)
-            if math.isnan(value):
-                return math.nan
-            if callable(self.success):
-                verdict = self.success(value)
-                if verdict is None or verdict != verdict:  # NaN
-                    return math.nan
-                if verdict in (True, False):
-                    return float(bool(verdict))
-                return self._unreadable(reward, f"success returned {verdict!r}; expected True, False or None")
-        except Exception as error:  # also an error in the user's callable must not end a long run
+            value = to_float(reward)
+        except Exception as error:  # objects of any library
             return self._unreadable(reward, f"{type(error).__name__}: {error}")
+        if scorable(value) or math.isnan(value):
+            return value
+        return self._unreadable(reward, f"expected a number of at most {LARGEST_REWARD:g}")
+
+    def _outcome(self, reward: Any) -> float:
+        value = self._value(reward)
+        if math.isnan(value):
+            return math.nan
+        if callable(self.success):
+            return self._verdict(self.success, value)
         if self.success is not None:
-            return float(value >= float(self.success))
+            return float(value >= self.success)  # type: ignore[operator]  # a number
         if value in _BINARY:
             return float(value == 1.0)
         return self._unreadable(reward, "expected 0, 1 or -1; set success to a threshold or a callable")
 
+    def _verdict(self, success: Callable[[float], Any], value: float) -> float:
+        try:
+            verdict = to_float(success(value))
+        except Exception as error:  # also an error in the user's callable must not end a long run
+            return self._unreadable(value, f"{type(error).__name__}: {error}")
+        if math.isnan(verdict):  # NaN or None
+            return math.nan
+        if verdict in (0.0, 1.0):
+            return verdict
+        return self._unreadable(value, f"success returned {verdict!r}; expected True, False or None")
+
     def _unreadable(self, reward: object, why: str) -> float:
         self.unreadable += 1
-        if self.unreadable & (self.unreadable - 1) == 0:  # the 1st, 2nd, 4th, 8th ..., to keep the log short
-            logger.warning("unreadable reward %r counts as unscorable (%d so far): %s", reward, self.unreadable, why)
+        if _now_and_then(self.unreadable):
+            message = "unreadable reward %s counts as unscorable (%d so far): %s"
+            logger.warning(message, short(reward), self.unreadable, why)
         return math.nan
+
+
+def _now_and_then(count: int) -> bool:
+    """True for the 1st, 2nd, 4th, 8th ... event, to keep the log short."""
+    return count & (count - 1) == 0
+
+
+def reward_values(rewards: Any) -> FloatArray:
+    """[C] rewards of a sequence of any library as numbers; NaN for None, and with a warning for what is not `scorable`.
+
+    Raises InputError for what is not a sequence.
+    """
+    if isinstance(rewards, np.ndarray) and rewards.ndim == 1 and rewards.dtype.kind in "fiub":
+        values = rewards.astype(float)
+        return np.where(scorable(values), values, np.nan)
+    return RewardReader().values(listed("rewards", rewards, "with one for each rollout"))
+
+
+def rollout_groups(what: str, values: Any, prompts: int) -> list[list[Any]]:
+    """[Q] lists, one value for each rollout of a prompt, from sequences of any library.
+
+    Raises InputError for another number of groups, and for groups that are not sequences.
+    """
+    groups = listed(what, values, "with one list for each prompt")
+    if len(groups) != prompts:
+        raise InputError(f"got {len(groups)} lists of {what} for {prompts} prompts; expected one for each")
+    items = "with one number for each rollout"
+    return [listed(f"{what} of prompt {q}", group, items) for q, group in enumerate(groups)]
+
+
+def read_logprobs(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
+    """[Q] log probabilities, one for each value in `groups`; NaN where unknown: None, NaN, beyond `LARGEST_LOGPROB`.
+
+    Raises InputError for other shapes and for anything but numbers.
+    """
+    given = rollout_groups("logprobs", values, len(groups))
+    if list(map(len, given)) != list(map(len, groups)):
+        raise InputError(
+            "logprobs and rewards differ in shape; give one log probability for each rollout, None where unknown"
+        )
+    read = [read_numbers(f"logprobs of prompt {q}", group) for q, group in enumerate(given)]
+    return [np.where(np.abs(group) <= LARGEST_LOGPROB, group, np.nan) for group in read]
+
+
+def counted(successes: Any, rollouts: Any, prompts: int) -> tuple[FloatArray, FloatArray]:
+    """[Q] successes and [Q] rollouts of Q prompts. Raises InputError unless whole, 0 <= successes <= rollouts."""
+    expected = f"expected successes and rollouts of {prompts} prompts, 0 <= successes <= rollouts"
+    try:
+        k, n = whole_numbers("successes", successes), whole_numbers("rollouts", rollouts)
+    except InputError as error:
+        raise InputError(f"{expected}; {error}") from error
+    if not len(k) == len(n) == prompts or (k > n).any():
+        raise InputError(f"{expected}; got {short(k.tolist())} and {short(n.tolist())}")
+    return k.astype(float), n.astype(float)
 
 
 def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:

@@ -47,18 +47,21 @@ class PendingPlans:
         while len(self._plans) > MOST_PENDING:
             self._plans.popitem(last=False)
 
-    def take(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:
-        """Remove and return the plan of these prompts; None if they were not planned.
+    def find(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:
+        """The plan of these prompts; None if they were not planned.
 
-        Raises InputError, and keeps the plan, if a group has another size than planned, and if the prompts are part of
-        a planned batch.
+        Raises InputError if a group has another size than planned, and if the prompts are part of a planned batch.
         """
         plan = self._plans.get(keys)
         if plan is None:
             self._refuse_part(keys)
-            return None
-        _check_lengths(rewards, plan.counts)
-        return self._plans.pop(keys)
+        else:
+            _check_lengths(rewards, plan.counts)
+        return plan
+
+    def remove(self, keys: tuple[str, ...]) -> None:
+        """Forget the plan of these prompts, if there is one."""
+        self._plans.pop(keys, None)
 
     def clear(self) -> None:
         """Forget all plans."""

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
+import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from viprl.advantages import check_prompt_weighting
-from viprl.errors import InputError
+from viprl.errors import InputError, InputTypeError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.prompts import Prompt
-from viprl.prompts import text as text_of
+from viprl.utils.sequences import listed, scalar, short
 from viprl.utils.words import did_you_mean
 
 if TYPE_CHECKING:
     from viprl.strategies import Strategy
+
+logger = logging.getLogger(__name__)
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
@@ -48,8 +53,10 @@ class Settings:
     min_rollouts: int | None = _option(
         None, int | None, "Fewest rollouts of a prompt. Default: the smallest legal group of the estimator."
     )
-    max_rollouts: int | None = _option(
-        None, int | None, "Most rollouts of a prompt. Default: six times the average group of the batch."
+    max_rollouts: int | float | None = _option(
+        None,
+        int | None,
+        "Most rollouts of a prompt; infinity for no limit. Default: six times the average group of the batch.",
     )
     strategy: str | Strategy = _option(
         "default", str, "What allocates: 'default', 'paper', 'uniform' or another name in viprl.STRATEGIES."
@@ -79,8 +86,8 @@ class Settings:
         "total reward, 'NAME' or 'NAME>=0.5' (also >, <=, <, ==) a single reward, 'module:function' a function of the "
         "total reward.",
     )
-    text: Callable[[Prompt], str] = _option(
-        text_of, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
+    text: Callable[[Prompt], str] | None = _option(
+        None, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
     )
     seed: int = _option(0, int, "Seed of the generator that breaks ties.")
 
@@ -91,10 +98,35 @@ class Settings:
         """The shadow strategies."""
         if self.shadow is None:
             return ()
-        return tuple(self.shadow) if isinstance(self.shadow, list | tuple) else (self.shadow,)  # type: ignore[return-value]
+        several = isinstance(self.shadow, Iterable) and not isinstance(self.shadow, str)
+        return tuple(listed("shadow strategies", self.shadow, "of strategies")) if several else (self.shadow,)  # type: ignore[return-value]
+
+    def learned(self, estimator: str) -> dict[str, str]:
+        """The options that decide what VIP learns, as text, for its state. `estimator` is what 'auto' stands for."""
+        return {"estimator": estimator, "success": in_words(self.success), "text": in_words(self.text)}
+
+    def check_types(self) -> None:
+        """Raise InputTypeError for options of VIP of another type. Values are checked where they are used."""
+        expected: dict[str, tuple[Any, str]] = {
+            "estimator": (str, "a text"),
+            "min_rollouts": (Real | None, "a whole number"),
+            "max_rollouts": (Real | None, "a whole number, or infinity for no limit"),
+            "cache": (str | Path | None, "a folder or None"),
+            "text": (Callable | None, "a function from a prompt to a text"),
+            "seed": (Integral, "a whole number of at least 0"),
+        }
+        for name, (kind, words) in expected.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool) or (name == "seed" and value < 0):
+                raise InputTypeError(f"{name} is {short(value)}; expected {words}")
+
+    def __repr__(self) -> str:
+        values = {f.name: (in_words(getattr(self, f.name)), in_words(f.default)) for f in dataclasses.fields(self)}
+        changed = (f"{name}={now}" for name, (now, default) in values.items() if now != default)
+        return f"{type(self).__name__}({', '.join(changed)})"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class EngineSettings(Settings):
     """The options of VIP inside a training engine."""
 
@@ -126,6 +158,39 @@ class EngineSettings(Settings):
     def for_vip(self) -> dict[str, Any]:
         """The options that `viprl.VIP` takes."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+
+
+def in_words(value: Any) -> str:
+    """An option as text, the same in every process: functions by their name."""
+    value = scalar(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(in_words, value))}]"
+    if value is None or isinstance(value, str | Real | Path):
+        return repr(str(value)) if isinstance(value, Path) else repr(value)
+    if name := getattr(value, "__qualname__", ""):
+        return f"{getattr(value, '__module__', '')}:{name}"
+    text = short(value)
+    return type(value).__name__ if " at 0x" in text or len(text) > 60 else text  # an address says nothing
+
+
+def warn_of_other_options(saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Warn if a state was saved with other options than it is loaded with."""
+    other = [name for name in now if saved.get(name, now[name]) != now[name]]
+    if other:
+        logger.warning(
+            "the state was saved with %s, but this VIP has %s; the history in it is kept",
+            ", ".join(f"{name}={saved[name]}" for name in other),
+            ", ".join(f"{name}={now[name]}" for name in other),
+        )
+
+
+def check_option_names(given: Iterable[str], cls: type = Settings) -> None:
+    """Raise InputTypeError for names that are not options of `cls`."""
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"expected {', '.join(known)}"
+            raise InputTypeError(f"VIP has no option {name!r}; {hint}")
 
 
 def options(cls: type = EngineSettings, *, without: Mapping[str, str] | Sequence[str] = ()) -> list[Field]:
@@ -183,7 +248,8 @@ def read_settings(
 
 def _fits(value: Any, option: Field) -> bool:
     if option.metadata["kind"] in (int, int | None):
-        return type(value) is int or (value is None and option.default is None)
+        limitless = option.name == "max_rollouts" and value == math.inf
+        return type(value) is int or limitless or (value is None and option.default is None)
     if option.metadata["kind"] is bool:
         return type(value) is bool
     return True  # checked where it is used

@@ -8,8 +8,11 @@ and add a line to `STRATEGIES` if it shall have a name. `VIP(strategy=...)` and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,10 +44,14 @@ from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.predictors.grid_filter import GridFilter
 from viprl.predictors.oracle import Oracle
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.sequences import listed, short
+from viprl.utils.state_checks import entry, mapping_entry
 from viprl.utils.state_file import State
 from viprl.utils.words import did_you_mean
 from viprl.weights.learned_weights import LearnedWeights
 from viprl.weights.surprisal import Surprisal, measured_weight
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,13 @@ class Strategy:
                 raise InputError(f"{role} is {part!r}; expected an object of a subclass of viprl.{kind.__name__}{hint}")
         self.predictor, self.rule, self.weights, self.guard = predictor, rule or MinimumVariance(), weights, guard
         self.name, self.summary = name or type(predictor).__name__, summary
+        parts = {"predictor": predictor, "rule": self.rule, "weights": weights, "guard": guard}
+        self.parts = {role: described(part) for role, part in parts.items()}
+        """Each part with its options as text, for comparison with a saved state."""
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{role}={text}" for role, text in self.parts.items() if text != "none")
+        return f"Strategy({self.name!r}, {parts})"
 
     def fresh(self) -> Strategy:
         """A copy whose state is independent of this one."""
@@ -157,28 +171,85 @@ class Strategy:
     def state_dict(self) -> State:
         parts = {"predictor": self.predictor, "weights": self.weights, "guard": self.guard}
         state: State = {name: None if part is None else part.state_dict() for name, part in parts.items()}
-        return {"model": type(self.predictor).__name__, **state}
+        return {"model": type(self.predictor).__name__, "parts": dict(self.parts), **state}
 
-    def load_state_dict(self, state: State) -> None:
-        """Raises StateError for the state of another predictor."""
+    def load_state_dict(self, state: State, *, guard: bool = True) -> None:
+        """Continue from `state_dict`; parts that have other options now cause a warning.
+
+        Args:
+            guard: False to start the guard without evidence.
+
+        Raises StateError for the state of another predictor, and for one that is damaged.
+        """
         model = type(self.predictor).__name__
-        if state.get("model") != model:
+        if not isinstance(state, Mapping) or state.get("model") != model:
+            found = state.get("model") if isinstance(state, Mapping) else None
             raise StateError(
-                f"the saved state of strategy {self.name!r} belongs to the predictor {state.get('model')}, but this "
-                f"strategy has {model}; delete the state to start without history"
+                f"the saved state of strategy {self.name!r} belongs to the predictor {found}, but this strategy has "
+                f"{model}; delete the state to start without history"
             )
-        self.predictor.load_state_dict(state["predictor"])
-        if self.weights is not None and state["weights"] is not None:
-            self.weights.load_state_dict(state["weights"])
-        if self.guard is not None and state["guard"] is not None:
-            self.guard.load_state_dict(state["guard"])
+        self._warn_of_other_parts(mapping_entry(state, "parts", optional=True))
+        parts = {"predictor": self.predictor, "weights": self.weights, "guard": self.guard if guard else None}
+        for name, part in parts.items():
+            if part is not None and (name == "predictor" or state.get(name) is not None):
+                self._load_part(name, part, state.get(name))
+
+    def _load_part(self, name: str, part: Any, state: Any) -> None:
+        where = f"the saved state of strategy {self.name!r} cannot be used: its {name} ({type(part).__name__})"
+        try:
+            part.load_state_dict(state)
+        except StateError as error:
+            raise StateError(f"{where}: {error}; use an earlier checkpoint, or start without history") from error
+        except Exception as error:  # a predictor from outside that does not check its state
+            raise StateError(
+                f"{where} failed with {type(error).__name__}: {error}; use an earlier checkpoint, or start without "
+                "history"
+            ) from error
+
+    def _warn_of_other_parts(self, saved: Mapping[str, str]) -> None:
+        other = [role for role in self.parts if role in saved and saved[role] != self.parts[role]]
+        if other:
+            logger.warning(
+                "strategy %r was saved with %s, but now has %s; it goes on with the saved history",
+                self.name,
+                ", ".join(f"{role} {saved[role]}" for role in other),
+                ", ".join(f"{role} {self.parts[role]}" for role in other),
+            )
+
+
+def described(part: Any) -> str:
+    """`Class(option=value, ...)` with the constructor's options that `part` keeps under their names; or "none"."""
+    if part is None:
+        return "none"
+    try:
+        options = list(inspect.signature(type(part)).parameters)
+    except (TypeError, ValueError):  # a class in C
+        options = []
+    values = {option: getattr(part, option) for option in options if hasattr(part, option)}
+    return f"{type(part).__name__}({', '.join(f'{name}={_plain(value)}' for name, value in values.items())})"
+
+
+def _plain(value: Any) -> str:
+    """The same text in every process: no addresses."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_plain, value))})"
+    return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def _default() -> Strategy:
     return Strategy(GridFilter(), weights=LearnedWeights(), guard=Guard())
 
 
-STRATEGIES: dict[str, tuple[str, Callable[[], Strategy]]] = {
+class NamedStrategies(dict[str, tuple[str, Callable[[], Strategy]]]):
+    """Strategies by name: (one line about it, function that builds it)."""
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        return "\n".join(f"{name:{width}}  {summary}" for name, (summary, _) in self.items())
+
+
+_NAMED: dict[str, tuple[str, Callable[[], Strategy]]] = {
     # the product
     "default": ("a Bayesian filter for each prompt; drift, prior, text and weights are learned; guarded", _default),
     "paper": ("VIP as published: Gaussian process, floor and greedy", lambda: Strategy(GaussianProcess(), Published())),
@@ -201,7 +272,11 @@ STRATEGIES: dict[str, tuple[str, Callable[[], Strategy]]] = {
     "gvm": ("GVM: n ~ 1/sqrt(p + alpha/p)", lambda: Strategy(LearnedBeta(), InverseRootSuccess())),
     "neyman": ("n ~ sqrt(p(1-p))", lambda: Strategy(LearnedBeta(), ProportionalToDeviation())),
 }
+STRATEGIES = NamedStrategies(_NAMED)
 """Name -> (one line about it, function that builds it)."""
+
+PRODUCTS = ("default", "paper", "uniform")
+"""Strategies for training; the others are references, ablations and published methods to compare with."""
 
 
 def build_strategy(strategy: str | Strategy, option: str = "strategy") -> Strategy:
@@ -213,25 +288,60 @@ def build_strategy(strategy: str | Strategy, option: str = "strategy") -> Strate
         return strategy.fresh()
     if isinstance(strategy, Predictor):
         raise InputError(f"{option} is a predictor; give {option}=Strategy({type(strategy).__name__}(...))")
-    if strategy not in STRATEGIES:
-        hint = did_you_mean(str(strategy), STRATEGIES)
-        expected = f"expected one of {', '.join(STRATEGIES)}, or a viprl.Strategy"
-        raise InputError(f"{option} is {strategy!r}; {hint or expected}")
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        hint = did_you_mean(strategy.lower(), STRATEGIES) if isinstance(strategy, str) else ""
+        baselines = ", ".join(name for name in STRATEGIES if name not in PRODUCTS)
+        raise InputError(
+            f"{option} is {short(strategy)}; {f'{hint} ' if hint else ''}expected {', '.join(PRODUCTS)}, a "
+            f"viprl.Strategy, or a baseline to compare with: {baselines}"
+        )
     summary, build = STRATEGIES[strategy]
     built = build()
     built.name, built.summary = strategy, summary
     return built
 
 
-def named_strategies(strategies: Sequence[str | Strategy]) -> dict[str, Strategy]:
-    """Strategies by name. Raises InputError for different ones of the same name."""
+def named_strategies(
+    strategies: Sequence[str | Strategy], shadows: Sequence[str | Strategy] = ()
+) -> dict[str, Strategy]:
+    """Strategies and shadow strategies by name. Raises InputError for different ones of the same name."""
+    asked = [("strategy", strategy) for strategy in listed("strategies", strategies, "of strategies")]
+    asked += [("shadow", strategy) for strategy in shadows]
     built: dict[str, Strategy] = {}
-    for strategy in dict.fromkeys(strategies):
-        new = build_strategy(strategy)
-        if new.name in built:
+    given: dict[str, str | Strategy] = {}
+    for option, strategy in asked:
+        new = build_strategy(strategy, option)
+        if given.setdefault(new.name, strategy) != strategy:
             raise InputError(f"two strategies have the name {new.name!r}; set Strategy(..., name=...)")
-        built[new.name] = new
+        built.setdefault(new.name, new)
     return built
+
+
+def load_strategies(
+    strategies: Mapping[str, Strategy], features: Mapping[str, str], state: State, *, guards: bool
+) -> None:
+    """Let fresh strategies continue from the entries "strategies" and "features" of a state of VIP.
+
+    A strategy that the state does not hold starts without history, with a warning.
+
+    Args:
+        features: what each strategy reads now, as `viprl.features.cache.Features.describe` writes it.
+        guards: False to start the guards without evidence.
+
+    Raises StateError for other features or another predictor, and for a damaged state.
+    """
+    saved, learned = mapping_entry(state, "strategies"), mapping_entry(state, "features")
+    for name, strategy in strategies.items():
+        if name not in saved:
+            held = ", ".join(saved) or "no strategy"
+            logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
+            continue
+        if entry(learned, name) != features[name]:
+            raise StateError(
+                f"the saved state of strategy {name!r} was learned with features {learned[name]!r}, but this run has "
+                f"{features[name]!r}; use the same features, or delete the state to start without history"
+            )
+        strategy.load_state_dict(saved[name], guard=guards)
 
 
 def check_training_strategy(strategy: str | Strategy, option: str = "strategy") -> None:

@@ -2,55 +2,46 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from viprl import metrics as names
-from viprl.allocation.budget import Budget, default_max_rollouts, even_counts
+from viprl.allocation.budget import Budget, bounds, default_max_rollouts, even_counts
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.variance_models import get_variance_model
 from viprl.errors import InputError, StateError
 from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
 from viprl.metrics import batch_metrics, ratio
-from viprl.outcomes import RewardReader, tally
+from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, rollout_groups, tally
 from viprl.plans import PendingPlans, Plan
 from viprl.predictors.base import Batch
-from viprl.prompts import Prompt, PromptBatch, identity
+from viprl.prompts import Prompt, PromptBatch
+from viprl.prompts import text as text_of
 from viprl.runs.engine_logs import read_history
 from viprl.runs.history import visits
 from viprl.runs.logged_rollouts import deciding_reward
-from viprl.settings import Settings, documented, options
-from viprl.strategies import Proposal, Strategy, named_strategies
+from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
+from viprl.strategies import Proposal, Strategy, load_strategies, named_strategies
 from viprl.utils import state_file
 from viprl.utils.arrays import FloatArray
+from viprl.utils.sequences import numbers, short
+from viprl.utils.state_checks import array_entry, mapping_entry, number_entry
 from viprl.utils.state_file import State
+from viprl.utils.threads import Lock, locked_method
 from viprl.weights.surprisal import Surprisal, SurprisalUnit, measured_weight
 
 logger = logging.getLogger(__name__)
 
 STATE_KIND, STATE_VERSION = "viprl.VIP", 5
-
-
-@dataclass(frozen=True)
-class Observation:
-    """How a batch of rewards was read."""
-
-    keys: tuple[str, ...]
-    """[Q] identity of each prompt."""
-    successes: FloatArray
-    """[Q] rollouts that succeeded."""
-    rollouts: FloatArray
-    """[Q] rollouts that could be scored."""
-    variance: tuple[float, float] | None = None
-    """Realised gradient variance of a planned batch, and that of uniform counts; None without a plan."""
 
 
 @documented(options(Settings))
@@ -78,11 +69,20 @@ class VIP(Settings):
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+    __signature__ = inspect.signature(Settings)  # not that of __new__
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *_: Any, **options: Any) -> VIP:
+            check_option_names(options, cls)
+            return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        self.check_types()
+        self._lock = Lock()
         self._model = get_variance_model("rloo" if self.estimator == "auto" else self.estimator)
         Budget.of(1, self._least(), self.min_rollouts, self.max_rollouts, self._model)
-        self._blank = named_strategies((self.strategy, *self.shadows()))
+        self._blank = named_strategies([self.strategy], self.shadows())
         self._active = next(iter(self._blank))
         self._features = Features(default_folder() if self.cache == "auto" else self.cache)
         self._choices = {name: self._choice(strategy) for name, strategy in self._blank.items()}
@@ -97,14 +97,16 @@ class VIP(Settings):
 
     # --- planning -----------------------------------------------------------------------------------------------------
 
+    @locked_method
     def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
         """[Q] success probability of each prompt, as the active strategy believes."""
-        batch = PromptBatch(prompts, self.text)
+        batch = PromptBatch(prompts, self.text or text_of)
         if not batch.keys:
             return np.empty(0)
         prediction = self._strategies[self._active].predictor.predict(self._batch(self._active, batch))
         return prediction.success_probability[batch.rows]
 
+    @locked_method
     def allocate(
         self,
         prompts: Sequence[Prompt],
@@ -125,27 +127,31 @@ class VIP(Settings):
         Raises InputError (a ValueError) for a budget that the bounds cannot meet.
         """
         began = time.perf_counter()
-        batch = PromptBatch(prompts, self.text)
-        limits = self._budget(len(prompts), budget, min_rollouts, max_rollouts)
+        batch = PromptBatch(prompts, self.text or text_of)
+        limits = self._budget(len(batch.keys), budget, min_rollouts, max_rollouts)
         batches = self._batches(batch)
-        proposals = self._proposals(batches, batch, limits, self._rng)
+        rng = copy.deepcopy(self._rng)
+        proposals = self._proposals(batches, batch, limits, rng)
+        self._rng = rng  # only now: a refused call changes nothing
         allocation = proposals[self._active].allocation
         self._pending.add(batch.keys, Plan(limits, proposals, batches, allocation.counts))
         self._seconds += time.perf_counter() - began
         return allocation
 
+    @locked_method
     def propose(
         self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
     ) -> dict[str, Allocation]:
         """What each strategy, shadows included, would allocate now. Nothing is kept."""
-        batch = PromptBatch(prompts, self.text)
-        limits = self._budget(len(prompts), budget, None, None)
+        batch = PromptBatch(prompts, self.text or text_of)
+        limits = self._budget(len(batch.keys), budget, None, None)
         rng = np.random.default_rng(0) if rng is None else rng
         proposals = self._proposals(self._batches(batch), batch, limits, rng)
         return {name: proposal.allocation for name, proposal in proposals.items()}
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
+    @locked_method
     def observe(
         self,
         prompts: Sequence[Prompt],
@@ -160,28 +166,30 @@ class VIP(Settings):
 
         Args:
             prompts: [Q].
-            rewards: one list for each prompt, one reward for each rollout; None and NaN are unscorable.
+            rewards: one list for each prompt, one reward for each rollout. None and NaN are unscorable. So are, counted
+                in `unreadable_rewards`, infinity, numbers beyond 1e30 and whatever is not a number.
             logprobs: shaped like `rewards`: log probability of each rollout under the policy, summed over its tokens,
                 in nats; None where unknown. With them the default strategy learns which prompts have large gradients,
                 not only which outcomes vary (`viprl.weights`).
 
         Returns: how the rewards were read.
 
-        Raises InputError (a ValueError) for other shapes.
+        Raises InputError (a ValueError), and changes nothing, for other shapes. The plan is kept then.
         """
         began = time.perf_counter()
-        batch = PromptBatch(prompts, self.text)
-        _check_shapes(batch, rewards, logprobs)
-        plan = self._pending.take(batch.keys, rewards)
-        batches = plan.batches if plan is not None else self._batches(batch)  # before anything changes: it can fail
-        outcomes = [self._rewards(group) for group in rewards]
+        batch = PromptBatch(prompts, self.text or text_of)
+        given = rollout_groups("rewards", rewards, len(batch.keys))
+        nats = None if logprobs is None else read_logprobs(logprobs, given)
+        plan = self._pending.find(batch.keys, given)
+        batches = plan.batches if plan is not None else self._batches(batch)
+        # nothing above changes anything, and nothing below refuses anything
+        outcomes = self._rewards.batch(given)
         successes, rollouts = tally(outcomes)
-        groups = None if logprobs is None else Surprisal.of(outcomes, logprobs)
-        merged = None if logprobs is None else Surprisal.of(batch.merged(outcomes), batch.merged(logprobs))
+        self._pending.remove(batch.keys)
         k, n = batch.summed(successes), batch.summed(rollouts)
-        if groups is not None and merged is not None:
-            unit = self._unit.observe(k, n, merged)
-            groups, merged = groups.in_units(unit), merged.in_units(unit)
+        groups, merged = None, None
+        if nats is not None:
+            groups, merged = self._unit.measure(outcomes, nats, batch.merged, k, n)
         variance = None if plan is None else self._review(plan, successes, rollouts, groups)
         for name, strategy in self._strategies.items():
             strategy.observe(batches[name], k, n, None if plan is None else plan.proposals[name].believed, merged)
@@ -190,17 +198,14 @@ class VIP(Settings):
             self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
         return Observation(batch.keys, successes, rollouts, variance)
 
+    @locked_method
     def observe_counts(self, prompts: Sequence[Prompt], successes: ArrayLike, rollouts: ArrayLike) -> None:
         """Learn from [Q] successes among [Q] rollouts that were not planned here."""
-        batch = PromptBatch(prompts, self.text)
-        k, n = np.asarray(successes, dtype=float), np.asarray(rollouts, dtype=float)
-        if k.shape != (len(batch.keys),) or n.shape != k.shape or not ((k >= 0) & (k <= n)).all():
-            raise InputError(
-                f"expected successes and rollouts of {len(batch.keys)} prompts with 0 <= successes <= rollouts; got "
-                f"shapes {k.shape} and {n.shape}"
-            )
+        batch = PromptBatch(prompts, self.text or text_of)
+        k, n = counted(successes, rollouts, len(batch.keys))
+        batches = self._batches(batch)
         for name, strategy in self._strategies.items():
-            strategy.observe(self._batch(name, batch), batch.summed(k), batch.summed(n))
+            strategy.observe(batches[name], batch.summed(k), batch.summed(n))
 
     @classmethod
     def from_log(cls, path: str | Path, *, match: str = "prompt", reward: str | None = None, **options: Any) -> VIP:
@@ -217,6 +222,7 @@ class VIP(Settings):
         vip.learn_from_log(path, match=match, reward=reward)
         return vip
 
+    @locked_method
     def learn_from_log(self, path: str | Path, *, match: str = "prompt", reward: str | None = None) -> None:
         """Observe the visits of an earlier run in their order; see `from_log`."""
         if match not in ("prompt", "id"):
@@ -233,21 +239,35 @@ class VIP(Settings):
             )
         logger.info("learned from %d prompts of %s", len(logged), path)
 
+    @locked_method
     def register(self, prompts: Sequence[Prompt]) -> None:
         """Optional: announce prompts known in advance.
 
         Their features are computed now, and the paper's predictor takes its bandwidth from them.
         """
-        batch = PromptBatch(prompts, self.text)
-        for name, strategy in self._strategies.items():
-            if strategy.predictor.reads_pool:
-                strategy.predictor.register(self._batch(name, batch))
-            else:
-                self._features.warm(self._choices[name], batch.texts)  # cached, but never all in memory
+        batch = PromptBatch(prompts, self.text or text_of)
+        if not batch.keys:
+            return
+        for choice in self._choices.values():
+            self._features.warm(choice, batch.texts)  # cached, but never all in memory
+        readers = {name: strategy for name, strategy in self._strategies.items() if strategy.predictor.reads_pool}
+        batches = {name: self._batch(name, batch) for name in readers}  # before anything changes: it can fail
+        for name, strategy in readers.items():
+            strategy.predictor.register(batches[name])
 
+    @locked_method
     def tell_oracle(self, prompts: Sequence[Prompt], success_probability: ArrayLike) -> None:
-        """Give the strategy "oracle" the true success probabilities [Q] of prompts. Other strategies ignore them."""
-        truth = dict(zip(map(identity, prompts), np.asarray(success_probability, dtype=float).tolist(), strict=True))
+        """Give the strategy "oracle" the true success probabilities [Q] of prompts. Other strategies ignore them.
+
+        Raises InputError (a ValueError) for other lengths and for anything but numbers in [0, 1].
+        """
+        keys, p = PromptBatch(prompts, lambda prompt: "").keys, numbers("success_probability", success_probability)
+        if len(p) != len(keys) or not ((p >= 0) & (p <= 1)).all():
+            raise InputError(
+                f"got {len(p)} success probabilities {short(p.tolist())} for {len(keys)} prompts; expected one number "
+                "in [0, 1] for each"
+            )
+        truth = dict(zip(keys, p.tolist(), strict=True))
         for strategy in self._strategies.values():
             strategy.predictor.tell(truth)
 
@@ -261,52 +281,54 @@ class VIP(Settings):
         """The strategies at work by name, the active one first."""
         return dict(self._strategies)
 
+    @locked_method
     def metrics(self) -> dict[str, float]:
         """Numbers of the last planned and observed batch, by the names in `viprl.metrics`."""
         return dict(self._metrics)
 
     # --- state --------------------------------------------------------------------------------------------------------
 
+    @locked_method
     def state_dict(self) -> State:
         """Everything that later allocations depend on, pending plans excepted."""
         return {
             "strategies": {name: strategy.state_dict() for name, strategy in self._strategies.items()},
-            "features": {name: self._describe(choice) for name, choice in self._choices.items()},
+            "features": self._described_features(),
+            "options": self.learned(self._model.name),
             "realised": {name: sums.copy() for name, sums in self._realised.items()},
             "unit": self._unit.state_dict(),
             "rng": dict(self._rng.bit_generator.state),
             "unreadable": self._rewards.unreadable,
         }
 
+    @locked_method
     def load_state_dict(self, state: State) -> None:
-        """Continue from `state_dict`. A strategy that the state does not hold starts without history, with a warning.
+        """Continue from `state_dict`.
+
+        A strategy that the state does not hold starts without history, with a warning. Other options than those that
+        the state was saved with cause a warning. With another estimator, guards and running ratios start afresh.
 
         Raises StateError (a ValueError), and changes nothing, if a strategy was saved with other features or another
-        predictor.
+        predictor, and if the state is damaged.
         """
-        missing = {"strategies", "features", "realised", "unit", "rng", "unreadable"} - set(state)
+        entries = {"strategies", "features", "realised", "unit", "rng", "unreadable"}
+        missing = entries - set(state if isinstance(state, dict) else ())
         if missing:
             raise StateError(f"not a state of viprl.VIP: it lacks {', '.join(sorted(missing))}")
-        strategies, realised = {}, dict(self._realised)
-        for name, choice in self._choices.items():
-            strategies[name] = self._blank[name].fresh()
-            if name in state["strategies"]:
-                if state["features"][name] != self._describe(choice):
-                    raise StateError(
-                        f"the saved state of strategy {name!r} was learned with features "
-                        f"{state['features'][name]!r}, but this run has {self._describe(choice)!r}; use the same "
-                        "features, or delete the state to start without history"
-                    )
-                strategies[name].load_state_dict(state["strategies"][name])
-                realised[name] = np.array(state["realised"][name])
-            elif strategies[name].predictor.features:
-                held = ", ".join(state["strategies"])
-                logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
-        self._rng.bit_generator.state = state["rng"]
-        self._unit.load_state_dict(state["unit"])
-        self._strategies, self._realised = strategies, realised
-        self._rewards.unreadable = state["unreadable"]
+        now, then = self.learned(self._model.name), mapping_entry(state, "options", optional=True)
+        same_estimator = then.get("estimator", now["estimator"]) == now["estimator"]
+        strategies = {name: strategy.fresh() for name, strategy in self._blank.items()}
+        load_strategies(strategies, self._described_features(), state, guards=same_estimator)
+        realised = {name: np.zeros(2) for name in strategies}
+        for name in realised.keys() & state["strategies"].keys() if same_estimator else ():
+            realised[name] = array_entry(state["realised"], name, 2, least=0)
+        unit, unreadable = SurprisalUnit(), number_entry(state, "unreadable", least=0, whole=True)
+        unit.load_state_dict(state["unit"])
+        self._rng = state_file.generator(state["rng"])
+        self._strategies, self._realised, self._unit = strategies, realised, unit
+        self._rewards.unreadable = unreadable
         self._pending.clear()
+        warn_of_other_options(then, now)
 
     def save(self, path: str | Path) -> None:
         """Write the state to one file, atomically."""
@@ -324,10 +346,10 @@ class VIP(Settings):
     def _budget(
         self, prompts: int, budget: int, min_rollouts: ArrayLike | None, max_rollouts: ArrayLike | None
     ) -> Budget:
-        least = self.min_rollouts if min_rollouts is None else min_rollouts
+        least = bounds("min_rollouts", self._least() if min_rollouts is None else min_rollouts, prompts)
         most = self.max_rollouts if max_rollouts is None else max_rollouts
-        if most is None and prompts:
-            most = default_max_rollouts(prompts, budget, self._least() if least is None else least)
+        if most is None:
+            most = default_max_rollouts(prompts, budget, least)
         return Budget.of(prompts, budget, least, most, self._model)
 
     def _choice(self, strategy: Strategy) -> FeatureChoice:
@@ -341,11 +363,8 @@ class VIP(Settings):
             )
         return choice
 
-    def _describe(self, choice: FeatureChoice) -> str:
-        """How a state remembers the features it was learned with: their name and number of columns."""
-        vectors = self._features(choice, ["how many columns?"])
-        name = str(choice) if isinstance(choice, str | Path) else "custom"
-        return "none" if vectors is None else f"{name}, {vectors.shape[1]} columns"
+    def _described_features(self) -> dict[str, str]:
+        return {name: self._features.describe(choice) for name, choice in self._choices.items()}
 
     def _batch(self, name: str, batch: PromptBatch) -> Batch:
         return Batch(batch.distinct, self._features(self._choices[name], batch.texts))
@@ -386,17 +405,3 @@ class VIP(Settings):
                 self._metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
             strategy.review(proposal, successes, rollouts, self._model, surprisal)
         return variance
-
-
-def _check_shapes(
-    batch: PromptBatch, rewards: Sequence[Sequence[Any]], logprobs: Sequence[Sequence[Any]] | None
-) -> None:
-    if len(rewards) != len(batch.keys):
-        raise InputError(f"got {len(rewards)} lists of rewards for {len(batch.keys)} prompts; expected one for each")
-    for q, group in enumerate(rewards):
-        if not hasattr(group, "__len__"):
-            raise InputError(f"rewards of prompt {q} are {group!r}; expected a list, one reward for each rollout")
-    if logprobs is not None and list(map(len, logprobs)) != list(map(len, rewards)):
-        raise InputError(
-            "logprobs and rewards differ in shape; give one log probability for each rollout, None where unknown"
-        )

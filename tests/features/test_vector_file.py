@@ -88,6 +88,24 @@ class TestDamage:
         np.testing.assert_array_equal(cache(TEXTS), fresh(TEXTS))
         assert encoded(tmp_path) == []
 
+    def test_cut_while_in_use(self, tmp_path: Path) -> None:
+        """In another process, because a mapped file that is cut kills it."""
+
+        def child() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                cache = FeatureCache(Toy(columns=5000), tmp_path)
+                for kept in (0, 1, 5000):
+                    cache(TEXTS)
+                    os.truncate(keys_file(tmp_path).with_suffix(".vectors"), kept)
+                    np.testing.assert_array_equal(cache(TEXTS), fresh(TEXTS, columns=5000))
+            os._exit(0)
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+
 
 def write_all(folder: Path, start: int, barrier: Any) -> None:
     cache = FeatureCache(Toy(), folder)
@@ -171,4 +189,4 @@ class TestProcesses:
             store.find([b""])  # reads all keys
             everything = list(store._rows)
             assert len(everything) > len(TEXTS)
-            assert store.sound(everything, store.find(everything)).all()
+            assert store.load(everything, store.find(everything))[1].all()

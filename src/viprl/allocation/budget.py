@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from viprl.allocation.variance_models import VarianceModel, get_variance_model
 from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.numerics import bisect
+from viprl.utils.sequences import LARGEST, scalar, whole_number, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -39,43 +42,49 @@ class Budget:
 
         Args:
             prompts: Q, at least 1.
-            total: C.
+            total: C, at most `viprl.utils.sequences.LARGEST`.
             min_rollouts: L, a number or [Q]; None for the smallest legal group of the estimator.
-            max_rollouts: U, a number or [Q]; None for no limit.
+            max_rollouts: U, a number or [Q]; None or infinity for no limit.
             estimator: see `get_variance_model`.
 
-        Raises InputError for bounds below the smallest legal group, L > U, and totals outside [sum L, sum U].
+        Raises InputError for bounds below the smallest legal group, L > U, totals outside [sum L, sum U], and numbers
+        that are not whole.
         """
         model = get_variance_model(estimator)
-        c = _integer("budget", total)
+        c = whole_number("budget", total, least=-LARGEST)
         if prompts == 0:
             raise InputError("no prompts were given; an allocation needs at least one")
-        least = _bounds("min_rollouts", model.min_rollouts if min_rollouts is None else min_rollouts, prompts)
-        most = _bounds("max_rollouts", max(c, 1) if max_rollouts is None else max_rollouts, prompts)
+        least = bounds("min_rollouts", model.min_rollouts if min_rollouts is None else min_rollouts, prompts)
+        most = bounds("max_rollouts", LARGEST if max_rollouts is None else max_rollouts, prompts, limitless=True)
         if (least < model.min_rollouts).any():
             raise InputError(
                 f"min_rollouts is {least.min()}, but estimator {model.name!r} needs groups of at least "
                 f"{model.min_rollouts}; raise min_rollouts to {model.min_rollouts}"
             )
-        if max_rollouts is not None and (least > most).any():
+        if (least > most).any():
             q = int(np.argmax(least > most))
             raise InputError(
                 f"min_rollouts exceeds max_rollouts for prompt {q}: min_rollouts={least[q]}, max_rollouts={most[q]}"
             )
         if not least.sum() <= c <= most.sum():
             fix = ("lower min_rollouts", "raise") if c < least.sum() else ("raise max_rollouts", "lower")
-            limits = f"from {least.sum()} to {most.sum()}" if max_rollouts is not None else f"at least {least.sum()}"
+            limited = (most < LARGEST).all()
+            limits = f"from {least.sum()} to {most.sum()}" if limited else f"at least {least.sum()}"
             raise InputError(
                 f"the budget cannot be met: {prompts} prompts with min_rollouts={_span(least)} and "
-                f"max_rollouts={_span(most) if max_rollouts is not None else None} need {limits} rollouts, but the "
-                f"budget is {c}; {fix[0]} or {fix[1]} the budget"
+                f"max_rollouts={_span(most) if limited else None} need {limits} rollouts, but the budget is {c}; "
+                f"{fix[0]} or {fix[1]} the budget"
             )
         return cls(c, least, np.maximum(np.minimum(most, c), least), model)  # no prompt can get more than C
 
 
 def default_max_rollouts(prompts: int, total: int, min_rollouts: ArrayLike) -> int:
-    """Six average groups, at least the fewest rollouts of any prompt."""
-    return max(-(-6 * total // prompts), int(np.max(min_rollouts)))
+    """Six average groups, at least the fewest rollouts of any prompt; `min_rollouts` as for `Budget.of`.
+
+    Raises InputError for numbers that are not whole.
+    """
+    average = -(-6 * whole_number("budget", total, least=-LARGEST) // max(prompts, 1))
+    return min(max([average, *bounds("min_rollouts", min_rollouts, prompts).tolist()]), LARGEST)
 
 
 def even_counts(budget: Budget) -> FloatArray:
@@ -97,20 +106,15 @@ def counts_between(few: FloatArray, many: FloatArray, total: int) -> FloatArray:
     return few if gap <= 0 else few + (many - few) * (total - few.sum()) / gap
 
 
-def _integer(name: str, value: Any) -> int:
-    array = np.asarray(value)
-    if array.ndim or array.dtype.kind not in "iuf" or not np.isfinite(array) or array != np.floor(array):
-        raise InputError(f"{name} is {value!r}; expected a whole number")
-    return int(array)
-
-
-def _bounds(name: str, value: ArrayLike, prompts: int) -> IntArray:
-    array = np.asarray(value)
-    if array.ndim > 1 or (array.ndim == 1 and len(array) != prompts):
-        raise InputError(f"{name} has shape {array.shape}; expected one number or one for each of {prompts} prompts")
-    if array.dtype.kind not in "iuf" or not np.isfinite(array).all() or (array != np.floor(array)).any():
-        raise InputError(f"{name} is {value!r}; expected whole numbers")
-    return np.broadcast_to(array.astype(np.int64), (prompts,))
+def bounds(name: str, value: Any, prompts: int, *, limitless: bool = False) -> IntArray:
+    """[Q] bounds from one number or one for each prompt, read as `whole_numbers` does. Raises InputError."""
+    value = value if getattr(value, "ndim", 0) else scalar(value)
+    if isinstance(value, str | Real | Decimal) or value is None:
+        return np.full(prompts, whole_number(name, value, least=-LARGEST, limitless=limitless), dtype=np.int64)
+    each = whole_numbers(name, value, least=-LARGEST, limitless=limitless)
+    if len(each) != prompts:
+        raise InputError(f"{name} has {len(each)} numbers; expected one number or one for each of {prompts} prompts")
+    return each
 
 
 def _span(bounds: IntArray) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from viprl.allocation.variance_models import VarianceModel
 from viprl.predictors.base import Prediction
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.state_checks import array_entry
 from viprl.utils.state_file import State
 
 SHARES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -73,7 +74,8 @@ class Guard:
         return {"difference": self._difference.copy(), "squares": self._squares.copy()}
 
     def load_state_dict(self, state: State) -> None:
-        self._difference, self._squares = np.array(state["difference"]), np.array(state["squares"])
+        difference = array_entry(state, "difference", len(SHARES))
+        self._difference, self._squares = difference, array_entry(state, "squares", len(SHARES), least=0)
 
 
 def mixed(prediction: Prediction, share: float) -> Prediction:

@@ -20,6 +20,7 @@ from viprl.allocation.exact import exact_counts
 from viprl.allocation.variance_models import VarianceModel
 from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.sequences import numbers
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Allocation:
     """sum_q a_q f(n_q): the predicted variance of the batch gradient, times Q^2 and in units of the score variance."""
     uniform_variance: float
     """The same for the budget spread evenly (linear between integers if C/Q is not whole)."""
+
+    def __repr__(self) -> str:
+        n = self.counts
+        some = f"counts={n.tolist()}" if len(n) <= 8 else f"{len(n)} prompts, counts={n.min()}..{n.max()}"
+        return f"Allocation({some}, {n.sum()} rollouts, variance_ratio={self.variance_ratio:.3g})"
 
     @property
     def variance_ratio(self) -> float:
@@ -61,7 +67,8 @@ def allocate(
     Args:
         success_probability: [Q] numbers in [0, 1]; a prompt with exactly 0 or 1 has weight 0.
         budget: C, the rollouts to spend, every one of them.
-        min_rollouts, max_rollouts: L and U, numbers or [Q]. Defaults: the smallest legal group, and no limit.
+        min_rollouts, max_rollouts: L and U, numbers or [Q]; infinity for no limit. Defaults: the smallest legal group,
+            and no limit.
         estimator: "rloo" or "dr_grpo".
         rng: breaks ties. By default equal input gives equal output.
 
@@ -91,22 +98,20 @@ def allocate_weights(
     """The exact optimum for variance weights, such as E[p(1-p)] under a posterior.
 
     Args:
-        weights: a, [Q] finite numbers >= 0 of any scale.
+        weights: a, [Q] numbers from 0 to 1e300.
         budget, min_rollouts, max_rollouts, estimator, rng: as for `allocate`.
 
     Raises InputError (a ValueError) for weights that are negative, infinite or NaN, and for a budget that the bounds
     cannot meet.
     """
-    a = _row("weights", weights, lambda x: np.isfinite(x) & (x >= 0), "finite numbers >= 0")
+    a = _row("weights", weights, lambda x: (x >= 0) & (x <= 1e300), "numbers from 0 to 1e300")  # sums stay finite
     limits = Budget.of(len(a), budget, min_rollouts, max_rollouts, estimator)
     counts = exact_counts(a, limits, np.random.default_rng(0) if rng is None else rng)
     return Allocation.of(counts, a, limits)
 
 
 def _row(name: str, values: ArrayLike, valid: Callable[[FloatArray], np.ndarray], expected: str) -> FloatArray:
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 1:
-        raise InputError(f"{name} has shape {array.shape}; expected one dimension, one number for each prompt")
+    array = numbers(name, values)
     if not valid(array).all():
         raise InputError(f"{name} holds {array[~valid(array)][:3]}; expected {expected}")
     return array

@@ -26,6 +26,7 @@ from viprl.allocation.rules import Rule
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.table import PromptTable
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.state_checks import array_entry, entry
 from viprl.utils.state_file import State
 
 
@@ -72,8 +73,9 @@ class ZeroVarianceRuns(Predictor):
         return {"visits": self._visits.state_dict(), "explore": self.explore.copy()}
 
     def load_state_dict(self, state: State) -> None:
-        self._visits.load_state_dict(state["visits"])
-        self.explore = np.array(state["explore"], dtype=float)
+        explore = array_entry(state, "explore", 2, least=0, most=1)
+        self._visits.load_state_dict(entry(state, "visits"))
+        self.explore = explore
 
 
 class SkipAndRedistribute(Rule):

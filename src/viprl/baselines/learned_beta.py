@@ -20,6 +20,7 @@ import numpy as np
 from viprl.baselines.beta_counts import BetaCounts
 from viprl.predictors.base import Batch
 from viprl.utils.arrays import FloatArray
+from viprl.utils.state_checks import array_entry, entry
 from viprl.utils.state_file import State
 
 
@@ -60,9 +61,10 @@ class LearnedBeta(BetaCounts):
         }
 
     def load_state_dict(self, state: State) -> None:
-        super().load_state_dict(state["counts"])
-        self.prior = np.array(state["prior"])
-        self._visits, self._weights = np.array(state["visits"]), np.array(state["weights"])
+        prior, visits = array_entry(state, "prior", 2, least=1e-300), array_entry(state, "visits", None, 2, least=0)
+        weights = array_entry(state, "weights", len(visits), least=0)
+        super().load_state_dict(entry(state, "counts"))
+        self.prior, self._visits, self._weights = prior, visits, weights
 
 
 def fit_prior(k: FloatArray, n: FloatArray, weights: FloatArray, start: FloatArray) -> FloatArray:

@@ -21,6 +21,7 @@ from viprl.errors import InputError, StateError
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import expit, logit
+from viprl.utils.state_checks import array_entry, entry
 from viprl.utils.state_file import State
 
 
@@ -80,6 +81,7 @@ class RidgeRegression(Predictor):
         return {"gram": self._gram, "moment": self._moment.copy()}
 
     def load_state_dict(self, state: State) -> None:
-        self._gram = None if state["gram"] is None else np.array(state["gram"])
-        self._moment = np.array(state["moment"])
+        moment = array_entry(state, "moment", None)
+        self._gram = None if entry(state, "gram") is None else array_entry(state, "gram", len(moment), len(moment))
+        self._moment = moment
         self._solve()

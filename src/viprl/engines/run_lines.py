@@ -66,7 +66,7 @@ def _feature_name(choice: Any) -> str:
 
 
 def uniform_reason(
-    counts: Sequence[int], keys: Sequence[str], trust: float | None, bounds: tuple[int, int] | None = None
+    counts: Sequence[int], keys: Sequence[str], trust: float | None, bounds: tuple[int, float] | None = None
 ) -> str | None:
     """Why all prompts of a step have the same number of rollouts, up to a remainder; None if they have not.
 
@@ -101,7 +101,7 @@ class RunSummary:
         counts: Sequence[int] | IntArray,
         observation: Observation,
         metrics: Mapping[str, float],
-        bounds: tuple[int, int] | None = None,
+        bounds: tuple[int, float] | None = None,
     ) -> None:
         """Count a step. `metrics` are those of VIP, with the values that the engine knows better."""
         planned: list[int] = np.asarray(counts).tolist()

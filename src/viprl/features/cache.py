@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from viprl.errors import InputTypeError
 from viprl.features.encoders import Concatenated, Encoder, FeatureChoice, Length, checked, resolve
-from viprl.features.vector_file import KEY, VectorFile, VectorFileError, Vectors
+from viprl.features.vector_file import KEY, VectorFile, VectorFileError, Vectors, unpacked
 from viprl.utils.arrays import FloatArray
 from viprl.utils.batches import batches
 
@@ -38,6 +39,12 @@ class Features:
         Raises what `viprl.features.encoders.resolve` raises.
         """
         return bool(self._parts(choice))
+
+    def describe(self, choice: FeatureChoice) -> str:
+        """How a state remembers the features it was learned with: their name and number of columns."""
+        vectors = self(choice, ["how many columns?"])
+        name = str(choice) if isinstance(choice, str | Path) else "custom"
+        return "none" if vectors is None else f"{name}, {vectors.shape[1]} columns"
 
     def warm(self, choice: FeatureChoice, texts: Sequence[str]) -> None:
         """Compute missing vectors, without holding all vectors in memory."""
@@ -99,42 +106,41 @@ class FeatureCache:
     def __call__(self, texts: Sequence[str]) -> FloatArray:
         """[n, d] vectors of n texts in float64; [0, 0] for no texts.
 
-        Raises TypeError for anything but strings, InputError for an encoder whose vectors are not usable.
+        Raises InputTypeError for anything but strings, InputError for an encoder whose vectors are not usable.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("expected a sequence of strings; use viprl.prompts.text for the text of a prompt")
+            raise InputTypeError("expected a sequence of strings; use viprl.prompts.text for the text of a prompt")
         if not texts:
             return np.empty((0, 0))
-        rows = self._rows(texts)  # first, because it may replace the store
-        return self._store().take(rows)
+        return unpacked(self._records(texts))
 
     def warm(self, texts: Sequence[str]) -> None:
         """Compute missing vectors."""
         for chunk in batches(texts, self.CHUNK):
-            self._rows(chunk)
+            self._records(chunk)
 
     def _store(self) -> Vectors:
         if self._opened is None:
             name = self.encoder.name  # can take a moment: a hash of the model's files
-            digest = hashlib.sha256(name.encode())
+            digest = hashlib.sha256(name.encode("utf-8", "surrogatepass"))
             stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:40]}-{digest.hexdigest()[:12]}"
             self._prefix = digest.digest()
             self._opened = VectorFile(self.folder / stem) if self.folder is not None and name else Vectors()
         return self._opened
 
-    def _rows(self, texts: Sequence[str]) -> np.ndarray:
-        """[n] row of each text in the store. Missing vectors are computed."""
+    def _records(self, texts: Sequence[str]) -> np.ndarray:
+        """[n] the record of each text in the store. Missing vectors are computed."""
         store = self._store()
         keys = [hashlib.sha256(self._prefix + text.encode("utf-8", "surrogatepass")).digest()[:KEY] for text in texts]
         while True:  # repeated only if the file fails
             try:
                 rows = store.find(keys)
+                records, sound = store.load(keys, rows)
             except VectorFileError as error:
                 store = self._give_up(error)
                 continue
-            sound = store.sound(keys, rows)
             if sound.all():
-                return rows
+                return records
             damaged = len({key for key, row, good in zip(keys, rows, sound, strict=True) if row >= 0 and not good})
             if damaged:
                 message = f"{self.folder}: {damaged} damaged vectors are computed again"

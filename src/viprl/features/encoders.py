@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 
-from viprl.errors import FileError, InputError, MissingPackageError
+from viprl.errors import FileError, InputError, InputTypeError, MissingPackageError
 from viprl.utils.batches import batches
 
 logger = logging.getLogger(__name__)
@@ -107,8 +107,7 @@ class MiniLM:
         # Texts of similar length share a batch, which saves padding. The longest come first, so that the estimated
         # time is not too short, and memory runs out at the start or never.
         order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))
-        # Tokenizers need valid Unicode; a lone surrogate becomes a question mark.
-        clean = [texts[position].encode("utf-8", "replace").decode() for position in order]
+        clean = valid_unicode([texts[position] for position in order])
         network = self._network
         parts_of_texts = track(
             list(batches(clean, self.batch_size)),
@@ -152,7 +151,7 @@ class Custom:
         self.name = name if isinstance(name, str) else ""
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        return checked(self.function(texts), len(texts))
+        return checked(self.function(valid_unicode(texts)), len(texts))
 
 
 class Concatenated:
@@ -202,8 +201,8 @@ def resolve(choice: FeatureChoice) -> Encoder | None:
         choice: None or "none", "minilm", "length", "minilm+length", the folder of a sentence-transformers model, a
             function from texts to [n, d], an `Encoder`, or an object that has only its `encode`.
 
-    Raises InputError for an unknown name, TypeError for other types, MissingPackageError if sentence-transformers is
-    needed and not installed.
+    Raises InputError for an unknown name and for other types, MissingPackageError if sentence-transformers is needed
+    and not installed.
     """
     named: dict[str, Callable[[], Encoder | None]] = {
         "none": lambda: None,
@@ -225,7 +224,7 @@ def resolve(choice: FeatureChoice) -> Encoder | None:
     function = getattr(choice, "encode", choice)
     if not callable(function):
         given = type(choice).__name__
-        raise TypeError(f"features is of type {given}; expected None, a name, a folder or a function")
+        raise InputTypeError(f"features is of type {given}; expected None, a name, a folder or a function")
     # Looked up statically, because computing a name can hash or download a model.
     is_encoder = function is not choice and inspect.getattr_static(choice, "name", None) is not None
     return cast(Encoder, choice) if is_encoder else Custom(function)
@@ -263,9 +262,20 @@ def _fingerprint(folder: Path, patterns: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+def valid_unicode(texts: list[str]) -> list[str]:
+    """The texts with a question mark for each lone surrogate, which tokenizers refuse."""
+    return [text if text.isascii() else text.encode("utf-8", "replace").decode() for text in texts]
+
+
 def checked(vectors: Any, rows: int) -> np.ndarray:
     """[rows, d] `vectors` as float32. Raises InputError if they have another shape or are not finite."""
-    array = np.asarray(vectors, dtype=np.float32)
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:  # rows of different lengths, texts, tensors of a GPU
+        raise InputError(
+            f"an encoder returned a {type(vectors).__name__} that is no array of numbers ({error}); expected "
+            f"({rows}, d) numbers in memory"
+        ) from error
     if array.ndim != 2 or len(array) != rows or array.shape[1] == 0:
         raise InputError(
             f"an encoder returned the shape {array.shape} for {rows} texts; expected ({rows}, d) with d >= 1"

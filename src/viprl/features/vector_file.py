@@ -1,4 +1,4 @@
-"""Vectors by key: in memory, or in files that several processes read through a memory map and append to.
+"""Vectors by key: in memory, or in files that several processes read and append to.
 
 There are two files. Row i of one belongs to row i of the other, and rows are only added:
 
@@ -7,7 +7,8 @@ There are two files. Row i of one belongs to row i of the other, and rows are on
 
 A row exists if its key does. Keys are written last, under a lock: a killed writer leaves vectors without keys or part
 of a key, and the next writer overwrites both. The checksum covers key and vector, so a row that is damaged by a power
-cut, or by the deletion of one of the files, is recognised and computed again.
+cut, or by the deletion of one of the files, is recognised and computed again. Rows are read, not mapped into memory:
+when another program truncates a mapped file, the next access kills the process.
 """
 
 from __future__ import annotations
@@ -44,14 +45,13 @@ class Vectors:
         """[n] row of each key; -1 for unknown keys."""
         return np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)
 
-    def sound(self, keys: Sequence[bytes], rows: np.ndarray) -> np.ndarray:
-        """[n] whether each of the rows [n] has an undamaged vector of its key."""
-        return rows >= 0
-
-    def take(self, rows: np.ndarray) -> FloatArray:
-        """[n, d] vectors of the rows [n], in float64."""
-        records = np.asarray(self._records[rows])
-        return records["vector"].astype(np.float64) * np.exp2(records["exponent"].astype(np.float64))[:, None]
+    def load(self, keys: Sequence[bytes], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[n] the records of the rows [n] for `unpacked`, and whether each is an undamaged one of its key."""
+        found = rows >= 0
+        records = np.zeros(len(rows), dtype=_record(self.columns or 0))
+        if found.any():
+            records[found] = self._records[rows[found]]
+        return records, found
 
     def append(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
         """Add finite vectors [n, d]. Raises InputError if earlier vectors have another number of columns."""
@@ -75,7 +75,7 @@ class Vectors:
 
 
 class VectorFile(Vectors):
-    """Vectors on disk. Only the keys are in memory, about 200 bytes each; vectors are read through a memory map.
+    """Vectors on disk. Only the keys are in memory, about 200 bytes each.
 
     Files are open only during an operation, so that a forked process inherits none.
 
@@ -105,12 +105,31 @@ class VectorFile(Vectors):
             rows = super().find(keys)
         return rows
 
-    def sound(self, keys: Sequence[bytes], rows: np.ndarray) -> np.ndarray:
-        there = (rows >= 0) & (rows < len(self._records))
-        records = np.ascontiguousarray(self._records[rows[there]])
-        found = np.zeros(len(rows), dtype=bool)
-        found[there] = records["checksum"] == _checksums(list(compress(keys, there)), records)
-        return found
+    def load(self, keys: Sequence[bytes], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = rows >= 0
+        records = np.zeros(len(rows), dtype=_record(self.columns or 0))
+        if found.any():
+            with _explained():
+                records[found] = self._records_at(rows[found])
+            found[found] = records["checksum"][found] == _checksums(list(compress(keys, found)), records[found])
+        return records, found
+
+    def _records_at(self, rows: np.ndarray) -> np.ndarray:
+        """[n] the records of the rows, zeros where the file has none. Adjacent rows are read at once."""
+        order = np.argsort(rows)
+        ordered = rows[order]
+        records = np.zeros(len(rows), dtype=_record(self.columns or 0))
+        if not self.vectors_file.exists():
+            return records
+        size, memory = records.itemsize, memoryview(records.view(np.uint8))  # type: ignore[arg-type]
+        first = np.flatnonzero(np.diff(ordered, prepend=-2) != 1).tolist()
+        with self.vectors_file.open("rb", buffering=0) as file:
+            for start, end in zip(first, [*first[1:], len(rows)], strict=True):
+                file.seek(int(ordered[start]) * size)
+                file.readinto(memory[start * size : end * size])
+        back = np.empty_like(records)
+        back[order] = records
+        return back
 
     def append(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
         with _explained():
@@ -121,11 +140,11 @@ class VectorFile(Vectors):
                 self._check(vectors.shape[1])
                 self._write(file, keys, vectors)
                 self._read(file)
-        if not self.sound(keys, super().find(keys)).all():
+        if not self.load(keys, super().find(keys))[1].all():
             raise VectorFileError(f"{self.vectors_file.name} does not keep what is written")
 
     def _write(self, file: IO[bytes], keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        new = np.flatnonzero(~self.sound(keys, super().find(keys))).tolist()  # other processes may have added some
+        new = np.flatnonzero(~self.load(keys, super().find(keys))[1]).tolist()  # other processes may have added some
         records = _packed([keys[i] for i in new], vectors[new])
         self.vectors_file.touch()
         with self.vectors_file.open("r+b") as heap:
@@ -144,7 +163,6 @@ class VectorFile(Vectors):
         if self._identity != (status.st_dev, status.st_ino) or self._used > self._whole(status.st_size):
             self._identity, self._used, self.columns = (status.st_dev, status.st_ino), 0, None
             self._rows.clear()
-            self._records = np.empty(0, dtype=_record(0))
         if status.st_size < self.HEADER.size:  # empty, or a writer was killed at its first bytes
             return
         file.seek(0)
@@ -158,15 +176,6 @@ class VectorFile(Vectors):
         new = len(block) // KEY
         self._rows.update((block[KEY * i : KEY * (i + 1)], self._used + i) for i in range(new))
         self._used += new
-        self._map()
-
-    def _map(self) -> None:
-        record = _record(self.columns or 0)
-        size = self.vectors_file.stat().st_size if self.vectors_file.exists() else 0
-        rows = min(self._used, size // record.itemsize)
-        self._records = (
-            np.memmap(self.vectors_file, dtype=record, mode="r", shape=(rows,)) if rows else np.empty(0, dtype=record)
-        )
 
     def _header(self, columns: int) -> bytes:
         start = self.MAGIC + columns.to_bytes(4, "little")
@@ -186,6 +195,11 @@ def _explained() -> Iterator[None]:
         yield
     except OSError as error:
         raise VectorFileError(str(error)) from error
+
+
+def unpacked(records: np.ndarray) -> FloatArray:
+    """[n, d] the vectors of records, in float64."""
+    return records["vector"].astype(np.float64) * np.exp2(records["exponent"].astype(np.float64))[:, None]
 
 
 def _record(columns: int) -> np.dtype:

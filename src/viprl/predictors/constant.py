@@ -6,6 +6,7 @@ import numpy as np
 
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.utils.arrays import FloatArray
+from viprl.utils.state_checks import number_entry
 from viprl.utils.state_file import State
 
 
@@ -31,4 +32,5 @@ class SuccessRate(Predictor):
         return {"successes": self._successes, "rollouts": self._rollouts}
 
     def load_state_dict(self, state: State) -> None:
-        self._successes, self._rollouts = state["successes"], state["rollouts"]
+        rollouts = number_entry(state, "rollouts", least=1e-300)
+        self._successes, self._rollouts = number_entry(state, "successes", least=0, most=rollouts), rollouts

@@ -30,6 +30,7 @@ from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.table import RowIndex, grown
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import expit, logit
+from viprl.utils.state_checks import array_entry, entry, flag_entry, keys_entry, number_entry
 from viprl.utils.state_file import State
 
 
@@ -110,10 +111,13 @@ class GaussianProcess(Predictor):
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._index = RowIndex(state["keys"])
-        self._x = np.asarray(state["x"], dtype=float)
-        self._coefficients, self._mean = np.array(state["coefficients"]), np.array(state["mean"])
-        self.bandwidth, self._fixed = state["bandwidth"], state["fixed"]
+        keys = keys_entry(state)
+        x = array_entry(state, "x", len(keys), None)
+        coefficients, mean = (array_entry(state, name, len(keys)) for name in ("coefficients", "mean"))
+        bandwidth, fixed = entry(state, "bandwidth"), flag_entry(state, "fixed")
+        self.bandwidth = None if bandwidth is None else number_entry(state, "bandwidth", least=1e-300)
+        self._index, self._x, self._coefficients, self._mean = RowIndex(keys), x, coefficients, mean
+        self._fixed = fixed
         self._distances = np.empty((0, 0))
 
     def _latent_mean(self, batch: Batch) -> FloatArray:

@@ -34,11 +34,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from viprl.errors import StateError
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.table import RowIndex, grown
 from viprl.predictors.text_regression import TextMixture
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import expit, logit
+from viprl.utils.state_checks import array_entry, entry, keys_entry
 from viprl.utils.state_file import State
 from viprl.utils.threads import single_threaded
 
@@ -69,6 +71,7 @@ class GridFilter(Predictor):
         self, *, forgetting_factor: float = 0.95, prior_pseudocounts: float = 20.0, shrinkage: float = 2.0
     ) -> None:
         self.forgetting_factor, self.shrinkage = forgetting_factor, shrinkage
+        self.prior_pseudocounts = prior_pseudocounts
         self.text = TextMixture()
         self._p = expit(GRID)
         self._log_p, self._log_q = -np.logaddexp(0, -GRID), -np.logaddexp(0, GRID)
@@ -125,10 +128,16 @@ class GridFilter(Predictor):
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._index = RowIndex(state["keys"])
-        self._belief, self._score = np.array(state["belief"]), np.array(state["score"])
-        self._histograms, self._log_weights = np.array(state["histograms"]), np.array(state["log_weights"])
-        self.text.load_state_dict(state["text"])
+        keys = keys_entry(state)
+        belief = array_entry(state, "belief", len(keys), len(GRID), least=0, dtype=np.float32)
+        if not belief.any(axis=1).all():
+            raise StateError("the entry 'belief' has a row without any probability")
+        score = array_entry(state, "score", len(keys), dtype=np.float32)
+        histograms = array_entry(state, "histograms", len(SCORES), len(GRID), least=0)
+        log_weights = array_entry(state, "log_weights", len(self._walks))
+        self.text.load_state_dict(entry(state, "text"))
+        self._index, self._belief, self._score = RowIndex(keys), belief, score
+        self._histograms, self._log_weights = histograms, log_weights
 
     def _before(self, rows: np.ndarray, score: FloatArray) -> FloatArray:
         """[Q, G] belief at the last visit, with the prior that the text suggests now; for new prompts that prior."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.utils.arrays import FloatArray
+from viprl.utils.state_checks import mapping_entry, number_entry
 from viprl.utils.state_file import State
 
 
@@ -24,10 +25,11 @@ class Oracle(Predictor):
         return Prediction.of_points(np.array([self._truth.get(key, 0.5) for key in batch.keys]))
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
-        """RewardReader change nothing."""
+        """Outcomes change nothing."""
 
     def state_dict(self) -> State:
         return {"truth": dict(self._truth)}
 
     def load_state_dict(self, state: State) -> None:
-        self._truth = {key: float(p) for key, p in state["truth"].items()}
+        truth = mapping_entry(state, "truth")
+        self._truth = {key: number_entry(truth, key, least=0, most=1) for key in truth}

@@ -8,6 +8,7 @@ from itertools import repeat
 import numpy as np
 
 from viprl.utils.arrays import FloatArray
+from viprl.utils.state_checks import array_entry, keys_entry
 from viprl.utils.state_file import State
 
 
@@ -81,4 +82,5 @@ class PromptTable:
         return {"keys": list(self._index.keys), "values": self._values[: len(self._index)].copy()}
 
     def load_state_dict(self, state: State) -> None:
-        self._index, self._values = RowIndex(state["keys"]), np.array(state["values"], dtype=float)
+        keys = keys_entry(state)
+        self._index, self._values = RowIndex(keys), array_entry(state, "values", len(keys), len(self.default))

@@ -21,6 +21,7 @@ import numpy as np
 from viprl.errors import StateError
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import expit, laplace
+from viprl.utils.state_checks import array_entry, entry, number_entry, precision_entry
 from viprl.utils.state_file import State
 
 
@@ -97,10 +98,13 @@ class TextRegression:
         return {"width": self._width, "mean": self._mean, "precision": self._precision}
 
     def load_state_dict(self, state: State) -> None:
-        self._mean, self._precision = state["mean"], state["precision"]
-        self._width = None
-        if state["width"] is not None:
-            self._set_width(state["width"])
+        self._width = self._projection = self._mean = self._precision = None
+        if entry(state, "width") is not None:
+            self._set_width(number_entry(state, "width", least=1, most=1e6, whole=True))
+        if entry(state, "mean") is not None:
+            size = None if self._width is None else 1 + min(self._width, self.columns)
+            self._mean = array_entry(state, "mean", size)
+            self._precision = precision_entry(state, "precision", len(self._mean))
 
 
 class TextMixture:
@@ -153,6 +157,12 @@ class TextMixture:
         return {"log_weights": self._log_weights.copy(), "members": members}
 
     def load_state_dict(self, state: State) -> None:
-        self._log_weights, self._last = np.array(state["log_weights"]), None
-        for member, saved in zip(self.members, state["members"], strict=True):
+        log_weights, members = array_entry(state, "log_weights", len(self.members)), entry(state, "members")
+        if len(members) != len(self.members):
+            raise StateError(f"the entry 'members' has {len(members)} regressions; expected {len(self.members)}")
+        for member, saved in zip(self.members, members, strict=True):
             member.load_state_dict(saved)
+        sizes = {None if member._mean is None else len(member._mean) for member in self.members}
+        if len(sizes) > 1:
+            raise StateError(f"the entry 'members' has regressions of different sizes {sizes}")
+        self._log_weights, self._last = log_weights, None

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from viprl.errors import StateError
@@ -25,6 +24,7 @@ State = dict[str, Any]
 
 _FORMAT = "viprl-state-1"
 _DOCUMENT = "document"
+_LARGEST_HEADER = 100_000_000  # of safetensors
 _ARRAY = "$array"
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _DTYPES = frozenset(map(np.dtype, ["?", "b", "B", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"]))
@@ -63,10 +63,12 @@ def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
     if not path.is_file():
         raise StateError(f"{path}: no such file; expected a state of kind {kind!r}; check the path")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+        with path.open("rb") as file:  # not mapped: a mapped file that another program truncates kills the process
+            length = min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)
+            header = json.loads(file.read(length)).get("__metadata__", {})
             _check_header(path, header, kind, version)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            file.seek(0)
+            tensors = safetensors.numpy.load(file.read())
     except (StateError, MemoryError):
         raise
     except Exception as error:  # safetensors raises many kinds
@@ -89,7 +91,25 @@ def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
             return tensors[node[_ARRAY]][()]
         return {key.removeprefix("$"): value for key, value in node.items()} if _has_dollar(node) else node
 
-    return json.loads(tensors[_DOCUMENT].tobytes().decode("utf-8", "surrogatepass"), object_hook=restore)
+    try:
+        return json.loads(tensors[_DOCUMENT].tobytes().decode("utf-8", "surrogatepass"), object_hook=restore)
+    except (ValueError, LookupError, RecursionError) as error:  # written by another program, checksum included
+        raise StateError(
+            f"{path} has a document that cannot be read ({type(error).__name__}: {error}); use an earlier checkpoint"
+        ) from error
+
+
+def generator(state: Any) -> np.random.Generator:
+    """The generator of `numpy.random.default_rng` with a saved state. Raises StateError for anything else."""
+    rng = np.random.default_rng(0)
+    try:
+        rng.bit_generator.state = state
+    except Exception as error:  # NumPy raises many kinds
+        raise StateError(
+            f"the entry 'rng' is not the state of a random generator ({type(error).__name__}: {error}); use an earlier "
+            "checkpoint, or start without history"
+        ) from error
+    return rng
 
 
 def _check_header(path: Path, header: Mapping[str, str], kind: str, version: int) -> None:

@@ -32,6 +32,7 @@ from viprl.predictors.base import Prediction
 from viprl.predictors.table import RowIndex, grown
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import laplace, logit
+from viprl.utils.state_checks import array_entry, flag_entry, keys_entry, precision_entry
 from viprl.utils.state_file import State
 from viprl.weights.surprisal import Surprisal, measured_weight
 
@@ -105,9 +106,11 @@ class LearnedWeights:
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._start(surprised=bool(state["surprised"]))
-        self._mean, self._precision = np.array(state["mean"]), np.array(state["precision"])
-        self._index, self._last = RowIndex(state["keys"]), np.array(state["last"])
+        keys = keys_entry(state)
+        last = array_entry(state, "last", len(keys), 3, dtype=np.float32)
+        mean, precision = array_entry(state, "mean", COLUMNS), precision_entry(state, "precision", COLUMNS)
+        self._start(surprised=flag_entry(state, "surprised"))
+        self._mean, self._precision, self._index, self._last = mean, precision, RowIndex(keys), last
 
     def _start(self, *, surprised: bool) -> None:
         """The weight v, nothing learned."""

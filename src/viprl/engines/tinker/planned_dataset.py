@@ -16,13 +16,13 @@ from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
 from viprl.advantages import group_advantages
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.run_lines import RunSummary, announce, start_line
-from viprl.engines.scorable import scorable
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
 from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_logprob
 from viprl.engines.vip_builder import load_state
 from viprl.errors import InputError
 from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, engine_metrics, logged
+from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
 from viprl.vip import VIP

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viprl.advantages import group_advantages, group_index, group_std
-from viprl.engines.scorable import scorable
+from viprl.outcomes import scorable
 from viprl.utils.arrays import FloatArray, IntArray
 
 EPSILON = 1e-4

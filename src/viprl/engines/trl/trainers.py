@@ -42,7 +42,6 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
 
 from viprl.advantages import group_index, group_std, rollout_weights
 from viprl.engines.planned_batch import PlannedBatch
-from viprl.engines.scorable import scorable
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.epoch_sampler import EpochSampler
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
@@ -56,6 +55,7 @@ from viprl.engines.trl.trl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state, options_named
 from viprl.engines.warm_start import warm_start
 from viprl.metrics import ROLLOUTS_COLUMN, engine_metrics, logged
+from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.vip import VIP, Observation

@@ -15,9 +15,9 @@ import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from viprl.advantages import Baseline, group_advantages
-from viprl.engines.scorable import scorable
 from viprl.engines.verl.namespace import MODE
 from viprl.errors import InputError
+from viprl.outcomes import scorable
 from viprl.utils.arrays import FloatArray
 
 SETTINGS = "vip"

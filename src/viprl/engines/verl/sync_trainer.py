@@ -32,7 +32,6 @@ from viprl import metrics as names
 from viprl.advantages import group_advantages
 from viprl.engines.prompt_id import identified
 from viprl.engines.run_lines import RunSummary, announce, start_line
-from viprl.engines.scorable import scorable
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.verl import consistency
 from viprl.engines.verl.estimators import SETTINGS
@@ -42,6 +41,7 @@ from viprl.engines.verl.verl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state
 from viprl.engines.warm_start import TrainingRow, warm_start
 from viprl.errors import InputError
+from viprl.outcomes import scorable
 from viprl.runs.history import ground_truth_text
 from viprl.utils.arrays import FloatArray
 
@@ -143,7 +143,7 @@ class VIPTrainerSync(PPOTrainerSync):
             raise self._vip_success.not_found(column, list(infos[0]))
         return total, [info.get(column) for info in infos], logprobs
 
-    def _vip_bounds(self) -> tuple[int, int] | None:
+    def _vip_bounds(self) -> tuple[int, float] | None:
         least, most = self.vip_settings.min_rollouts, self.vip_settings.max_rollouts
         return None if least is None or most is None else (least, most)
 
