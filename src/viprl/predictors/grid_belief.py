@@ -71,6 +71,10 @@ class GridBelief:
     def __len__(self) -> int:
         return len(self._index)
 
+    def knows(self, keys: tuple[str, ...]) -> np.ndarray:
+        """[Q] whether each prompt was observed."""
+        return self._index.find(keys) >= 0
+
     def before(self, keys: tuple[str, ...], score: FloatArray) -> FloatArray:
         """[Q, G] beliefs now, before anything is seen of this visit; `score` is [Q]."""
         rows = self._index.find(keys)
