@@ -10,8 +10,8 @@ from viprl.allocation.exact import exact_counts
 from viprl.allocation.guard import SHARES, Guard, mixed
 from viprl.allocation.rules import MinimumVariance
 from viprl.allocation.variance_models import get_variance_model
-from viprl.reward_groups import GroupOutcomes
 from viprl.predictors.base import Batch, Prediction, Predictor
+from viprl.reward_groups import GroupOutcomes
 from viprl.strategies import Strategy, build_strategy
 
 

@@ -109,7 +109,9 @@ class TestByHand:
             pass
         used = len(predictor.belief._index)
         assert used == 40
-        np.testing.assert_allclose(predictor.belief._histograms.sum(axis=0), predictor.belief._belief[:used].sum(axis=0), atol=1e-3)
+        np.testing.assert_allclose(
+            predictor.belief._histograms.sum(axis=0), predictor.belief._belief[:used].sum(axis=0), atol=1e-3
+        )
         assert predictor.belief._histograms.shape == (len(SCORES), len(GRID))
 
 

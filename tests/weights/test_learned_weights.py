@@ -209,7 +209,9 @@ def test_new_prompts_do_not_change_the_slope_of_prompts_seen_before():
     for step in range(30):
         p = rng.uniform(0.4, 0.6, 20)
         k = rng.binomial(8, np.where(p > 0.5, 0.5, 0.02)).astype(float)
-        weights.observe(tuple(f"{step}-{i}" for i in range(20)), believed(p), of_counts(k, n), Surprisal(np.ones(20), np.ones(20)))
+        weights.observe(
+            tuple(f"{step}-{i}" for i in range(20)), believed(p), of_counts(k, n), Surprisal(np.ones(20), np.ones(20))
+        )
     seen = tuple(f"0-{i}" for i in range(20))
     rate, p = weights._last[:20, 0], np.linspace(0.05, 0.9, 20)
     mixed = (rate > 0) & (rate < 1)
