@@ -47,16 +47,6 @@ class TestRewardGroups:
                     total += law[a] * law[b] * law[c] * groups.variance[0]
         assert total == pytest.approx(law @ values**2 - (law @ values) ** 2, abs=1e-15)
 
-    def test_counts_are_ones_and_zeros(self):
-        k, n = np.array([0.0, 2, 3, 0]), np.array([4.0, 5, 3, 0])
-        counts = RewardGroups.of_counts(k, n)
-        rewards = RewardGroups.of_rewards(
-            [np.array([1.0] * int(a) + [0.0] * int(b - a)) for a, b in zip(k, n, strict=True)]
-        )
-        np.testing.assert_array_equal(counts.rollouts, rewards.rollouts)
-        np.testing.assert_allclose(counts.variance, rewards.variance, atol=1e-15)
-        np.testing.assert_array_equal(counts.above(0.5), rewards.above(0.5))
-
     def test_merged_groups_are_the_joined_ones(self):
         a, b, c = (np.random.default_rng(i).normal(size=4) for i in range(3))
         merged = RewardGroups.of_rewards([a, b, c]).merged(np.array([0, 1, 0]), 2)
@@ -87,6 +77,21 @@ class TestRewardScale:
         if binary:
             assert scale.unit_variance == (bounds[1] - bounds[0]) ** 2
 
+    @pytest.mark.parametrize(
+        ("rewards", "named"),
+        [
+            ([0, 1], True),
+            ([-1, 1], True),
+            ([1], True),
+            ([-1], True),
+            ([0.7], False),
+            ([-1, 0, 1], False),
+            ([2, 3], False),
+        ],
+    )
+    def test_only_some_rewards_say_what_success_is(self, rewards, named):
+        assert scale_of(rewards).names_success is named
+
     def test_levels_are_the_distinct_values(self):
         assert scale_of([0, 1], [0.1, 1]).levels == (0, 0.1, 1)
         assert scale_of([0.1 + 0.2, 0.3, np.float32(0.3)]).levels == (0.3,)
@@ -109,7 +114,12 @@ class TestRewardScale:
         other.load_state_dict(one.state_dict())
         for scale in (one, other):
             scale.observe(RewardGroups.of_rewards([np.array([0.5, 2.0])]))
-        assert one.levels == other.levels and one.range == other.range and one.unit_variance == other.unit_variance
+        assert (
+            one.levels == other.levels
+            and one.binary == other.binary
+            and one.range == other.range
+            and one.unit_variance == other.unit_variance
+        )
 
 
 class TestGroupOutcomes:

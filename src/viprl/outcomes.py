@@ -45,7 +45,7 @@ class Observation:
     rollouts: FloatArray
     """[Q] rollouts whose reward could be scored."""
     successes: FloatArray
-    """[Q] rollouts that succeeded; NaN where success is undefined: rewards other than 0/1 or -1/+1, without `success`."""
+    """[Q] rollouts that succeeded; NaN where success is undefined: no `success`, and rewards not 0/1 or -1/+1."""
     judged: FloatArray
     """[Q] rollouts of which is known whether they succeeded."""
     reward_mean: FloatArray

@@ -12,8 +12,9 @@ k       sum of the positions of a group: the successes of binary rewards        
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -162,14 +163,24 @@ class RewardScale:
             "sums": self._sums.copy(),
         }
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises StateError for a damaged state."""
         values = None if entry(state, "values") is None else array_entry(state, "values", None)
         ends, sums = array_entry(state, "range", None), array_entry(state, "sums", 2, least=0)
-        if len(ends) not in (0, 2) or (values is not None and len(values) > MOST_LEVELS):
-            raise StateError("the entries 'range' and 'values' are not those of a scale of rewards")
-        self._values, self._sums = None if values is None else sorted(values.tolist()), sums
+        fits = len(ends) in (0, 2) and (values is None or _spans(values, ends))
+        if not fits:
+            raise StateError("the entries 'values' and 'range' are not those of a scale of rewards")
+        self._values, self._sums = None if values is None else values.tolist(), sums
         self._low, self._high = ends.tolist() if len(ends) else (math.inf, -math.inf)
+
+
+def _spans(values: FloatArray, ends: FloatArray) -> bool:
+    """Whether the distinct values are ascending, few, and reach from end to end, up to their rounding."""
+    if len(values) == 0 or len(ends) == 0:
+        return len(values) == len(ends)
+    return bool(
+        len(values) <= MOST_LEVELS and (np.diff(values) > 0).all() and np.allclose(values[[0, -1]], ends, rtol=1e-5)
+    )
 
 
 @dataclass(frozen=True)

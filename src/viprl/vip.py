@@ -161,7 +161,7 @@ class VIP(Settings):
         rewards: Sequence[Sequence[float | None]],
         *,
         logprobs: Sequence[Sequence[float | None]] | None = None,
-        successes: Sequence[Sequence[bool | None]] | None = None,
+        successes: Sequence[Sequence[float | None]] | None = None,
     ) -> Observation:
         """Learn from the rewards of a batch.
 
@@ -175,7 +175,8 @@ class VIP(Settings):
             logprobs: shaped like `rewards`: log probability of each rollout under the policy, summed over its tokens,
                 in nats; None where unknown. With them the default strategy learns which prompts have large gradients,
                 not only which rewards vary (`viprl.weights`).
-            successes: shaped like `rewards`: whether each rollout succeeded, None if undecided; for metrics alone.
+            successes: shaped like `rewards`: whether each rollout succeeded (1 or True, 0 or False), None if undecided;
+                for metrics alone.
                 Default: what the option `success` says.
 
         Returns: how the rewards were read.

@@ -35,10 +35,7 @@ REWARDS = "sample_rewards"
         ({"vip_success": "corect"}, ["vip_success", "'corect'"]),
         ({"vip_warm_start": "nowhere.jsonl"}, ["vip_warm_start", "nowhere.jsonl"]),
         ({"vip_warm_start": "broken.jsonl"}, ["vip_warm_start", "row 1"]),
-        ({"reward": ["exact_match", "tiny:contains"]}, ["ambiguous", "2 reward functions"]),
         ({"reward": f"{REWARDS}:too_few"}, ["too_few", "[1.0]", "row 1", "2 numbers"]),
-        ({"reward": f"{REWARDS}:half"}, ["half is 0.5", "vip_success: '0.5'"]),
-        ({"reward": f"{REWARDS}:format_too"}, ["0.25", "vip_success: '1'"]),
         ({"reward": [f"{REWARDS}:half", "exact_match"], "vip_success": "half"}, ["vip_success: 'half>=0.5'"]),
         (
             {"reward": f"{REWARDS}:half", "vip_success": f"{REWARDS}:vague"},
@@ -72,6 +69,9 @@ def test_an_exception_of_a_reward_function_keeps_its_type_and_names_the_function
 @pytest.mark.parametrize(
     "change",
     [
+        {"reward": ["exact_match", "tiny:contains"]},
+        {"reward": f"{REWARDS}:half"},
+        {"reward": f"{REWARDS}:format_too"},
         {"reward": f"{REWARDS}:half", "vip_success": 0.5},
         {"reward": [f"{REWARDS}:half", "exact_match"], "vip_success": "half>=0.5"},
         {"reward": [f"{REWARDS}:half", "exact_match"], "vip_success": "exact_match"},

@@ -23,7 +23,9 @@ A step costs O(Q G^2 c). Memory is N (G + 1) numbers of 4 bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +112,7 @@ class GridBelief:
             "log_weights": self._log_weights.copy(),
         }
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         keys, columns = keys_entry(state), len(self.grid.z)
         belief = array_entry(state, "belief", len(keys), columns, least=0, dtype=np.float32)
         if not belief.any(axis=1).all():

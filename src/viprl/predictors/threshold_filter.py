@@ -23,8 +23,9 @@ variance inside the levels is added, as a mean over all prompts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -128,7 +129,7 @@ class ThresholdFilter:
             "inside": self._inside.copy(),
         }
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises StateError for a damaged state."""
         ends, saved = entry(state, "ends"), entry(state, "filters")
         filters = [GridFilter() for _ in saved]

@@ -16,6 +16,8 @@ so that a group of equal rewards is informative, not impossible.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +118,7 @@ class VarianceFilter:
             "candidates": self._log_weights.copy(),
         }
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises StateError for a damaged state."""
         unit, log_weights = number_entry(state, "unit", least=0), array_entry(state, "candidates", len(CANDIDATES))
         self.belief.load_state_dict(state)
