@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from viprl.errors import InputError
-from viprl.outcomes import RewardReader, sample_variance, scorable, tally
+from viprl.outcomes import RewardReader, scorable, tally
+from viprl.reward_groups import GroupOutcomes
 
 NAN = math.nan
 
@@ -115,9 +116,11 @@ def test_sample_variance_is_unbiased() -> None:
             outcomes = np.array(list(itertools.product([0.0, 1.0], repeat=n)))
             chance = np.where(outcomes == 1, p, 1 - p).prod(1)
             k = outcomes.sum(1)
-            assert chance @ sample_variance(k, np.full(len(k), float(n))) == pytest.approx(p * (1 - p), abs=1e-14)
+            assert chance @ GroupOutcomes.of_counts(k, np.full(len(k), float(n))).variance == pytest.approx(
+                p * (1 - p), abs=1e-14
+            )
 
 
 def test_sample_variance_needs_two_rollouts() -> None:
-    found = sample_variance(np.array([0.0, 1, 0, 1]), np.array([0.0, 1, 2, 2]))
+    found = GroupOutcomes.of_counts([0.0, 1, 0, 1], [0.0, 1, 2, 2]).variance
     np.testing.assert_array_equal(found, [NAN, NAN, 0, 0.5])

@@ -275,7 +275,7 @@ class TestLearning:
         agent = vip(strategy="uniform", shadow=["default"])
         plan = agent.allocate(PROMPTS[:3], 24)
         assert plan.counts.tolist() == [8, 8, 8]
-        rewards = [[1, 0, None, math.nan, 0.5, "?", 1, 0], [None] * 8, [1] * 8]
+        rewards = [[1, 0, None, math.nan, math.inf, "?", 1, 0], [None] * 8, [1] * 8]
         agent.observe(PROMPTS[:3], rewards)
         clean = vip()
         clean.observe([PROMPTS[0], PROMPTS[2]], [[1, 0, 1, 0], [1] * 8])
@@ -288,11 +288,29 @@ class TestLearning:
 
     def test_observe_says_what_it_read(self) -> None:
         """Group by group, repeated prompts apart, in the order of the batch."""
-        seen = vip().observe(["a", {"prompt": "b", "id": 3}, "a"], [[1, 0, None], [-1, 1, 1, 0.5], []])
+        seen = vip().observe(["a", {"prompt": "b", "id": 3}, "a"], [[1, 0, None], [0, 1, 1, "?"], []])
         assert seen.keys[0] == seen.keys[2]
         assert seen.keys[1] == "id:3"
-        np.testing.assert_array_equal(seen.successes, [1, 2, 0])
+        np.testing.assert_array_equal(seen.successes, [1, 2, math.nan])
         np.testing.assert_array_equal(seen.rollouts, [2, 3, 0])
+        np.testing.assert_array_equal(seen.judged, [2, 3, 0])
+        np.testing.assert_allclose(seen.reward_mean, [0.5, 2 / 3, math.nan])
+        np.testing.assert_allclose(seen.reward_variance, [0.5, 1 / 3, math.nan])
+
+    def test_success_of_rewards_of_any_kind(self) -> None:
+        rewards = [[0.1, 1.0, 0.3], [0.0, 0.6]]
+        unknown = vip().observe(["a", "b"], rewards)
+        assert np.isnan(unknown.successes).all() and not unknown.judged.any()
+        named = vip(success=0.5).observe(["a", "b"], rewards)
+        assert named.successes.tolist() == [1, 1] and named.judged.tolist() == [3, 2]
+        given = vip().observe(["a", "b"], rewards, successes=[[True, None, False], [None, None]])
+        np.testing.assert_array_equal(given.successes, [1, math.nan])
+        assert given.judged.tolist() == [2, 0]
+
+    @pytest.mark.parametrize("successes", [[[1.0]], [[1, 0], [0.5]], [[1, 2], [0]], "ab"])
+    def test_successes_of_another_shape_or_kind_are_refused(self, successes) -> None:
+        with pytest.raises(InputError):
+            vip().observe(["a", "b"], [[1, 0], [1]], successes=successes)
 
     def test_success_can_be_named(self) -> None:
         agent = vip(success=0.5)
@@ -438,9 +456,9 @@ class TestState:
 
     def test_the_count_of_unscorable_rewards_goes_on(self) -> None:
         one, other = vip(), vip()
-        one.observe(["a"], [[0.5, 1, "?"]])
+        one.observe(["a"], [[math.inf, 1, "?"]])
         other.load_state_dict(one.state_dict())
-        other.observe(["a"], [[0.5] * 4])
+        other.observe(["a"], [["?"] * 4])
         assert other.unreadable_rewards == 6
 
     def test_restoring_forgets_pending_plans(self) -> None:
@@ -569,7 +587,7 @@ class TestPartsOfAPlan:
         vip = self.planned()
         with pytest.raises(InputError):
             vip.observe(given, [[1.0, 0.0]] * len(given))
-        assert len(vip._strategies["default"].predictor._index) == 0
+        assert len(vip._strategies["default"].predictor._steps._filters) == 0
         vip.observe(list(self.PROMPTS), [[1.0] * n for n in self.counts(vip)])
 
     @pytest.mark.parametrize("given", [["d"], ["a", "d"], ["b", "b"], []])

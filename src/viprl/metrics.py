@@ -7,11 +7,7 @@ Readers of logs use the constants, never the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-
-from viprl.utils.arrays import FloatArray, IntArray
+from collections.abc import Mapping
 
 PREFIX = "vip/"
 
@@ -27,17 +23,19 @@ SUCCESS_RATE = "success_rate"
 """Mean over the prompts of the batch of the success rate of their groups. With adaptive counts a mean over rollouts
 weighs prompts with many rollouts more."""
 PROMPT_REWARD = "reward"
-"""Engines: mean over the prompts of the mean total reward of their groups."""
+"""Mean over the prompts of the mean total reward of their groups."""
+REWARD_VARIANCE = "reward_variance"
+"""Mean over the prompts of the sample variance of their rewards."""
 ZERO_ADVANTAGE = "zero_advantage_rollouts"
 """Share of the rollouts of the batch whose advantage is exactly 0, so that they add nothing to the gradient. Engines
 read the advantages; `viprl.VIP` alone knows outcomes only, and gives the value of UNINFORMATIVE."""
 UNINFORMATIVE = "uninformative_rollouts"
-"""Share of the rollouts in groups that are all right or all wrong, among groups with a scorable rollout. Larger than
+"""Share of the rollouts in groups whose rewards are all equal, among groups with a scorable rollout. Larger than
 ZERO_ADVANTAGE if other rewards, or a KL penalty in the reward, give such groups an advantage."""
 UNSCORABLE = "unscorable"
 """Share of the rollouts whose reward was None, NaN or unreadable."""
 BRIER, LOG_LOSS = "brier", "log_loss"
-"""Scores of the predictions made before sampling, mean over prompts."""
+"""Scores of the success probabilities predicted before sampling, mean over prompts; of binary rewards."""
 TRUST = "trust"
 """1 if the guard uses the prediction as it is, 0 if it allocates uniformly."""
 OVERHEAD = "overhead_seconds"
@@ -76,48 +74,6 @@ def shadow_strategy(name: str) -> str | None:
     return parts[1] if len(parts) == 3 and name == shadow_ratio(parts[1]) else None
 
 
-def batch_metrics(
-    counts: IntArray, predicted_ratio: float, p: FloatArray, successes: FloatArray, rollouts: FloatArray
-) -> dict[str, float]:
-    """The metrics of a batch that need nothing but its plan and its outcomes.
-
-    Args:
-        counts: [Q] planned rollouts.
-        predicted_ratio: predicted variance relative to uniform.
-        p: [Q] success probabilities predicted before sampling.
-        successes, rollouts: [Q] outcomes; `rollouts` are the scorable ones.
-    """
-    seen = rollouts > 0
-    settled = seen & ((successes == 0) | (successes == rollouts))
-    rate, guess = successes[seen] / rollouts[seen], p[seen]
-    safe = np.clip(guess, 1e-4, 1 - 1e-4)
-    settled_share = ratio(float(counts[settled].sum()), float(counts[seen].sum()))
-    return {
-        COUNTS_MIN: float(counts.min()),
-        COUNTS_MEAN: float(counts.mean()),
-        COUNTS_MAX: float(counts.max()),
-        PREDICTED_RATIO: predicted_ratio,
-        SUCCESS_RATE: _mean(rate),
-        ZERO_ADVANTAGE: settled_share,
-        UNINFORMATIVE: settled_share,
-        UNSCORABLE: float(1 - rollouts.sum() / counts.sum()),
-        BRIER: _mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2),
-        LOG_LOSS: _mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe)),
-    }
-
-
-def engine_metrics(groups: Sequence[Sequence[float | None]], advantages: FloatArray | None = None) -> dict[str, float]:
-    """The metrics that need the rewards and advantages of an engine.
-
-    Args:
-        groups: total reward of each rollout, one list for each prompt; None or NaN where unscorable.
-        advantages: [C] of all rollouts, if the engine knows them.
-    """
-    known = [[value for value in group if value is not None and value == value] for group in groups]
-    values = {PROMPT_REWARD: _mean(np.array([np.mean(group) for group in known if group]))}
-    return values if advantages is None else values | {ZERO_ADVANTAGE: _mean(np.asarray(advantages) == 0)}
-
-
 def logged(values: Mapping[str, float]) -> dict[str, float]:
     """The metrics of VIP under their names in a log; those without a value (NaN) are left out."""
     return {PREFIX + name: value for name, value in values.items() if not math.isnan(value)}
@@ -126,7 +82,3 @@ def logged(values: Mapping[str, float]) -> dict[str, float]:
 def ratio(value: float, reference: float) -> float:
     """value/reference; NaN if the reference is 0, because then nothing was measured."""
     return float(value / reference) if reference > 0 else float("nan")
-
-
-def _mean(values: FloatArray) -> float:
-    return float(values.mean()) if len(values) else float("nan")

@@ -1,4 +1,4 @@
-"""Rewards to outcomes (1 success, 0 failure, NaN unscorable), and statistics of groups of outcomes."""
+"""Reading what callers give: rewards, log probabilities, counts; and which rewards are successes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from viprl.utils.sequences import numbers as read_numbers
 logger = logging.getLogger(__name__)
 
 Success = str | float | Callable[[float], bool | None] | None
-"""What counts as success. None: the rewards are 0/1 or -1/+1. A number: reward >= number. A callable: reward -> True,
-False, or None for unscorable. Engines also accept names of rewards, see `viprl.engines.success`."""
+"""What counts as success. None: rewards of 1, if they are 0/1 or -1/+1. A number: reward >= number. A callable:
+reward -> True, False, or None if undecided. Engines also accept names of rewards, see `viprl.engines.success`."""
 
 LARGEST_REWARD = 1e30
 """Rewards beyond it, infinite ones included, are unscorable: weights in 32 bits would become infinite or NaN."""
@@ -42,20 +42,28 @@ class Observation:
 
     keys: tuple[str, ...]
     """[Q] identity of each prompt."""
-    successes: FloatArray
-    """[Q] rollouts that succeeded."""
     rollouts: FloatArray
-    """[Q] rollouts that could be scored."""
+    """[Q] rollouts whose reward could be scored."""
+    successes: FloatArray
+    """[Q] rollouts that succeeded; NaN where success is undefined: no `success`, and rewards not 0/1 or -1/+1."""
+    judged: FloatArray
+    """[Q] rollouts of which is known whether they succeeded."""
+    reward_mean: FloatArray
+    """[Q] mean reward, NaN without scorable rollouts."""
+    reward_variance: FloatArray
+    """[Q] sample variance of the rewards, NaN with fewer than two scorable rollouts."""
     variance: tuple[float, float] | None = None
     """Realised gradient variance of a planned batch, and that of uniform counts; None without a plan."""
 
     def __repr__(self) -> str:
-        k, n = f"{self.successes.sum():.0f}", f"{self.rollouts.sum():.0f}"
-        return f"Observation({len(self.keys)} prompts, {k} successes of {n} scorable rollouts)"
+        n, known = f"{self.rollouts.sum():.0f} scorable rollouts", self.judged > 0
+        if known.any():
+            n = f"{self.successes[known].sum():.0f} successes of {n}"
+        return f"Observation({len(self.keys)} prompts, {n})"
 
 
 class RewardReader:
-    """Turns rewards into outcomes.
+    """Turns rewards into numbers, and numbers into successes.
 
     A reward that cannot be read is unscorable. It is counted and logged, but never raises an error, because one bad
     reward must not end a long run. None, NaN and pandas' NA are unscorable on purpose and do not count.
@@ -76,28 +84,35 @@ class RewardReader:
         self._lost = 0  # batches without a scorable reward
 
     def batch(self, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
-        """[Q] the outcomes of Q groups. Warns if none of them is scorable, unless all are None or NaN."""
-        before, outcomes = self.unreadable, [self(group) for group in groups]
-        if self.unreadable > before and all(np.isnan(group).all() for group in outcomes):
+        """[Q] the rewards of Q groups as numbers. Warns if none of them is scorable, unless all are None or NaN."""
+        before, values = self.unreadable, [self.values(group) for group in groups]
+        if self.unreadable > before and all(np.isnan(group).all() for group in values):
             self._lost += 1
             if _now_and_then(self._lost):
                 first = next(reward for group in groups for reward in group)
                 message = (
                     "no reward of the batch could be scored, so nothing is learned from it (%d such batches so far; "
-                    "the first reward is %s); check the rewards, or set success if they are not 0/1 or -1/+1"
+                    "the first reward is %s); check the reward functions"
                 )
                 logger.warning(message, self._lost, short(first))
-        return outcomes
-
-    def __call__(self, rewards: Sequence[Any]) -> FloatArray:
-        """[n] outcomes of the n rewards of one group: 1, 0 or NaN."""
-        if self.success is None and all(type(r) is float for r in rewards) and _BINARY.issuperset(rewards):
-            return np.array([r == 1 for r in rewards], dtype=float)  # the usual case, four times faster
-        return np.array([self._outcome(r) for r in rewards], dtype=float)
+        return values
 
     def values(self, rewards: Sequence[Any]) -> FloatArray:
         """[n] the rewards of one group as numbers, NaN where unscorable."""
+        if all(type(r) is float and abs(r) <= LARGEST_REWARD for r in rewards):
+            return np.array(rewards, dtype=float)  # the usual case, several times faster
         return np.array([self._value(r) for r in rewards], dtype=float)
+
+    def __call__(self, rewards: Sequence[Any]) -> FloatArray:
+        """[n] outcomes of the n rewards of one group: 1 success, 0 failure, NaN undecided or unscorable. With `success`
+        None the rewards must be 0/1 or -1/+1."""
+        return self.outcomes(self.values(rewards))
+
+    def outcomes(self, values: FloatArray) -> FloatArray:
+        """[n] outcomes of rewards that `values` has read."""
+        if self.success is None and _BINARY.issuperset(values.tolist()):
+            return (values == 1).astype(float)
+        return np.array([self._outcome(value) for value in values.tolist()], dtype=float)
 
     def _value(self, reward: Any) -> float:
         try:
@@ -108,8 +123,7 @@ class RewardReader:
             return value
         return self._unreadable(reward, f"expected a number of at most {LARGEST_REWARD:g}")
 
-    def _outcome(self, reward: Any) -> float:
-        value = self._value(reward)
+    def _outcome(self, value: float) -> float:
         if math.isnan(value):
             return math.nan
         if callable(self.success):
@@ -118,7 +132,7 @@ class RewardReader:
             return float(value >= self.success)  # type: ignore[operator]  # a number
         if value in _BINARY:
             return float(value == 1.0)
-        return self._unreadable(reward, "expected 0, 1 or -1; set success to a threshold or a callable")
+        return self._unreadable(value, "expected 0, 1 or -1; set success to a threshold or a callable")
 
     def _verdict(self, success: Callable[[float], Any], value: float) -> float:
         try:
@@ -181,6 +195,21 @@ def read_logprobs(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArr
     return [np.where(np.abs(group) <= LARGEST_LOGPROB, group, np.nan) for group in read]
 
 
+def read_successes(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
+    """[Q] successes, one for each value in `groups`: 1, 0, or NaN if undecided (None, NaN).
+
+    Raises InputError for other shapes and for anything else.
+    """
+    given = rollout_groups("successes", values, len(groups))
+    if list(map(len, given)) != list(map(len, groups)):
+        raise InputError("successes and rewards differ in shape; give True, False or None for each rollout")
+    read = [read_numbers(f"successes of prompt {q}", group) for q, group in enumerate(given)]
+    for q, group in enumerate(read):
+        if not np.isin(group[~np.isnan(group)], (0.0, 1.0)).all():
+            raise InputError(f"successes of prompt {q} are {short(given[q])}; expected True, False or None")
+    return read
+
+
 def counted(successes: Any, rollouts: Any, prompts: int) -> tuple[FloatArray, FloatArray]:
     """[Q] successes and [Q] rollouts of Q prompts. Raises InputError unless whole, 0 <= successes <= rollouts."""
     expected = f"expected successes and rollouts of {prompts} prompts, 0 <= successes <= rollouts"
@@ -200,14 +229,3 @@ def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
     known = ~np.isnan(values)
     successes = np.bincount(owner[known], values[known], minlength=len(outcomes)).astype(float)
     return successes, np.bincount(owner[known], minlength=len(outcomes)).astype(float)
-
-
-def sample_variance(successes: FloatArray, rollouts: FloatArray) -> FloatArray:
-    """[Q] unbiased estimate of the reward variance p(1-p) of each group: k(n-k)/(n(n-1)); NaN for n < 2.
-
-    Args:
-        successes: [Q] k.
-        rollouts: [Q] n, scorable rollouts.
-    """
-    k, n = successes, rollouts
-    return np.where(n >= 2, k * (n - k) / np.maximum(n * (n - 1), 1), np.nan)

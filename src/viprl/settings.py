@@ -82,9 +82,9 @@ class Settings:
     success: Success = _option(
         None,
         str | None,
-        "What counts as success. Default: the reward, which must be 0/1 or -1/+1. A number is a threshold on the "
-        "total reward, 'NAME' or 'NAME>=0.5' (also >, <=, <, ==) a single reward, 'module:function' a function of the "
-        "total reward.",
+        "What counts as success in metrics; it changes no count. Default: a reward of 1, if rewards are 0/1 or -1/+1. "
+        "A number is a threshold on the total reward, 'NAME' or 'NAME>=0.5' (also >, <=, <, ==) a single reward, "
+        "'module:function' a function of the total reward.",
     )
     text: Callable[[Prompt], str] | None = _option(
         None, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."

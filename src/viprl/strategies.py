@@ -41,8 +41,9 @@ from viprl.errors import InputError, StateError
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.constant import SuccessRate
 from viprl.predictors.gaussian_process import GaussianProcess
-from viprl.predictors.grid_filter import GridFilter
 from viprl.predictors.oracle import Oracle
+from viprl.predictors.reward_filter import RewardFilter
+from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.sequences import listed, short
 from viprl.utils.state_checks import entry, mapping_entry
@@ -143,30 +144,28 @@ class Strategy:
     def review(
         self,
         proposal: Proposal,
-        successes: FloatArray,
-        rollouts: FloatArray,
+        outcomes: GroupOutcomes,
         model: VarianceModel,
         surprisal: Surprisal | None = None,
     ) -> None:
-        """Let the guard learn what the proposal would have achieved, from the outcomes [Q] of the batch."""
+        """Let the guard learn what the proposal would have achieved, from the outcomes of the Q groups of the batch."""
         if self.guard is not None:
-            self.guard.observe(proposal.candidates, measured_weight(successes, rollouts, surprisal), model)
+            self.guard.observe(proposal.candidates, measured_weight(outcomes, surprisal), model)
 
     def observe(
         self,
         batch: Batch,
-        successes: FloatArray,
-        rollouts: FloatArray,
+        outcomes: GroupOutcomes,
         believed: Prediction | None = None,
         surprisal: Surprisal | None = None,
     ) -> None:
-        """Learn from the outcomes [Q] of distinct prompts; `believed` is what was predicted of them, if known."""
-        if not (rollouts > 0).any():
+        """Learn from the outcomes of Q distinct prompts; `believed` is what was predicted of them, if known."""
+        if not (outcomes.rollouts > 0).any():
             return
         if self.weights is not None:
             believed = self.predictor.predict(batch) if believed is None else believed
-            self.weights.observe(batch.keys, believed, successes, rollouts, surprisal)
-        self.predictor.observe(batch, successes, rollouts)
+            self.weights.observe(batch.keys, believed, outcomes, surprisal)
+        self.predictor.observe_outcomes(batch, outcomes)
 
     def state_dict(self) -> State:
         parts = {"predictor": self.predictor, "weights": self.weights, "guard": self.guard}
@@ -238,7 +237,7 @@ def _plain(value: Any) -> str:
 
 
 def _default() -> Strategy:
-    return Strategy(GridFilter(), weights=LearnedWeights(), guard=Guard())
+    return Strategy(RewardFilter(), weights=LearnedWeights(), guard=Guard())
 
 
 class NamedStrategies(dict[str, tuple[str, Callable[[], Strategy]]]):

@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from viprl import metrics as names
-from viprl.allocation.budget import Budget, bounds, default_max_rollouts, even_counts
+from viprl.allocation.budget import Budget, bounds, default_max_rollouts
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.variance_models import get_variance_model
+from viprl.batch_review import review
 from viprl.errors import InputError, StateError
 from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
-from viprl.metrics import batch_metrics, ratio
-from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, rollout_groups, tally
+from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups, tally
 from viprl.plans import PendingPlans, Plan
 from viprl.predictors.base import Batch
 from viprl.prompts import Prompt, PromptBatch
 from viprl.prompts import text as text_of
+from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.runs.engine_logs import read_history
 from viprl.runs.history import visits
 from viprl.runs.logged_rollouts import deciding_reward
@@ -37,11 +39,11 @@ from viprl.utils.sequences import numbers, short
 from viprl.utils.state_checks import array_entry, mapping_entry, number_entry
 from viprl.utils.state_file import State
 from viprl.utils.threads import Lock, locked_method
-from viprl.weights.surprisal import Surprisal, SurprisalUnit, measured_weight
+from viprl.weights.surprisal import SurprisalUnit
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND, STATE_VERSION = "viprl.VIP", 5
+STATE_KIND, STATE_VERSION = "viprl.VIP", 6
 
 
 @documented(options(Settings))
@@ -88,6 +90,7 @@ class VIP(Settings):
         self._choices = {name: self._choice(strategy) for name, strategy in self._blank.items()}
         self._strategies = {name: strategy.fresh() for name, strategy in self._blank.items()}
         self._rewards = RewardReader(self.success)
+        self._scale = RewardScale()
         self._unit = SurprisalUnit()
         self._rng = np.random.default_rng(self.seed)
         self._pending = PendingPlans()
@@ -158,6 +161,7 @@ class VIP(Settings):
         rewards: Sequence[Sequence[float | None]],
         *,
         logprobs: Sequence[Sequence[float | None]] | None = None,
+        successes: Sequence[Sequence[float | None]] | None = None,
     ) -> Observation:
         """Learn from the rewards of a batch.
 
@@ -170,7 +174,10 @@ class VIP(Settings):
                 in `unreadable_rewards`, infinity, numbers beyond 1e30 and whatever is not a number.
             logprobs: shaped like `rewards`: log probability of each rollout under the policy, summed over its tokens,
                 in nats; None where unknown. With them the default strategy learns which prompts have large gradients,
-                not only which outcomes vary (`viprl.weights`).
+                not only which rewards vary (`viprl.weights`).
+            successes: shaped like `rewards`: whether each rollout succeeded (1 or True, 0 or False), None if undecided;
+                for metrics alone.
+                Default: what the option `success` says.
 
         Returns: how the rewards were read.
 
@@ -180,23 +187,31 @@ class VIP(Settings):
         batch = PromptBatch(prompts, self.text or text_of)
         given = rollout_groups("rewards", rewards, len(batch.keys))
         nats = None if logprobs is None else read_logprobs(logprobs, given)
+        judged = None if successes is None else read_successes(successes, given)
         plan = self._pending.find(batch.keys, given)
         batches = plan.batches if plan is not None else self._batches(batch)
         # nothing above changes anything, and nothing below refuses anything
-        outcomes = self._rewards.batch(given)
-        successes, rollouts = tally(outcomes)
+        values = self._rewards.batch(given)
+        groups = RewardGroups.of_rewards(values)
+        self._scale.observe(groups)
         self._pending.remove(batch.keys)
-        k, n = batch.summed(successes), batch.summed(rollouts)
-        groups, merged = None, None
+        outcomes = GroupOutcomes.of(groups, self._scale)
+        merged = GroupOutcomes.of(groups.merged(batch.rows, len(batch.distinct)), self._scale)
+        surprisal, of_prompts = None, None
         if nats is not None:
-            groups, merged = self._unit.measure(outcomes, nats, batch.merged, k, n)
-        variance = None if plan is None else self._review(plan, successes, rollouts, groups)
+            halves = [self._scale.half(group) for group in values]
+            surprisal, of_prompts = self._unit.measure(halves, nats, batch.merged, merged)
+        observation = self._observation(batch.keys, values, groups, outcomes, judged)
+        if plan is not None:
+            self._metrics, variance = review(plan, self._strategies, self._realised, outcomes, observation, surprisal)
+            observation = replace(observation, variance=variance)
         for name, strategy in self._strategies.items():
-            strategy.observe(batches[name], k, n, None if plan is None else plan.proposals[name].believed, merged)
+            believed = None if plan is None else plan.proposals[name].believed
+            strategy.observe(batches[name], merged, believed, of_prompts)
         self._seconds += time.perf_counter() - began
         if plan is not None:
             self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
-        return Observation(batch.keys, successes, rollouts, variance)
+        return observation
 
     @locked_method
     def observe_counts(self, prompts: Sequence[Prompt], successes: ArrayLike, rollouts: ArrayLike) -> None:
@@ -205,7 +220,7 @@ class VIP(Settings):
         k, n = counted(successes, rollouts, len(batch.keys))
         batches = self._batches(batch)
         for name, strategy in self._strategies.items():
-            strategy.observe(batches[name], batch.summed(k), batch.summed(n))
+            strategy.observe(batches[name], GroupOutcomes.of_counts(batch.summed(k), batch.summed(n)))
 
     @classmethod
     def from_log(cls, path: str | Path, *, match: str = "prompt", reward: str | None = None, **options: Any) -> VIP:
@@ -296,6 +311,7 @@ class VIP(Settings):
             "features": self._described_features(),
             "options": self.learned(self._model.name),
             "realised": {name: sums.copy() for name, sums in self._realised.items()},
+            "scale": self._scale.state_dict(),
             "unit": self._unit.state_dict(),
             "rng": dict(self._rng.bit_generator.state),
             "unreadable": self._rewards.unreadable,
@@ -311,7 +327,7 @@ class VIP(Settings):
         Raises StateError (a ValueError), and changes nothing, if a strategy was saved with other features or another
         predictor, and if the state is damaged.
         """
-        entries = {"strategies", "features", "realised", "unit", "rng", "unreadable"}
+        entries = {"strategies", "features", "realised", "scale", "unit", "rng", "unreadable"}
         missing = entries - set(state if isinstance(state, dict) else ())
         if missing:
             raise StateError(f"not a state of viprl.VIP: it lacks {', '.join(sorted(missing))}")
@@ -324,8 +340,10 @@ class VIP(Settings):
             realised[name] = array_entry(state["realised"], name, 2, least=0)
         unit, unreadable = SurprisalUnit(), number_entry(state, "unreadable", least=0, whole=True)
         unit.load_state_dict(state["unit"])
+        scale = RewardScale()
+        scale.load_state_dict(mapping_entry(state, "scale"))
         self._rng = state_file.generator(state["rng"])
-        self._strategies, self._realised, self._unit = strategies, realised, unit
+        self._strategies, self._realised, self._unit, self._scale = strategies, realised, unit, scale
         self._rewards.unreadable = unreadable
         self._pending.clear()
         warn_of_other_options(then, now)
@@ -383,25 +401,20 @@ class VIP(Settings):
             for name, strategy in self._strategies.items()
         }
 
-    def _review(
-        self, plan: Plan, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None
-    ) -> tuple[float, float]:
-        """Metrics of a planned batch, what guards learn, and `Observation.variance`; before predictors have learned."""
-        measured = np.nan_to_num(measured_weight(successes, rollouts, surprisal))
-        even = float(measured @ self._model.interpolated_factor(even_counts(plan.budget)))
-        for name, proposal in plan.proposals.items():
-            realised = float(measured @ self._model.factor(proposal.allocation.counts))
-            self._realised[name] += realised, even
-            now, running = ratio(realised, even), ratio(*self._realised[name])
-            strategy = self._strategies[name]
-            if name == self._active:
-                variance = realised, even
-                made, p = proposal.allocation, proposal.prediction.success_probability
-                self._metrics = batch_metrics(made.counts, made.variance_ratio, p, successes, rollouts)
-                self._metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
-                if strategy.guard is not None:
-                    self._metrics[names.TRUST] = strategy.guard.trust
-            else:
-                self._metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
-            strategy.review(proposal, successes, rollouts, self._model, surprisal)
-        return variance
+    def _observation(
+        self,
+        keys: tuple[str, ...],
+        values: list[FloatArray],
+        groups: RewardGroups,
+        outcomes: GroupOutcomes,
+        judged: list[FloatArray] | None,
+    ) -> Observation:
+        """How rewards [Q][n] were read. `judged` are successes that the caller knows better."""
+        if judged is None and self.success is not None:
+            judged = [self._rewards.outcomes(group) for group in values]
+        if judged is not None:
+            successes, known = tally(judged)
+        else:
+            successes, known = outcomes.successes, outcomes.rollouts * self._scale.names_success
+        successes = np.where(known > 0, successes, np.nan)
+        return Observation(keys, outcomes.rollouts, successes, known, groups.mean, groups.variance)

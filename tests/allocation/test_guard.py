@@ -10,8 +10,8 @@ from viprl.allocation.exact import exact_counts
 from viprl.allocation.guard import SHARES, Guard, mixed
 from viprl.allocation.rules import MinimumVariance
 from viprl.allocation.variance_models import get_variance_model
-from viprl.outcomes import sample_variance
 from viprl.predictors.base import Batch, Prediction, Predictor
+from viprl.reward_groups import GroupOutcomes
 from viprl.strategies import Strategy, build_strategy
 
 
@@ -30,7 +30,7 @@ class TestGuard:
         )
         played = candidates[guard.choice]
         k = rng.binomial(played, p).astype(float)
-        guard.observe(candidates, sample_variance(k, played.astype(float)), self.MODEL)
+        guard.observe(candidates, GroupOutcomes.of_counts(k, played).variance, self.MODEL)
         return float((p * (1 - p)) @ self.MODEL.factor(played) / ((p * (1 - p)).sum() / 7))
 
     def test_mixtures_go_from_the_prediction_to_uniform(self) -> None:
@@ -120,7 +120,7 @@ def step(strategy: Strategy, p: np.ndarray, budget: Budget, rng: np.random.Gener
     proposal = strategy.propose(prompts, np.arange(len(p)), budget, seed=int(rng.integers(2**32)))
     counts = proposal.allocation.counts
     k = rng.binomial(counts, p).astype(float)
-    strategy.review(proposal, k, counts.astype(float), model)
+    strategy.review(proposal, GroupOutcomes.of_counts(k, counts), model)
     strategy.predictor.observe(prompts, k, counts.astype(float))
     return float((p * (1 - p)) @ model.factor(counts) / ((p * (1 - p)).sum() * model.factor(budget.total / len(p))))
 

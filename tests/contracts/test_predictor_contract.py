@@ -20,6 +20,7 @@ from viprl.predictors.constant import SuccessRate
 from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.predictors.grid_filter import GridFilter
 from viprl.predictors.oracle import Oracle
+from viprl.predictors.reward_filter import RewardFilter
 from viprl.strategies import STRATEGIES
 from viprl.testing import PredictorContract
 
@@ -29,8 +30,8 @@ class WithoutText(GridFilter):
 
 
 PREDICTORS = (
-    GridFilter, WithoutText, GaussianProcess, SuccessRate, Oracle, RidgeRegression, MovingAverage, BetaCounts,
-    LearnedBeta, ImplicitEvidence, CountPriority, ZeroVarianceRuns,
+    RewardFilter, GridFilter, WithoutText, GaussianProcess, SuccessRate, Oracle, RidgeRegression, MovingAverage,
+    BetaCounts, LearnedBeta, ImplicitEvidence, CountPriority, ZeroVarianceRuns,
 )  # fmt: skip
 
 

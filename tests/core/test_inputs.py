@@ -278,7 +278,7 @@ def test_unknown_log_probabilities(value: float) -> None:
     np.testing.assert_array_equal(agent.allocate(PROMPTS, 33).counts, other.allocate(PROMPTS, 33).counts)
 
 
-@pytest.mark.parametrize("lost", [math.inf, 1e39, 0.5, "yes"])
+@pytest.mark.parametrize("lost", [math.inf, 1e39, "yes"])
 def test_a_batch_without_a_scorable_reward_is_warned_of(lost: Any, caplog: pytest.LogCaptureFixture) -> None:
     agent = planned()
     seen = agent.observe(PROMPTS, [[lost] * 4] * 4)

@@ -188,10 +188,10 @@ def test_what_is_no_state(state: Any) -> None:
 
 def test_a_file_put_together_wrongly_names_the_entry(tmp_path) -> None:
     state = trained().state_dict()
-    belief = state["strategies"]["default"]["predictor"]["belief"]
-    state["strategies"]["default"]["predictor"]["belief"] = belief[:-2]
+    step = state["strategies"]["default"]["predictor"]["steps"]["filters"][0]
+    step["belief"] = step["belief"][:-2]
     state_file.save(tmp_path / "state", state, kind="viprl.VIP", version=viprl.vip.STATE_VERSION)
-    with pytest.raises(StateError, match=r"'default'.*GridFilter.*'belief'"):
+    with pytest.raises(StateError, match=r"'default'.*RewardFilter.*'belief'"):
         vip().load(tmp_path / "state")
 
 
@@ -223,8 +223,11 @@ def test_saving_beside_observing_in_another_thread(monkeypatch: pytest.MonkeyPat
         sys.setswitchinterval(interval)
     assert not failed
     for state in states:
-        known = state["predictor"]["keys"]
-        assert len(known) == len(state["predictor"]["belief"]) == len(state["predictor"]["score"])
+        filters = state["predictor"]["steps"]["filters"]
+        if not filters:
+            continue
+        known = filters[0]["keys"]
+        assert len(known) == len(filters[0]["belief"]) == len(filters[0]["score"])
         assert known == state["weights"]["keys"] and len(known) % 32 == 0
 
 

@@ -1,24 +1,38 @@
-"""The metrics that engines add: means over prompts, and advantages that are zero."""
+"""Metrics that are means over prompts, and metrics without a value."""
 
 import math
 
 import numpy as np
 import pytest
 
-from viprl.metrics import PROMPT_REWARD, ZERO_ADVANTAGE, batch_metrics, engine_metrics, logged
+from viprl import VIP
+from viprl.metrics import PROMPT_REWARD, REWARD_VARIANCE, SUCCESS_RATE, UNINFORMATIVE, ZERO_ADVANTAGE, logged
+
+
+def metrics(rewards, **options):
+    vip = VIP(features=None, cache=None, min_rollouts=2, **options)
+    prompts = [f"prompt {q}" for q in range(len(rewards))]
+    sizes = list(map(len, rewards))
+    vip.allocate(prompts, sum(sizes), min_rollouts=sizes, max_rollouts=sizes)
+    vip.observe(prompts, rewards)
+    return vip.metrics()
 
 
 def test_a_mean_over_prompts_does_not_depend_on_their_numbers_of_rollouts():
-    few, many = [[1.0, 0.0], [0.0] * 2], [[1.0, 0.0], [0.0] * 14]
-    for groups in (few, many, [*many, [None, math.nan]]):
-        assert engine_metrics(groups) == {PROMPT_REWARD: 0.25}
-    rates = [batch_metrics(np.array(n), 1.0, np.full(2, 0.5), np.array([1.0, 0.0]), np.array(n, dtype=float))
-             for n in ([2, 2], [2, 14])]  # fmt: skip
-    assert [values["success_rate"] for values in rates] == [0.25, 0.25]
-    assert [values["uninformative_rollouts"] for values in rates] == [0.5, 0.875]
+    for rewards, equal in (([[1.0, 0.0], [0.0] * 2], 0.5), ([[1.0, 0.0], [0.0] * 14], 0.875)):
+        found = metrics(rewards)
+        assert found[PROMPT_REWARD] == found[SUCCESS_RATE] == 0.25
+        assert found[REWARD_VARIANCE] == 0.25
+        assert found[UNINFORMATIVE] == found[ZERO_ADVANTAGE] == equal
 
 
-def test_advantages_that_are_zero_and_metrics_without_a_value():
-    values = engine_metrics([[None], [None]], np.array([0.0, 1e-9, -1.0, 0.0]))
-    assert values[ZERO_ADVANTAGE] == 0.5 and math.isnan(values[PROMPT_REWARD])
-    assert logged(values) == {"vip/zero_advantage_rollouts": pytest.approx(0.5)}
+def test_rewards_of_more_values_have_no_success_rate():
+    rewards = [[1.0, 0.1], [0.0, 0.0, 0.1]]
+    found = metrics(rewards)
+    assert math.isnan(found[SUCCESS_RATE]) and math.isnan(found["brier"])
+    assert found[PROMPT_REWARD] == pytest.approx(np.mean([0.55, 0.1 / 3]))
+    assert metrics(rewards, success=0.5)[SUCCESS_RATE] == 0.25
+
+
+def test_metrics_without_a_value_are_left_out():
+    assert logged({"a": math.nan, "b": 0.5}) == {"vip/b": 0.5}

@@ -34,7 +34,8 @@ def test_why_a_step_was_uniform(counts, keys, trust, bounds, reason):
 def summary(variances, counts=(2, 6), **metrics):
     made = RunSummary()
     for variance in variances:
-        seen = Observation(("a", "b"), np.ones(2), np.array(counts), variance)
+        n = np.array(counts, dtype=float)
+        seen = Observation(("a", "b"), n, np.ones(2), n, 1 / n, np.ones(2), variance)
         made.add(counts, seen, {"zero_advantage_rollouts": 0.25, "unscorable": 0.0} | metrics)
     return made
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit, xlogy
 
 from viprl.errors import StateError
 from viprl.predictors.base import Batch
-from viprl.predictors.grid_filter import GRID, LEARNING, SCORES, STEADY, GridFilter, _walk
+from viprl.predictors.grid_belief import SCORES, walk
+from viprl.predictors.grid_filter import LEARNING, STEADY, GridFilter, success_grid
+from viprl.predictors.grid_filter import Z as GRID
 from viprl.predictors.text_regression import TextRegression
 
 P = expit(GRID)
@@ -20,8 +24,8 @@ def batch(rows, features=None) -> Batch:
 
 def still(predictor: GridFilter) -> GridFilter:
     """Nothing moves between visits: every candidate is the identity."""
-    predictor._walks = np.eye(len(GRID))[None]
-    predictor._log_weights = np.zeros(1)
+    predictor.belief.grid = replace(success_grid(), walks=np.eye(len(GRID))[None])
+    predictor.belief._log_weights = np.zeros(1)
     return predictor
 
 
@@ -45,29 +49,29 @@ class TestWalks:
     @pytest.mark.parametrize(("variance", "trend"), STEADY)
     def test_steady_walks_have_their_mean_and_variance(self, variance, trend):
         """Where the variance is too small to carry the trend, nobody steps back and half of the trend remains."""
-        walk = _walk(variance, trend, np.ones(len(GRID)))
+        moves = walk(GRID, variance, trend, np.ones(len(GRID)))
         middle, gap = len(GRID) // 2, GRID[1] - GRID[0]
         move = GRID - GRID[middle]
-        np.testing.assert_allclose(walk.sum(axis=1), 1)
-        assert (walk >= -1e-15).all()
+        np.testing.assert_allclose(moves.sum(axis=1), 1)
+        assert (moves >= -1e-15).all()
         carried = variance / gap >= abs(trend)
         expected = trend if carried else np.sign(trend) * (abs(trend) + variance / gap) / 2
-        assert walk[middle] @ move == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        assert moves[middle] @ move == pytest.approx(expected, rel=1e-6, abs=1e-12)
         if variance >= 0.1:
-            spread = walk[middle] @ move**2 - (walk[middle] @ move) ** 2
+            spread = moves[middle] @ move**2 - (moves[middle] @ move) ** 2
             assert spread == pytest.approx(variance, rel=0.15)
 
     @pytest.mark.parametrize(("variance", "trend"), LEARNING)
     def test_learning_walks_leave_the_ends_alone(self, variance, trend):
-        walk = _walk(variance, trend, 4 * P * (1 - P))
-        assert walk[0, 0] > 0.995 and walk[-1, -1] > 0.995
-        assert walk[len(GRID) // 2, len(GRID) // 2] < walk[0, 0]
+        moves = walk(GRID, variance, trend, 4 * P * (1 - P))
+        assert moves[0, 0] > 0.995 and moves[-1, -1] > 0.995
+        assert moves[len(GRID) // 2, len(GRID) // 2] < moves[0, 0]
 
 
 class TestByHand:
     def test_one_visit_is_bayes_on_the_prior(self):
         predictor = still(GridFilter())
-        prior = predictor._prior(np.zeros(1))[0]
+        prior = predictor.belief.prior(np.zeros(1))[0]
         predictor.observe(batch([0]), np.array([3.0]), np.array([8.0]))
         posterior = [w * p**3 * (1 - p) ** 5 for w, p in zip(prior, P, strict=True)]
         total = sum(posterior)
@@ -88,11 +92,11 @@ class TestByHand:
     def test_the_candidates_weights_are_their_predictive_likelihoods(self):
         predictor = GridFilter(forgetting_factor=1.0)
         predictor.observe(batch([0]), np.array([1.0]), np.array([8.0]))
-        before = predictor._belief[0].astype(float)
+        before = predictor.belief._belief[0].astype(float)
         predictor.observe(batch([0]), np.array([7.0]), np.array([8.0]))
         likelihood = P**7 * (1 - P)
-        expected = np.log([before @ walk @ likelihood for walk in predictor._walks])
-        got = predictor._log_weights
+        expected = np.log([before @ walk @ likelihood for walk in predictor.belief.grid.walks])
+        got = predictor.belief._log_weights
         np.testing.assert_allclose(got - got.max(), expected - expected.max(), rtol=1e-5, atol=1e-6)
 
     def test_the_histograms_are_the_sum_of_all_beliefs(self):
@@ -103,10 +107,12 @@ class TestByHand:
         p = rng.beta(0.4, 0.6, 40)
         for _ in stream(predictor, lambda _: p, 30, 8, rng, features, size=13):
             pass
-        used = len(predictor._index)
+        used = len(predictor.belief._index)
         assert used == 40
-        np.testing.assert_allclose(predictor._histograms.sum(axis=0), predictor._belief[:used].sum(axis=0), atol=1e-3)
-        assert predictor._histograms.shape == (len(SCORES), len(GRID))
+        np.testing.assert_allclose(
+            predictor.belief._histograms.sum(axis=0), predictor.belief._belief[:used].sum(axis=0), atol=1e-3
+        )
+        assert predictor.belief._histograms.shape == (len(SCORES), len(GRID))
 
 
 class TestLearning:
@@ -134,7 +140,7 @@ class TestLearning:
             predictor = GridFilter()
             for _ in stream(predictor, lambda visit, rise=rise: expit(z + rise * visit), 10, 8, rng):
                 pass
-            weights = np.exp(predictor._log_weights)
+            weights = np.exp(predictor.belief._log_weights)
             pairs = np.array(STEADY + LEARNING)
             trends[name] = (weights @ pairs / weights.sum()).tolist()
         assert trends["rising"][1] > 0.2 > trends["resting"][1] + 0.1
@@ -180,7 +186,7 @@ def test_extremes_stay_finite(k, n):
         prediction = predictor.predict(batch([0, 1, 2]))
         assert np.isfinite(prediction.success_probability).all()
         assert ((prediction.reward_variance >= 0) & (prediction.reward_variance <= 0.25)).all()
-    np.testing.assert_allclose(predictor._belief[:2].sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(predictor.belief._belief[:2].sum(axis=1), 1, rtol=1e-5)
 
 
 def test_other_features_are_refused():
@@ -196,9 +202,9 @@ def test_a_turn_that_seemed_impossible_is_survived(many):
     predictor, n = GridFilter(), np.array([many])
     for share in (1.0, 1.0, 0.0, 0.5):
         predictor.observe(batch([0]), share * n, n)
-        assert predictor._belief[0] @ predictor._p == pytest.approx(share, abs=0.01)
+        assert predictor.belief._belief[0] @ P == pytest.approx(share, abs=0.01)
         assert np.isfinite(predictor.predict(batch([0, 1])).reward_variance).all()
-    assert np.isfinite(predictor._histograms).all()
+    assert np.isfinite(predictor.belief._histograms).all()
 
 
 def test_wide_features_are_projected_and_keep_their_inner_products():

@@ -136,11 +136,11 @@ def test_two_thousand_steps_leave_everything_in_its_bounds():
         np.testing.assert_array_equal(member._precision, member._precision.T)
         assert np.linalg.eigvalsh(member._precision)[0] > 0.99 / member.prior_variance
     assert predictor.text._log_weights.max() == 0
-    belief = predictor._belief[:60]
+    belief = predictor.belief._belief[:60]
     np.testing.assert_allclose(belief.sum(axis=1), 1, rtol=1e-6)
     assert (belief >= 0).all()
-    np.testing.assert_allclose(predictor._histograms.sum(axis=0), belief.astype(float).sum(axis=0), atol=1e-9)
-    assert np.isfinite(predictor._log_weights).all() and predictor._log_weights.max() == 0
+    np.testing.assert_allclose(predictor.belief._histograms.sum(axis=0), belief.astype(float).sum(axis=0), atol=1e-9)
+    assert np.isfinite(predictor.belief._log_weights).all() and predictor.belief._log_weights.max() == 0
 
 
 class TestRowIndex:

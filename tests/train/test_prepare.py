@@ -35,10 +35,7 @@ REWARDS = "sample_rewards"
         ({"vip_success": "corect"}, ["vip_success", "'corect'"]),
         ({"vip_warm_start": "nowhere.jsonl"}, ["vip_warm_start", "nowhere.jsonl"]),
         ({"vip_warm_start": "broken.jsonl"}, ["vip_warm_start", "row 1"]),
-        ({"reward": ["exact_match", "tiny:contains"]}, ["ambiguous", "2 reward functions"]),
         ({"reward": f"{REWARDS}:too_few"}, ["too_few", "[1.0]", "row 1", "2 numbers"]),
-        ({"reward": f"{REWARDS}:half"}, ["half is 0.5", "vip_success: '0.5'"]),
-        ({"reward": f"{REWARDS}:format_too"}, ["0.25", "vip_success: '1'"]),
         ({"reward": [f"{REWARDS}:half", "exact_match"], "vip_success": "half"}, ["vip_success: 'half>=0.5'"]),
         (
             {"reward": f"{REWARDS}:half", "vip_success": f"{REWARDS}:vague"},
@@ -51,7 +48,6 @@ REWARDS = "sample_rewards"
         ({"report_to": "wandb"}, ["report_to", "'wandb'", "pip install wandb"]),
         ({"report_to": ["tensorboard"]}, ["report_to", "pip install tensorboard"]),
         ({"report_to": ["wand"]}, ["report_to", "'wand'", "mean wandb?"]),
-        ({"reward_weights": [2.0]}, ["exact_match is 2"]),
         ({"reward_weights": [1.0, 1.0]}, ["reward_weights has 2 numbers for 1 rewards"]),
     ],
 )
@@ -72,14 +68,18 @@ def test_an_exception_of_a_reward_function_keeps_its_type_and_names_the_function
 @pytest.mark.parametrize(
     "change",
     [
+        {"reward": ["exact_match", "tiny:contains"]},
+        {"reward": f"{REWARDS}:half"},
+        {"reward": f"{REWARDS}:format_too"},
         {"reward": f"{REWARDS}:half", "vip_success": 0.5},
         {"reward": [f"{REWARDS}:half", "exact_match"], "vip_success": "half>=0.5"},
         {"reward": [f"{REWARDS}:half", "exact_match"], "vip_success": "exact_match"},
     ],
 )
 def test_rewards_that_can_be_read(settings, change):
+    expected = {"half": 0.5, "exact_match": 1.0, "format_too": 1.0, "contains": 1.0}
     given = dict(prepare(parse_config(settings | change)).reward_check)
-    assert given == {"half": 0.5, "exact_match": 1.0} if len(given) == 2 else given == {"half": 0.5}
+    assert given == {name: expected[name] for name in given}
 
 
 def test_a_warm_start_is_read_by_the_reward_that_decides(settings, tmp_path):

@@ -7,12 +7,13 @@ from scipy.special import expit
 
 from viprl import VIP
 from viprl.errors import InputError
-from viprl.outcomes import sample_variance
 from viprl.predictors.base import Prediction
+from viprl.reward_groups import GroupOutcomes
 from viprl.weights.learned_weights import COLUMNS, LearnedWeights
 from viprl.weights.surprisal import Surprisal, SurprisalUnit, measured_weight
 
 NOTHING = np.array([np.nan])
+of_counts = GroupOutcomes.of_counts
 
 
 def believed(p, text=None):
@@ -35,20 +36,20 @@ def test_measured_weight_is_the_definition():
         outcomes = (rng.random(n) < 0.6).astype(float)
         surprises = rng.exponential(2.0, n)
         surprise = Surprisal.of([outcomes], [-surprises])
-        got = measured_weight(np.array([outcomes.sum()]), np.array([float(n)]), surprise)
+        got = measured_weight(of_counts(np.array([outcomes.sum()]), np.array([float(n)])), surprise)
         assert got == pytest.approx(by_hand(outcomes, surprises), abs=1e-12)
 
 
 def test_equal_surprises_give_the_sample_variance():
     k, n = np.array([0.0, 1, 3, 8]), np.array([4.0, 5, 6, 8])
     surprise = Surprisal(np.where(k > 0, 2.5, np.nan), np.where(n > k, 2.5, np.nan))
-    assert measured_weight(k, n, surprise) == pytest.approx(2.5 * sample_variance(k, n))
-    assert measured_weight(k, n, None) == pytest.approx(sample_variance(k, n))
+    assert measured_weight(of_counts(k, n), surprise) == pytest.approx(2.5 * of_counts(k, n).variance)
+    assert measured_weight(of_counts(k, n), None) == pytest.approx(of_counts(k, n).variance)
 
 
 def test_unmeasured_groups_are_nan():
-    one = measured_weight(np.array([1.0]), np.array([1.0]), Surprisal(np.ones(1), NOTHING))
-    half = measured_weight(np.array([1.0]), np.array([2.0]), Surprisal(NOTHING, np.ones(1)))
+    one = measured_weight(of_counts(np.array([1.0]), np.array([1.0])), Surprisal(np.ones(1), NOTHING))
+    half = measured_weight(of_counts(np.array([1.0]), np.array([2.0])), Surprisal(NOTHING, np.ones(1)))
     assert np.isnan(one).all() and np.isnan(half).all()
 
 
@@ -75,8 +76,8 @@ def test_one_step_is_the_mode_of_the_quasi_posterior():
     weights = LearnedWeights(forgetting_factor=0.9, prior_variance=(0.1, 0.5))
     weights._start(surprised=True)
     x = weights._design(keys, prediction)
-    weights.observe(keys, prediction, k, n, surprise)
-    y, repeats, start = measured_weight(k, n, surprise), n / n.mean(), np.zeros(COLUMNS)
+    weights.observe(keys, prediction, of_counts(k, n), surprise)
+    y, repeats, start = measured_weight(of_counts(k, n), surprise), n / n.mean(), np.zeros(COLUMNS)
 
     def loss(b):
         z = np.log(prediction.reward_variance) + x @ b
@@ -96,7 +97,7 @@ def test_it_learns_that_rare_failures_weigh_more():
     for _ in range(300):
         k = rng.binomial(8, p).astype(float)
         surprise = Surprisal(np.where(k > 0, 0.2, 1.0), np.where(k < n, 2.0, 1.0))
-        weights.observe(keys, believed(p), k, n, surprise)
+        weights.observe(keys, believed(p), of_counts(k, n), surprise)
     got = weights.weigh(keys, believed(p)).reshape(5, 20).mean(axis=1)
     p = p[::20]
     assert got[1:] == pytest.approx((p * (1 - p) * (2.0 * p + 0.2 * (1 - p)))[1:], rel=0.35)
@@ -111,12 +112,12 @@ def test_it_learns_from_the_surprisal_of_the_last_visit():
     for step in range(60):
         keys = tuple(f"{step}-{i}" for i in range(20))
         surprise = Surprisal(np.where(shaky, 0.5, 0.01), np.ones(20))
-        weights.observe(keys, believed(np.full(20, 0.9)), n, n, surprise)
+        weights.observe(keys, believed(np.full(20, 0.9)), of_counts(n, n), surprise)
         later = np.where(shaky, rng.binomial(8, 0.6, 20), 8).astype(float)
         second = Surprisal(np.where(later > 0, 0.5, 1.0), np.where(later < 8, 0.5, 1.0))
-        weights.observe(keys, believed(np.full(20, 0.9)), later, n, second)
+        weights.observe(keys, believed(np.full(20, 0.9)), of_counts(later, n), second)
     fresh = ("x", "y")
-    weights.observe(fresh, believed([0.9, 0.9]), n[:2], n[:2], Surprisal(np.array([0.5, 0.01]), np.ones(2)))
+    weights.observe(fresh, believed([0.9, 0.9]), of_counts(n[:2], n[:2]), Surprisal(np.array([0.5, 0.01]), np.ones(2)))
     got = weights.weigh(fresh, believed([0.9, 0.9]))
     assert got[0] > 4 * got[1]
 
@@ -127,7 +128,7 @@ def test_a_loaded_state_continues_identically():
     def step(weights, keys):
         p, n = rng.uniform(0.1, 0.9, 6), np.full(6, 4.0)
         k = rng.binomial(4, p).astype(float)
-        return (keys, believed(p), k, n, Surprisal(np.ones(6), np.where(k < 4, 2.0, 1.0)))
+        return (keys, believed(p), of_counts(k, n), Surprisal(np.ones(6), np.where(k < 4, 2.0, 1.0)))
 
     first, second = LearnedWeights(), LearnedWeights()
     first.observe(*step(first, tuple("abcdef")))
@@ -156,10 +157,10 @@ def test_without_surprisal_only_settled_prompts_are_corrected():
     rng, weights = np.random.default_rng(6), LearnedWeights()
     keys, n = tuple(f"p{i}" for i in range(20)), np.full(20, 8.0)
     p = np.where(np.arange(20) < 10, 0.95, 0.5)
-    weights.observe(keys, believed(p), np.where(p > 0.9, 8.0, 4.0), n)
+    weights.observe(keys, believed(p), of_counts(np.where(p > 0.9, 8.0, 4.0), n))
     for _ in range(40):
         mixed = np.clip(rng.binomial(8, 0.5, 20), 1, 7)
-        weights.observe(keys, believed(p), np.where(p > 0.9, 8.0, mixed), n)
+        weights.observe(keys, believed(p), of_counts(np.where(p > 0.9, 8.0, mixed), n))
     got = weights.weigh((*keys, "new"), believed([*p, 0.95]))
     assert (got[:10] < 0.35 * 0.95 * 0.05).all()
     assert got[10:20] == pytest.approx(0.25, rel=0.25)
@@ -169,12 +170,12 @@ def test_without_surprisal_only_settled_prompts_are_corrected():
 def test_the_first_surprisal_starts_afresh():
     keys, n = ("a", "b"), np.full(2, 8.0)
     weights, fresh = LearnedWeights(), LearnedWeights()
-    weights.observe(keys, believed([0.9, 0.5]), np.array([8.0, 4.0]), n)
+    weights.observe(keys, believed([0.9, 0.5]), of_counts(np.array([8.0, 4.0]), n))
     surprise = Surprisal(np.array([0.1, 0.2]), np.array([1.0, 2.0]))
     for one in (weights, fresh):
         one._last = np.zeros((64, 3), dtype=np.float32)
         one._index = type(one._index)()
-        one.observe(keys, believed([0.9, 0.5]), np.array([8.0, 4.0]), n, surprise)
+        one.observe(keys, believed([0.9, 0.5]), of_counts(np.array([8.0, 4.0]), n), surprise)
     assert (weights._mean == fresh._mean).all()
 
 
@@ -182,10 +183,10 @@ def test_batches_without_surprisal_are_learned_from_too():
     """Always mixed, then always all wrong, without log probabilities by then."""
     keys, n, weights = ("a", "b"), np.full(2, 8.0), LearnedWeights()
     for _ in range(5):
-        weights.observe(keys, believed([0.5, 0.5]), np.full(2, 4.0), n, Surprisal(np.ones(2), np.ones(2)))
+        weights.observe(keys, believed([0.5, 0.5]), of_counts(np.full(2, 4.0), n), Surprisal(np.ones(2), np.ones(2)))
     before = weights.weigh(keys, believed([0.5, 0.5]))
     for _ in range(20):
-        weights.observe(keys, believed([0.5, 0.5]), np.zeros(2), n)
+        weights.observe(keys, believed([0.5, 0.5]), of_counts(np.zeros(2), n))
     assert (weights.weigh(keys, believed([0.5, 0.5])) < 0.2 * before).all()
 
 
@@ -208,7 +209,9 @@ def test_new_prompts_do_not_change_the_slope_of_prompts_seen_before():
     for step in range(30):
         p = rng.uniform(0.4, 0.6, 20)
         k = rng.binomial(8, np.where(p > 0.5, 0.5, 0.02)).astype(float)
-        weights.observe(tuple(f"{step}-{i}" for i in range(20)), believed(p), k, n, Surprisal(np.ones(20), np.ones(20)))
+        weights.observe(
+            tuple(f"{step}-{i}" for i in range(20)), believed(p), of_counts(k, n), Surprisal(np.ones(20), np.ones(20))
+        )
     seen = tuple(f"0-{i}" for i in range(20))
     rate, p = weights._last[:20, 0], np.linspace(0.05, 0.9, 20)
     mixed = (rate > 0) & (rate < 1)
@@ -228,13 +231,13 @@ def test_unknown_log_probabilities_change_nothing():
 def test_the_unit_is_the_mean_surprisal_of_what_varies_the_reward():
     unit, k, n = SurprisalUnit(forgetting_factor=0.5), np.array([4.0, 8.0, 2.0]), np.array([8.0, 8.0, 4.0])
     settled = Surprisal(np.array([3.0, 5.0]), np.array([1.0, np.nan]))
-    assert SurprisalUnit().observe(np.zeros(2), np.full(2, 4.0), settled) == pytest.approx(3.0)
+    assert SurprisalUnit().observe(of_counts(np.zeros(2), np.full(2, 4.0)), settled) == pytest.approx(3.0)
     first = Surprisal(np.array([2.0, 50.0, 1.0]), np.array([4.0, np.nan, 7.0]))
     # halves of eight and of four: (r - mean of the others)^2 is the same for all rollouts of a group
     sums = [3 * 2 / 7 + 4 / 3, 2 / 7 + 1 / 3]
-    assert unit.observe(k, n, first) == pytest.approx(sums[0] / sums[1])
+    assert unit.observe(of_counts(k, n), first) == pytest.approx(sums[0] / sums[1])
     unknown = Surprisal(np.array([2.0, 50.0, 1.0]), np.array([10.0, np.nan, np.nan]))  # the last group counts nowhere
-    assert unit.observe(k, n, unknown) == pytest.approx((sums[0] / 2 + 6 * 2 / 7) / (sums[1] / 2 + 2 / 7))
+    assert unit.observe(of_counts(k, n), unknown) == pytest.approx((sums[0] / 2 + 6 * 2 / 7) / (sums[1] / 2 + 2 / 7))
 
 
 def test_unknown_surprisal_is_one_unit():

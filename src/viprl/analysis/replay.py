@@ -41,6 +41,7 @@ from viprl.features.encoders import FeatureChoice, auto_features
 from viprl.metrics import ZERO_ADVANTAGE
 from viprl.predictors.base import Batch
 from viprl.prompts import text
+from viprl.reward_groups import GroupOutcomes
 from viprl.runs.history import PromptHistory
 from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils.arrays import FloatArray, IntArray
@@ -215,8 +216,9 @@ def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: P
             settled = (seen_k == 0) | (seen_k == seen_n)
             scores[ZERO_ADVANTAGE] = float(counts[settled].sum() / counts.sum())
             began = time.perf_counter()
-            strategy.review(proposal, seen_k, seen_n, budget.model)
-            strategy.observe(batch, seen_k, seen_n, proposal.believed)
+            outcomes = GroupOutcomes.of_counts(seen_k, seen_n)
+            strategy.review(proposal, outcomes, budget.model)
+            strategy.observe(batch, outcomes, proposal.believed)
             scores["milliseconds"] = 1e3 * (seconds + time.perf_counter() - began)
             yield Step(visit, counts, seen_n, scores, binned(guess, rate))
 

@@ -1,4 +1,4 @@
-"""Which of an engine's rewards decides whether a rollout succeeded, and a check of that in the first batch."""
+"""What counts as success in metrics: which of an engine's rewards decides, and how it is read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.errors import InputError
-from viprl.outcomes import Success
-from viprl.rewards.calling import is_reward_model, reward_name
+from viprl.outcomes import RewardReader, Success
+from viprl.rewards.calling import reward_name
 from viprl.utils.arrays import FloatArray
 from viprl.utils.comparisons import read_comparison
 from viprl.utils.imports import import_function
@@ -26,44 +26,44 @@ Values = Sequence[Sequence[float | None]]
 
 
 class SuccessCriterion:
-    """Reads the option `success` when a run is set up, and later picks the value that decides about each rollout.
+    """Reads the option `success` when a run is set up, and later says which rollouts succeeded.
+
+    Success is for metrics. The allocation depends on the total reward alone.
 
     Args:
-        success: None (the total reward, 0/1 or -1/+1), a number or a text with a number (threshold on the total
-            reward), "NAME" or "NAME>=NUMBER" (a single reward; also with >, <=, < and ==), ">NUMBER" (the total),
-            "module:function" or a callable (of the total reward).
+        success: None (total rewards of 1, if they are 0/1 or -1/+1; otherwise undefined), a number or a text with a
+            number (threshold on the total reward), "NAME" or "NAME>=NUMBER" (a single reward; also with >, <=, < and
+            ==), ">NUMBER" (the total), "module:function" or a callable (of the total reward).
         reward_functions: the functions and reward models of the run; their names are those of `reward_name`.
         complete: False if further rewards are known only later, see `bind`.
         option: how the engine spells the option, for errors.
 
-    Raises InputError if success is ambiguous, and for names and thresholds that do not exist.
+    Raises InputError for names and thresholds that do not exist.
     """
 
     def __init__(
         self, success: Any, reward_functions: Sequence[Any] = (), *, complete: bool = True, option: str = "vip_success"
     ) -> None:
         self.rule: Success = None
-        """How `viprl.VIP` reads the value."""
+        """How the value that decides is read, see `viprl.outcomes.Success`."""
         self.column: str | None = None
         """The reward that decides; None for the weighted total."""
         self.option = option
+        self.given = success is not None
+        """Whether the option is set."""
         self.tried = False
         """Whether a batch with rewards has been observed."""
         self._names: list[str] = []
-        self._default = success is None and len(reward_functions) > 0
         self._warned = False
-        if success is None:
-            self._check_unambiguous(len(reward_functions))
-            if any(map(is_reward_model, reward_functions)):
-                raise InputError(f"success is ambiguous: a reward model gives continuous rewards; {self._choices()}")
-        elif callable(success):
+        if callable(success):
             self.rule = success
         elif isinstance(success, int | float):
             if isinstance(success, bool) or not math.isfinite(success):
                 raise InputError(f"{option} is {success!r}, which is not a threshold; {self._choices()}")
             self.rule = success
-        else:
+        elif success is not None:
             self._read(str(success), [reward_name(function) for function in reward_functions], complete)
+        self._reader = RewardReader(self.rule)
 
     def _read(self, success: str, known: list[str], complete: bool) -> None:
         if success not in known and re.fullmatch(r"[\w.]+:[\w.]+", success):
@@ -82,8 +82,6 @@ class SuccessCriterion:
     def bind(self, names: Sequence[str]) -> None:
         """Set the engine's names of the reward columns. Raises InputError as above."""
         self._names = list(names)
-        if self._default:  # a single environment is unambiguous
-            self._check_unambiguous(len(self._names))
         if self.column is not None:
             self._check_name(self.column, self._names)
 
@@ -93,33 +91,49 @@ class SuccessCriterion:
             return total
         return np.asarray(per_function)[:, self._names.index(self.column)]
 
-    def observe(self, vip: VIP, batch: PlannedBatch, values: Values, logprobs: Values | None = None) -> Observation:
-        """`vip.observe` for a planned batch; `values` and `logprobs` have one list for each prompt.
+    def observe(
+        self, vip: VIP, batch: PlannedBatch, rewards: Values, deciding: Values, logprobs: Values | None = None
+    ) -> Observation:
+        """`vip.observe` for a planned batch.
 
-        Values are read with seven significant digits, because trainers hold rewards in 32 bits: there 0.7 is less than
-        a threshold of 0.7. A first batch without any reward causes a warning.
+        A first batch without any reward, or without a rollout that is known to have succeeded or failed, causes a
+        warning.
 
-        Raises InputError if no reward of the first batch could be read and at least one was not None or NaN: then
-        success was never defined for this run. Later unreadable rewards only cause warnings.
+        Args:
+            rewards: total reward of each rollout, one list for each prompt.
+            deciding: the values that decide about success, from `values`.
+            logprobs: as for `VIP.observe`.
         """
-        values = [[_decimal(value) for value in group] for group in values]
-        given = [value for group in values for value in group if not _missing(value)]
-        first, self.tried = not self.tried and len(given) > 0, self.tried or len(given) > 0
-        if first and vip.success is None and not any(map(_binary, given)):
-            raise self._undefined(given[0])
-        if not self.tried and not self._warned:
+        successes = [self._successes(group) for group in deciding] if self.given else None
+        observation = vip.observe(batch.prompts, rewards, logprobs=logprobs, successes=successes)
+        first, self.tried = not self.tried, self.tried or bool(observation.rollouts.any())
+        if first and not self._warned and not observation.judged.any() and (self.given or not self.tried):
             self._warned = True
+            self._warn(deciding if self.tried else rewards)
+        return observation
+
+    def _successes(self, values: Sequence[float | None]) -> list[float | None]:
+        """[n] 1, 0, or None if undecided. Values are read with seven significant digits, because trainers hold rewards
+        in 32 bits: there 0.7 is less than a threshold of 0.7."""
+        read = self._reader.outcomes(self._reader.values([_decimal(value) for value in values]))
+        return [None if math.isnan(outcome) else outcome for outcome in read.tolist()]
+
+    def _warn(self, values: Values) -> None:
+        known = [value for group in values for value in group if not _missing(value)]
+        if known:
             logger.warning(
-                "all %d rewards of the first batch are None or NaN%s, so there is nothing to learn from; check the "
+                "%s is %s, but no rollout of the first batch could be judged by it (the first value is %r); metrics of "
+                "success are left out",
+                self.option,
+                self,
+                known[0],
+            )
+        else:
+            logger.warning(
+                "all %d rewards of the first batch are None or NaN, so there is nothing to learn from; check the "
                 "reward functions",
                 sum(map(len, values)),
-                "" if self.column is None else f" in {self.column!r}, which {self.option} names",
             )
-        before = vip.unreadable_rewards
-        observation = vip.observe(batch.prompts, values, logprobs=logprobs)
-        if first and vip.unreadable_rewards > before and not observation.rollouts.any():
-            raise self._undefined(given[0])
-        return observation
 
     def not_found(self, name: str | None, known: Sequence[str]) -> InputError:
         """The error for a reward `name` that is not among the `known` ones."""
@@ -131,6 +145,8 @@ class SuccessCriterion:
     def __str__(self) -> str:
         """What counts as success, for a log."""
         what = "total reward" if self.column is None else self.column
+        if not self.given:
+            return "total reward 1, if rewards are 0/1 or -1/+1"
         if self.rule is None:
             return f"{what} 1 (failure: 0 or -1)"
         if isinstance(self.rule, int | float):
@@ -148,17 +164,6 @@ class SuccessCriterion:
                 f"({', '.join(known)}); give each function a __name__ of its own"
             )
 
-    def _check_unambiguous(self, rewards: int) -> None:
-        if rewards > 1:
-            raise InputError(f"success is ambiguous with {rewards} reward functions; {self._choices()}")
-
-    def _undefined(self, example: Any) -> InputError:
-        expected = "0, 1 or -1" if self.rule is None else f"readable as {self}"
-        return InputError(
-            f"no reward of the first batch is {expected} (the first one is {example!r}), so success is undefined; "
-            f"set {self.option} to a threshold on the total reward, such as 0.5, or to the name of a reward"
-        )
-
     def _choices(self) -> str:
         return (
             f"set {self.option} to the name of a reward with values 0/1 or -1/+1, to 'NAME>=0.5', to a threshold on "
@@ -175,10 +180,3 @@ def _decimal(value: Any) -> Any:
 
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _binary(value: Any) -> bool:
-    try:
-        return float(value) in (0.0, 1.0, -1.0)
-    except (TypeError, ValueError, OverflowError):
-        return False

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.state_file import State
 
@@ -38,9 +39,9 @@ class Prediction:
     """Beliefs about a batch before sampling."""
 
     success_probability: FloatArray
-    """[Q] E[p]."""
+    """[Q] E[p]; of rewards with more than two values the expected reward as a position in their range."""
     reward_variance: FloatArray
-    """[Q] E[p(1-p)]; p(1-p) for a point prediction."""
+    """[Q] expected reward variance, E[p(1-p)] of binary rewards; p(1-p) for a point prediction."""
     text_score: FloatArray | None = None
     """[Q] logit of the success probability that the text alone suggests; None if the predictor reads no text."""
     learned_weight: FloatArray | None = None
@@ -104,6 +105,14 @@ class Predictor(ABC):
     @abstractmethod
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
         """Learn from [Q] successes among [Q] scorable rollouts. Prompts with 0 rollouts are ignored."""
+
+    def observe_outcomes(self, batch: Batch, outcomes: GroupOutcomes) -> None:
+        """Learn from the outcomes of Q groups, whatever their rewards are.
+
+        Default: `observe`, with the sum of the rewards as positions in their range as successes. A predictor of reward
+        variances overrides it.
+        """
+        self.observe(batch, outcomes.successes, outcomes.rollouts)
 
     @abstractmethod
     def state_dict(self) -> State:

@@ -37,7 +37,7 @@ def lora_config(options: Any) -> Any:
             f"peft: peft_type is {options['peft_type']!r}; `viprl train` takes LORA alone, remove the key"
         )
     try:
-        values = {key: typed(known[key], value) for key, value in options.items()}
+        values = {key: typed(LoraConfig, known[key], value) for key, value in options.items()}
         if values.get("r", 8) < 1:
             raise ConfigError(f"r is {values['r']}; expected at least 1")
         return LoraConfig(**{"task_type": "CAUSAL_LM", **values})

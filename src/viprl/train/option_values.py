@@ -15,13 +15,13 @@ _WORDS = {
 }  # fmt: skip
 
 
-def typed(option: Field, value: Any) -> Any:
-    """`value` with the type of an option of a dataclass, whose annotation is a text or a type.
+def typed(owner: type, option: Field, value: Any) -> Any:
+    """`value` with the type of an option of the dataclass `owner`, whose annotation is a text or a type.
 
     A single value stands for a list of it. Raises ConfigError, with the name of the option, for a value of another
     type and for numbers that are not finite.
     """
-    name, kind = option.name, str(option.type)
+    name, kind = option.name, _annotation(owner, option.name)
     if value is None:
         optional = option.default is None or option.default is MISSING or re.search("None|Optional|Any", kind)
         if not optional:
@@ -43,6 +43,11 @@ def typed(option: Field, value: Any) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise ConfigError(f"{name} is {value!r}; expected a finite number")
     return converted
+
+
+def _annotation(owner: type, name: str) -> str:
+    """As written in the class: parsers of transformers change the `type` of fields."""
+    return next(str(one.__annotations__[name]) for one in owner.__mro__ if name in vars(one).get("__annotations__", {}))
 
 
 def _types(kind: str) -> set[str]:

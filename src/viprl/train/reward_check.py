@@ -42,8 +42,8 @@ def check_rewards(
         number: of the row in the source, counted from 1, for errors.
 
     Raises ConfigError for functions that cannot be called with the columns of the data, for return values that are not
-    rewards, and if the reward that decides about success can be read neither as success nor as failure. An exception of
-    a reward function is passed on, with a note.
+    rewards, and if `vip_success` is set but does not say whether the solution is a success. An exception of a reward
+    function is passed on, with a note.
     """
     names = [reward_name(function) for function in functions]
     for function in functions:
@@ -76,13 +76,15 @@ def _renamed(layout: Layout | None) -> dict[str, str]:
 
 
 def _check_readable(rewards: FloatArray, names: Sequence[str], args: Any, criterion: SuccessCriterion) -> None:
-    """Raise ConfigError if the deciding one of the rewards [2, F], or their total, is not readable as an outcome."""
+    """Raise ConfigError if `vip_success` is set, but the reward that it names, of [2, F], is not readable by it."""
     weights = np.ones(len(names)) if args.reward_weights is None else np.asarray(args.reward_weights, dtype=float)
     if weights.shape != (len(names),):
         raise ConfigError(f"reward_weights has {weights.size} numbers for {len(names)} rewards; give one for each")
     total = np.where(np.isnan(rewards).all(axis=1), np.nan, np.nansum(rewards * weights, axis=1))
     criterion.bind(names)
     values = criterion.values(rewards, total)
+    if not criterion.given:
+        return
     read = RewardReader(criterion.rule)
     unread = np.isnan(read(values.tolist())) & ~np.isnan(values)
     if not read.unreadable:
@@ -97,5 +99,6 @@ def _check_readable(rewards: FloatArray, names: Sequence[str], args: Any, criter
     threshold = f"{np.nanmax(values):g}"
     example = f"{criterion.column}>={threshold}" if criterion.column else threshold
     raise ConfigError(
-        f"success is ambiguous: {given}, not 0/1 or -1/+1; set a threshold, such as vip_success: {example!r}"
+        f"vip_success is {args.vip_success!r}, but {given}, not 0/1 or -1/+1; set a threshold, such as "
+        f"vip_success: {example!r}"
     )

@@ -78,15 +78,16 @@ def read_options(config: RunConfig) -> dict[str, Any]:
 
     Raises ConfigError for values that cannot be converted or are out of range.
     """
-    known = {f.name: f for f in fields(config_class(config.algorithm))}
-    options = {key: _option(known[key], value) for key, value in config.trainer.items()}
+    owner = config_class(config.algorithm)
+    known = {f.name: f for f in fields(owner)}
+    options = {key: _option(owner, known[key], value) for key, value in config.trainer.items()}
     check_ranges(options)
     return options
 
 
-def _option(option: Field, value: Any) -> Any:
+def _option(owner: type, option: Field, value: Any) -> Any:
     also = ALSO.get(option.name, {})
-    return also[value] if isinstance(value, bool | float | str) and value in also else typed(option, value)
+    return also[value] if isinstance(value, bool | float | str) and value in also else typed(owner, option, value)
 
 
 def accumulation_steps(update_batch_size: int, per_device: int, processes: int) -> int:

@@ -30,6 +30,7 @@ import numpy as np
 
 from viprl.predictors.base import Prediction
 from viprl.predictors.table import RowIndex, grown
+from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import laplace, logit
 from viprl.utils.state_checks import array_entry, flag_entry, keys_entry, precision_entry
@@ -69,8 +70,7 @@ class LearnedWeights:
         self,
         keys: tuple[str, ...],
         prediction: Prediction,
-        successes: FloatArray,
-        rollouts: FloatArray,
+        outcomes: GroupOutcomes,
         surprisal: Surprisal | None = None,
     ) -> None:
         """Learn from [Q] groups.
@@ -78,12 +78,13 @@ class LearnedWeights:
         Args:
             keys: [Q] identities, distinct.
             prediction: what was predicted of them before.
-            successes, rollouts: [Q].
+            outcomes: what they showed.
             surprisal: in units, see `Surprisal.in_units`.
         """
         if surprisal is not None and not self._surprised:
             self._start(surprised=True)
-        y = measured_weight(successes, rollouts, surprisal)
+        rollouts = outcomes.rollouts
+        y = measured_weight(outcomes, surprisal)
         usable = ~np.isnan(y)
         if usable.any():
             repeats = rollouts[usable] / rollouts[usable].mean()
@@ -92,7 +93,9 @@ class LearnedWeights:
         seen = rollouts > 0
         rows = self._index.add(tuple(key for key, known in zip(keys, seen, strict=True) if known))
         self._last = grown(self._last, len(self._index))
-        rate = successes / np.maximum(rollouts, 1)
+        rate = outcomes.successes / np.maximum(rollouts, 1)
+        # a group of equal rewards is settled at one end, whatever its rewards are
+        rate = np.where(outcomes.constant, rate > 0.5, np.clip(rate, 1e-3, 1 - 1e-3))
         right, wrong = np.ones((2, len(rate))) if surprisal is None else (surprisal.right, surprisal.wrong)
         self._last[rows] = np.column_stack([rate, np.log(right + SMALLEST), np.log(wrong + SMALLEST)])[seen]
 

@@ -3,9 +3,11 @@
     symbol  meaning                                                                             shape
     s       surprisal of a rollout: -log probability of its tokens under the policy, in nats     scalar
     u       unit: sum of s (r - mean of the others)^2 over sum of (r - mean of the others)^2     scalar
-    s1, s0  mean surprisal of the right and of the wrong rollouts of a group, divided by u       [Q]
-    y       measured weight of a group: (n-1)/n times the mean of (r - mean of the others)^2 s / u,
-            k(n-k)/(n(n-1)) if no surprisal is known                                             [Q]
+    s1, s0  mean surprisal of the rollouts of a group with rewards in the upper and in the lower
+            half of the range (right and wrong ones of binary rewards), divided by u             [Q]
+    S1, S0  sum of (r - mean)^2 over the same rollouts                                           [Q]
+    y       measured weight of a group: (S1 s1 + S0 s0)/(n-1), which is (n-1)/n times the mean
+            of (r - mean of the others)^2 s / u; the sample variance if no surprisal is known    [Q]
 
 A long text has hundreds of nats, a short answer less than one. Dividing by u, the mean surprisal of the rollouts that
 vary the reward, makes what is learned independent of that, and y comparable with and without surprisal.
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viprl.outcomes import sample_variance
+from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.state_checks import array_entry
 from viprl.utils.state_file import State
@@ -30,17 +32,17 @@ class Surprisal:
     """Mean surprisal of each group of a batch; NaN where none is known, and nowhere after `in_units`."""
 
     right: FloatArray
-    """[Q] of the successes."""
+    """[Q] of the upper half: the successes."""
     wrong: FloatArray
-    """[Q] of the failures."""
+    """[Q] of the lower half: the failures."""
 
     @classmethod
-    def of(cls, outcomes: Sequence[FloatArray], logprobs: Sequence[FloatArray]) -> Surprisal | None:
-        """From the outcome and the log probability (NaN where unknown) of each rollout, group by group; None if none is
-        known."""
+    def of(cls, halves: Sequence[FloatArray], logprobs: Sequence[FloatArray]) -> Surprisal | None:
+        """Group by group, from the half of each rollout (1 upper, 0 lower, NaN unscorable) and its log probability
+        (NaN where unknown); None if none is known."""
         known = [-np.asarray(group, dtype=float) for group in logprobs]
-        right = np.array([_mean(s[o == 1]) for o, s in zip(outcomes, known, strict=True)])
-        wrong = np.array([_mean(s[o == 0]) for o, s in zip(outcomes, known, strict=True)])
+        right = np.array([_mean(s[o == 1]) for o, s in zip(halves, known, strict=True)])
+        wrong = np.array([_mean(s[o == 0]) for o, s in zip(halves, known, strict=True)])
         return None if (np.isnan(right) & np.isnan(wrong)).all() else cls(right, wrong)
 
     def in_units(self, unit: float) -> Surprisal:
@@ -62,31 +64,30 @@ class SurprisalUnit:
 
     def measure(
         self,
-        outcomes: Sequence[FloatArray],
+        halves: Sequence[FloatArray],
         logprobs: Sequence[FloatArray],
         merged: Callable[[Sequence[FloatArray]], Sequence[FloatArray]],
-        successes: FloatArray,
-        rollouts: FloatArray,
+        outcomes: GroupOutcomes,
     ) -> tuple[Surprisal | None, Surprisal | None]:
         """Learn from a batch. Returns the surprisal in units of its Q groups and of its D prompts; None if unknown.
 
         Args:
-            outcomes, logprobs: of each rollout, Q groups.
+            halves, logprobs: of each rollout, Q groups, see `Surprisal.of`.
             merged: joins the groups of each prompt.
-            successes, rollouts: [D] of each prompt.
+            outcomes: of the D prompts.
         """
-        groups, prompts = Surprisal.of(outcomes, logprobs), Surprisal.of(merged(outcomes), merged(logprobs))
+        groups, prompts = Surprisal.of(halves, logprobs), Surprisal.of(merged(halves), merged(logprobs))
         if groups is None or prompts is None:
             return None, None
-        unit = self.observe(successes, rollouts, prompts)
+        unit = self.observe(outcomes, prompts)
         return groups.in_units(unit), prompts.in_units(unit)
 
-    def observe(self, successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal) -> float:
+    def observe(self, outcomes: GroupOutcomes, surprisal: Surprisal) -> float:
         """Learn from [Q] groups. Returns u; before any mixed group, the mean surprisal of these groups."""
-        nats = measured_weight(successes, rollouts, surprisal)
+        nats = measured_weight(outcomes, surprisal)
         known = ~np.isnan(nats)
         self._sums *= self.forgetting_factor
-        self._sums += nats[known].sum(), sample_variance(successes, rollouts)[known].sum()
+        self._sums += nats[known].sum(), outcomes.variance[known].sum()
         unit = self._sums[0] / self._sums[1] if self._sums[1] > 0 else np.nanmean([surprisal.right, surprisal.wrong])
         return max(float(unit), 1e-6)  # a deterministic policy has surprisal 0
 
@@ -97,19 +98,16 @@ class SurprisalUnit:
         self._sums = array_entry(state, "sums", 2, least=0)
 
 
-def measured_weight(successes: FloatArray, rollouts: FloatArray, surprisal: Surprisal | None) -> FloatArray:
-    """[Q] y; NaN for groups of fewer than two scorable rollouts and where a surprisal that y needs is unknown.
-
-    A success is (n-k)/(n-1) above the mean of the others, a failure k/(n-1) below.
-    """
+def measured_weight(outcomes: GroupOutcomes, surprisal: Surprisal | None) -> FloatArray:
+    """[Q] y; NaN for groups of fewer than two scorable rollouts and where a surprisal that y needs is unknown."""
     if surprisal is None:
-        return sample_variance(successes, rollouts)
-    k, n = successes, np.maximum(rollouts, 2)
+        return outcomes.variance
+    k, n = outcomes.upper_rollouts, outcomes.rollouts
     # For groups that are all right or all wrong y is 0 times a surprisal, NaN if that is unknown: whether a group
     # counts must not depend on its outcome.
-    right = np.where(k > 0, k * (n - k) ** 2 * surprisal.right, 0)
-    wrong = np.where(n > k, (n - k) * k**2 * surprisal.wrong, 0)
-    return np.where(rollouts >= 2, (right + wrong) / (n**2 * (n - 1)), np.nan)
+    upper = np.where(k > 0, outcomes.upper_squares * surprisal.right, 0)
+    lower = np.where(n > k, outcomes.lower_squares * surprisal.wrong, 0)
+    return np.where(n >= 2, (upper + lower) / np.maximum(n - 1, 1), np.nan)
 
 
 def _mean(values: FloatArray) -> float:

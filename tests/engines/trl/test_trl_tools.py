@@ -163,8 +163,6 @@ def test_rewards_of_an_environment_have_a_name(engine, tmp_path):
     batches, _ = watched(trainer)
     trainer.train()
     assert batches[0].observation.rollouts.sum() == C
-    with pytest.raises(InputError, match="vip_success"):
-        train(tmp_path, short, chats(), extra=extra)
     with pytest.raises(InputError, match=r"'Hall'.*short, Room"):
         train(tmp_path, short, chats(), extra=extra, vip_success="Hall")
 

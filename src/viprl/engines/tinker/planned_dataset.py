@@ -21,7 +21,7 @@ from viprl.engines.tinker.group_size import group_size, resized
 from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_logprob
 from viprl.engines.vip_builder import load_state
 from viprl.errors import InputError
-from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, engine_metrics, logged
+from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, ZERO_ADVANTAGE, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
@@ -54,7 +54,7 @@ class PlannedGroups(PlannedBatch):
     logprobs: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
     started: set[int] = dataclasses.field(default_factory=set)
     """Groups whose environments were made."""
-    totals: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
+    rewards: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
     """Group -> total reward of each rollout, NaN where unscorable."""
     metrics: set[str] = dataclasses.field(default_factory=set)
     """Names of the metrics of the rollouts, collected if `success` names one."""
@@ -141,8 +141,8 @@ class VIPDataset(RLDataset):
         for reward, own in zip(total.tolist(), metrics, strict=True):
             own |= {} if np.isnan(reward) else {PREFIX + ROLLOUT_REWARD: reward}
         by_total = self._success.column is None
-        batch.totals[q] = total.tolist()
-        batch.values[q] = given_total.tolist() if by_total else self._values(batch, trajectories, given)
+        batch.rewards[q] = given_total.tolist()
+        batch.values[q] = batch.rewards[q] if by_total else self._values(batch, trajectories, given)
         batch.logprobs[q] = [trajectory_logprob(trajectory) for trajectory in trajectories]
         if batch is self._batch and len(batch.values) == len(batch.counts):
             self._observe(batch)
@@ -164,10 +164,11 @@ class VIPDataset(RLDataset):
         if not self._success.tried and batch.metrics and column not in batch.metrics:
             raise self._success.not_found(column, sorted(batch.metrics))
         logprobs = batch.lists(batch.logprobs) if self.settings.use_logprobs else None
-        observation = self._success.observe(self.vip, batch, batch.lists(batch.values), logprobs)
-        totals = batch.lists(batch.totals)
-        advantages = [group_advantages(np.array(group, dtype=float), [len(group)]) for group in totals]
-        self._metrics = self.vip.metrics() | engine_metrics(totals, np.concatenate(advantages))
+        rewards = batch.lists(batch.rewards)
+        observation = self._success.observe(self.vip, batch, rewards, batch.lists(batch.values), logprobs)
+        flat = np.array([reward for group in rewards for reward in group], dtype=float)
+        advantages = group_advantages(flat, batch.counts)
+        self._metrics = self.vip.metrics() | {ZERO_ADVANTAGE: float((advantages == 0).mean())}
         self._summary.add(batch.counts, observation, self._metrics)
         self.step += 1
         if self.step % len(self) == 0:

@@ -54,7 +54,7 @@ from viprl.engines.trl.training_set import PromptVariety, check_functions, check
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state, options_named
 from viprl.engines.warm_start import warm_start
-from viprl.metrics import ROLLOUTS_COLUMN, engine_metrics, logged
+from viprl.metrics import ROLLOUTS_COLUMN, ZERO_ADVANTAGE, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
@@ -264,8 +264,9 @@ class VIPTrainer(_Host):
         output["advantages"] = torch.as_tensor(own, dtype=mine.dtype, device=mine.device)
         self._vip_correct_logs(advantages, group_std(shaped, counts)[group_index(counts)])
         # VIP counts rewards that it cannot read, so these are infinite for it, not NaN
-        deciding = self._vip_success.values(per_function, np.where(unreadable, np.inf, total))
-        observation = self._vip_observe(plan, deciding, self._vip_logprobs(output))
+        rewards = np.where(unreadable, np.inf, total)
+        deciding = self._vip_success.values(per_function, rewards)
+        observation = self._vip_observe(plan, rewards, deciding, self._vip_logprobs(output))
         self.vip_batch = Groups(plan.prompts, counts.tolist(), plan.split(total), advantages, observation)
         self._vip_log(self.vip_batch)
         for listener in self.vip_listeners:
@@ -275,7 +276,7 @@ class VIPTrainer(_Host):
         """Log the metrics of VIP, on the main process."""
         if batch.observation is None:
             return
-        values = self.vip.metrics() | engine_metrics(batch.rewards, batch.advantages)
+        values = self.vip.metrics() | {ZERO_ADVANTAGE: float((batch.advantages == 0).mean())}
         for name, value in logged(values).items():
             self._metrics["train"][name].append(value)
         self._vip_report.add(batch, values)
@@ -290,12 +291,14 @@ class VIPTrainer(_Host):
         if shares:
             shares[-1] = float(np.isclose(std, 0).mean())
 
-    def _vip_observe(self, plan: PlannedBatch, values: FloatArray, logprobs: FloatArray | None) -> Observation | None:
-        """Let VIP learn, on the main process. `values` and `logprobs` are [C]."""
+    def _vip_observe(
+        self, plan: PlannedBatch, rewards: FloatArray, deciding: FloatArray, logprobs: FloatArray | None
+    ) -> Observation | None:
+        """Let VIP learn, on the main process. All arrays are [C]."""
         if not self.accelerator.is_main_process:
             return None
         split = None if logprobs is None else plan.split(logprobs)
-        return self._vip_success.observe(self.vip, plan, plan.split(values), split)
+        return self._vip_success.observe(self.vip, plan, plan.split(rewards), plan.split(deciding), split)
 
     def _vip_logprobs(self, output: dict[str, Any]) -> FloatArray | None:
         """[C] log probability of each completion under the policy that sampled it, if TRL has computed it: always for

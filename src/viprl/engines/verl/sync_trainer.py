@@ -115,13 +115,14 @@ class VIPTrainerSync(PPOTrainerSync):
             order = prompt_order(keys, plan)
             total, values, logprobs = self._vip_values([keys[i] for i in order], batch.partition_id)
             split = None if logprobs is None else plan.split(logprobs)
-            observation = self._vip_success.observe(self.vip, plan, plan.split(values), split)
+            observation = self._vip_success.observe(self.vip, plan, plan.split(total), plan.split(values), split)
         except Exception as error:
             error.add_note(f"raised at training step {self.global_steps}")
             raise
         self.vip_batch = plan
         total = np.where(scorable(total), total, np.nan)
-        own = self.vip.metrics() | names.engine_metrics(plan.split(total), group_advantages(total, plan.counts))
+        advantages = group_advantages(total, plan.counts)
+        own = self.vip.metrics() | {names.ZERO_ADVANTAGE: float((advantages == 0).mean())}
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
         own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
         metrics.update(names.logged(own))

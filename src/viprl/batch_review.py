@@ -1,0 +1,86 @@
+"""What a planned batch showed: its metrics, and what strategies learn about their own proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from viprl import metrics as names
+from viprl.allocation.budget import even_counts
+from viprl.metrics import ratio
+from viprl.outcomes import Observation
+from viprl.plans import Plan
+from viprl.reward_groups import GroupOutcomes
+from viprl.strategies import Proposal, Strategy
+from viprl.utils.arrays import FloatArray
+from viprl.weights.surprisal import Surprisal, measured_weight
+
+
+def review(
+    plan: Plan,
+    strategies: Mapping[str, Strategy],
+    realised: Mapping[str, FloatArray],
+    outcomes: GroupOutcomes,
+    observation: Observation,
+    surprisal: Surprisal | None,
+) -> tuple[dict[str, float], tuple[float, float]]:
+    """Metrics by the names in `viprl.metrics`, and the realised variance of the batch and of uniform counts.
+
+    Guards learn from the batch. Call it before predictors do.
+
+    Args:
+        plan: of the batch.
+        strategies: the active one first.
+        realised: sums over the run of the variance of each strategy and of uniform counts, which are updated.
+        outcomes, observation: what the Q groups showed.
+        surprisal: of the groups, in units.
+    """
+    model = plan.budget.model
+    measured = np.nan_to_num(measured_weight(outcomes, surprisal))
+    even = float(measured @ model.interpolated_factor(even_counts(plan.budget)))
+    metrics: dict[str, float] = {}
+    variance = 0.0, even
+    for position, (name, strategy) in enumerate(strategies.items()):
+        proposal = plan.proposals[name]
+        own = float(measured @ model.factor(proposal.allocation.counts))
+        realised[name][:] += own, even
+        now, running = ratio(own, even), ratio(*realised[name])
+        if position == 0:
+            variance = own, even
+            metrics |= _batch_metrics(proposal, outcomes, observation)
+            metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
+            if strategy.guard is not None:
+                metrics[names.TRUST] = strategy.guard.trust
+        else:
+            metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
+        strategy.review(proposal, outcomes, model, surprisal)
+    return metrics, variance
+
+
+def _batch_metrics(proposal: Proposal, outcomes: GroupOutcomes, observation: Observation) -> dict[str, float]:
+    """The metrics of the allocation that was made; NaN where undefined."""
+    counts, seen, judged = proposal.allocation.counts, outcomes.rollouts > 0, observation.judged > 0
+    equal_rewards = ratio(float(counts[outcomes.constant].sum()), float(counts[seen].sum()))
+    predicted = seen & outcomes.binary
+    guess = proposal.prediction.success_probability[predicted]
+    rate = outcomes.successes[predicted] / outcomes.rollouts[predicted]
+    safe = np.clip(guess, 1e-4, 1 - 1e-4)
+    return {
+        names.COUNTS_MIN: float(counts.min()),
+        names.COUNTS_MEAN: float(counts.mean()),
+        names.COUNTS_MAX: float(counts.max()),
+        names.PREDICTED_RATIO: proposal.allocation.variance_ratio,
+        names.SUCCESS_RATE: _mean(observation.successes[judged] / observation.judged[judged]),
+        names.PROMPT_REWARD: _mean(observation.reward_mean[seen]),
+        names.REWARD_VARIANCE: _mean(observation.reward_variance[outcomes.rollouts > 1]),
+        names.ZERO_ADVANTAGE: equal_rewards,
+        names.UNINFORMATIVE: equal_rewards,
+        names.UNSCORABLE: float(1 - outcomes.rollouts.sum() / counts.sum()),
+        names.BRIER: _mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2),
+        names.LOG_LOSS: _mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe)),
+    }
+
+
+def _mean(values: FloatArray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
