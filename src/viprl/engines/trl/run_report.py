@@ -32,7 +32,7 @@ class RunReport(TrainerCallback):
         self.summary.add(batch.counts, batch.observation, metrics, bounds)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.summary = RunSummary()
+        self.summary = RunSummary(resumed=self.resumed is not None)
         if self.trainer.is_world_process_zero():
             prompts, rollouts = args.generation_batch_size // args.num_generations, args.generation_batch_size
             where = None if self.resumed is None else f"{self.resumed} (step {state.global_step})"
