@@ -121,6 +121,7 @@ def configuration(source: DataSource, model: str, output_dir: str, found: Sugges
         *_key("save_steps", 25, "steps between checkpoints; the same command resumes from the newest one"),
         "",
         "# --- examples of further keys",
+        "# use_cpu: true                         # trains without a GPU, for small models",
         "# use_vllm: true                        # samples faster; needs vLLM",
         f"# {EXAMPLE}    # trains a LoRA adapter; needs peft",
         "# report_to: wandb                      # or tensorboard, trackio, ...",
