@@ -23,6 +23,8 @@ from viprl.vip import Observation
         ([4, 5], "ab", None, None, run_lines.EQUAL),
         ([4, 4], "ab", 0.0, (2, 8), run_lines.GUARD),
         ([4, 4], "ab", 1.0, (4, 4), run_lines.BOUNDS),
+        ([4, 4], "ab", 1.0, (2, 4), run_lines.BOUNDS),
+        ([4, 4], "ab", 1.0, (4, 8), run_lines.BOUNDS),
         ([8], "a", 0.0, (2, 8), run_lines.ONE_PROMPT),
         ([4, 4], "aa", 1.0, (2, 8), run_lines.ONE_PROMPT),
     ],

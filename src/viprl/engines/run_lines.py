@@ -88,7 +88,7 @@ def uniform_reason(
         return ONE_PROMPT
     if trust == 0:
         return GUARD
-    if bounds is not None and bounds[0] == bounds[1]:
+    if bounds is not None and sum(counts) / len(counts) in bounds:
         return BOUNDS
     return NEW_PROMPTS if new else EQUAL
 
@@ -197,6 +197,8 @@ class RunSummary:
             found.append("check what the reward functions return")
         if math.isnan(self.variance_ratio[0]):
             found.append("check what counts as success, and whether the prompts are too hard or too easy")
+        elif adaptive and self.uniform[BOUNDS] > most:
+            found.append("lower min_rollouts or raise max_rollouts")
         elif adaptive and self.uniform[NEW_PROMPTS] > most:
             found.append("train for more than one epoch, start warm from the log of an earlier run, or use features")
         elif adaptive and self.uniform[EQUAL] > most:

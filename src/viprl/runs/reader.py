@@ -18,10 +18,10 @@ import numpy as np
 from viprl.errors import DataError, FileError, InputError, ViprlError
 from viprl.metrics import COUNTS_MAX, COUNTS_MIN, PREFIX, REWARD, shadow_strategy
 from viprl.prompts import text
-from viprl.runs.files import METRICS_FILE, OUTCOMES_FILE, REPORT_FILE, SUMMARY_FILE
+from viprl.runs.files import CHECKPOINT, METRICS_FILE, OUTCOMES_FILE, REPORT_FILE, SUMMARY_FILE, TRAINER_STATE_FILE
 from viprl.runs.history import PromptHistory, history_file, history_of_row
 from viprl.runs.run_folder import read_run_folder, run_settings
-from viprl.runs.trainer_state import TRAINER_STATE_FILE, TrainerState, trainer_state
+from viprl.runs.trainer_state import TrainerState, trainer_state
 from viprl.runs.trl_completions import read_trl, trl_files
 from viprl.runs.verl_dumps import verl_files
 from viprl.utils.arrays import FloatArray
@@ -158,13 +158,9 @@ def _instead_of(folder: Path) -> str:
     if (folder / REPORT_FILE).is_file():
         return f"its report is {folder / REPORT_FILE}"
     places = sorted([*folder.glob("*"), *folder.glob("*/*")])
-    inside = [place for place in places if place.is_dir() and _is_run(place)]
+    inside = [place for place in places if place.is_dir() and not re.fullmatch(CHECKPOINT, place.name)]
+    inside = [place for place in inside if _has_metrics(place)]
     return f"found runs in it: viprl report {' '.join(map(str, inside[:5]))}" if inside else _EXPECTED
-
-
-def _is_run(folder: Path) -> bool:
-    checkpoint = re.fullmatch(r"checkpoint-\d+", folder.name)
-    return not checkpoint and _has_metrics(folder)
 
 
 def _has_metrics(folder: Path) -> bool:
