@@ -92,7 +92,12 @@ def test_unusable_names(names):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("exactmatch", "exact_match"), ("my_rewards:haff", "half"), ("my_reward:half", "my_reward.py")],
+    [
+        ("exactmatch", "exact_match"),
+        ("pkg.my_rewards.half", "'pkg.my_rewards:half'"),
+        ("my_rewards:haff", "half"),
+        ("my_reward:half", "my_reward.py"),
+    ],
 )
 def test_a_name_that_is_nearly_right(tmp_path, monkeypatch, name, hint):
     (tmp_path / "my_rewards.py").write_text("def half(prompts, completions, **_):\n    return [0.5] * len(prompts)\n")

@@ -40,8 +40,9 @@ def _resolve(name: str) -> Reward:
         require_packages(name)
         return getattr(built_in, name)
     if ":" not in name:
-        near = f"{near} " if (near := did_you_mean(name, MODES)) else ""
-        raise InputError(f"reward is {name!r}; {near}expected {', '.join(MODES)} or 'module:function'")
+        module, dot, function = name.rpartition(".")
+        near = f"did you mean '{module}:{function}'?" if dot else did_you_mean(name, MODES)
+        raise InputError(f"reward is {name!r}; {near and f'{near} '}expected {', '.join(MODES)} or 'module:function'")
     if ".py:" in name:
         raise InputError(f"reward is {name!r}; give the module without .py: {name.replace('.py:', ':')!r}")
     return import_function(name)
