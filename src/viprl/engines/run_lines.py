@@ -16,6 +16,7 @@ from viprl.allocation.budget import default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
 from viprl.metrics import TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
 from viprl.utils.arrays import IntArray
+from viprl.utils.words import count
 from viprl.vip import VIP, Observation
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ def start_line(vip: VIP, success: Any, *, prompts: int, rollouts: int, resumed: 
     most = default_max_rollouts(prompts, rollouts, least) if vip.max_rollouts is None else vip.max_rollouts
     auto = isinstance(vip.features, str) and vip.features == "auto"
     return (
-        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {prompts} "
-        f"prompt{'s' * (prompts != 1)} in a batch, {least} to {most} of each prompt; features: "
+        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {count(prompts, 'prompt')} "
+        f"in a batch, {least} to {most} of each prompt; features: "
         f"{_feature_name(strategy.predictor.features) + ' (auto)' if auto else _feature_name(vip.features)}; "
         f"{'from the start' if resumed is None else f'resumed from {resumed}'}"
     )
@@ -131,9 +132,9 @@ class RunSummary:
         """How many of the prompts were not in an earlier step."""
         if self._seen is None:
             return 0
-        count = sum(key not in self._seen for key in keys)
+        unseen = sum(key not in self._seen for key in keys)
         self._seen.update(keys)
-        return count
+        return unseen
 
     @property
     def variance_ratio(self) -> tuple[float, float]:
@@ -158,7 +159,7 @@ class RunSummary:
         if not self.steps:
             return "viprl: no step was made"
         zero, unscorable = self._shares / max(self.rollouts, 1)
-        parts = [f"{self.steps} batches with {self.rollouts} rollouts", self._verdict(strategy)]
+        parts = [f"{count(self.steps, 'batch', 'batches')} with {self.rollouts} rollouts", self._verdict(strategy)]
         if strategy != "uniform":
             parts.append(self._uniform_steps())
         parts.append(f"{zero:.0%} of the rollouts had zero advantage")
@@ -184,8 +185,8 @@ class RunSummary:
 
     def _uniform_steps(self) -> str:
         total = sum(self.uniform.values())
-        why = ", ".join(f"{reason}: {count}" for reason, count in self.uniform.most_common())
-        return f"uniform in {total} batches" + (f" ({why})" if total else "")
+        why = ", ".join(f"{reason}: {times}" for reason, times in self.uniform.most_common())
+        return f"uniform in {count(total, 'batch', 'batches')}" + (f" ({why})" if total else "")
 
     def _remedies(self, strategy: str, unscorable: float) -> list[str]:
         """What to do about what stands out most."""

@@ -14,11 +14,11 @@ from viprl.report import canvas, sections
 from viprl.report.findings import findings
 from viprl.report.page import INTERVAL, Section, page, references, table
 from viprl.report.view import View, strategies
-from viprl.report.words import count
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
 from viprl.utils.files import make_folder, write_text
 from viprl.utils.numerics import number
+from viprl.utils.words import count
 
 _SECTIONS = (
     sections.variance,
