@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import tiny
 from viprl.cli import app
+from viprl.train.yaml_files import read_yaml
 
 
 @pytest.fixture
@@ -62,6 +63,14 @@ def test_init(config, tmp_path):
     assert written.exit_code == 0 and file in written.output
     checked = CliRunner().invoke(app, ["train", "--config", file, "--dry-run"])
     assert checked.exit_code == 0 and "16 prompts, 128 rollouts" in checked.output
+
+
+def test_files_of_init_have_run_folders_of_their_own(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        options = ["--model", config["model"], "--dataset", config["dataset"]]
+        assert CliRunner().invoke(app, ["init", f"configs/{name}.yaml", *options]).exit_code == 0
+        assert read_yaml(tmp_path / "configs" / f"{name}.yaml")["output_dir"] == f"runs/{name}"
 
 
 def test_sweep(config, tmp_path):

@@ -19,16 +19,37 @@ from viprl.vip import Observation
     ("counts", "keys", "trust", "bounds", "reason"),
     [
         ([2, 6], "ab", 1.0, (2, 8), None),
-        ([4, 4], "ab", 1.0, (2, 8), run_lines.NO_PREDICTION),
-        ([4, 5], "ab", None, None, run_lines.NO_PREDICTION),
+        ([4, 4], "ab", 1.0, (2, 8), run_lines.EQUAL),
+        ([4, 5], "ab", None, None, run_lines.EQUAL),
         ([4, 4], "ab", 0.0, (2, 8), run_lines.GUARD),
         ([4, 4], "ab", 1.0, (4, 4), run_lines.BOUNDS),
+        ([4, 4], "ab", 1.0, (2, 4), run_lines.BOUNDS),
+        ([4, 4], "ab", 1.0, (4, 8), run_lines.BOUNDS),
         ([8], "a", 0.0, (2, 8), run_lines.ONE_PROMPT),
         ([4, 4], "aa", 1.0, (2, 8), run_lines.ONE_PROMPT),
     ],
 )
 def test_why_a_step_was_uniform(counts, keys, trust, bounds, reason):
     assert uniform_reason(counts, keys, trust, bounds) == reason
+
+
+@pytest.mark.parametrize(
+    ("strategy", "resumed", "batches", "reasons", "advice"),
+    [
+        ("default", False, ["ab", "cd", "ab"], {run_lines.NEW_PROMPTS: 2, run_lines.EQUAL: 1}, "more than one epoch"),
+        ("default", False, ["ab", "ab", "ab"], {run_lines.NEW_PROMPTS: 1, run_lines.EQUAL: 2}, "different difficulty"),
+        ("default", True, ["ab", "cd"], {run_lines.EQUAL: 2}, "different difficulty"),
+        ("uniform", False, ["ab", "cd"], {run_lines.NEW_PROMPTS: 2}, "nothing"),
+        ("uniform", False, ["a", "a"], {run_lines.ONE_PROMPT: 2}, "nothing"),
+    ],
+)
+def test_only_prompts_of_a_first_visit_are_new(strategy, resumed, batches, reasons, advice):
+    made = RunSummary(resumed=resumed)
+    for keys in batches:
+        ones = np.ones(len(keys))
+        made.add([4] * len(keys), Observation(tuple(keys), ones, 4 * ones, (1.0, 1.0)), {})
+    assert dict(made.uniform) == reasons
+    assert advice in made.line(strategy).partition("Next:")[2]
 
 
 def summary(variances, counts=(2, 6), **metrics):

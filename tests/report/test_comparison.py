@@ -55,6 +55,8 @@ def test_arms_are_compared_over_seeds(tmp_path):
     assert found["arms"]["rollouts"]["uniform"]["mean"] == 160 and "variance_ratio" not in found["arms"]
     page = Page((tmp_path / "report.html").read_text())
     assert not page.open and "script" not in page.tags
+    title = (tmp_path / "report.html").read_text().partition("</p>")[0]
+    assert "6 runs" in title and tmp_path.name in title
     rows = [json.loads(line) for line in (tmp_path / "comparison" / "metrics.jsonl").read_text().splitlines()]
     assert {(row["strategy"], row["seed"]) for row in rows} == {(arm, seed) for arm, seed, _ in runs}
     assert "mine<script>" in out.getvalue() and "0.600" in out.getvalue()

@@ -58,3 +58,16 @@ def test_tenths_with_few_points_have_no_mean():
         (pytest.approx(0.05), 5),
         (pytest.approx(1.0), 6),
     ]
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0], [0.0, 0.4, 0.1], [0.9, 0.95, 0.9]])
+def test_shares_have_no_axis_below_zero_and_labels_that_are_not_rounded(values):
+    line = figures.Line(canvas.Style("a", "tab:blue"), np.arange(3.0), np.array(values))
+    figure = figures.curves([line], "step", "share", percent=True)
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    shown = [(100 * at, float(label.get_text().removesuffix(" %"))) for at, label in ticks if low <= at <= high]
+    assert low >= -0.02 * high and shown[0][0] >= 0
+    assert all(number == pytest.approx(at) for at, number in shown)

@@ -90,6 +90,24 @@ def test_unusable_names(names):
     assert not names or names[0] in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("exactmatch", "exact_match"),
+        ("pkg.my_rewards.half", "'pkg.my_rewards:half'"),
+        ("my_rewards:haff", "half"),
+        ("my_reward:half", "my_reward.py"),
+    ],
+)
+def test_a_name_that_is_nearly_right(tmp_path, monkeypatch, name, hint):
+    (tmp_path / "my_rewards.py").write_text("def half(prompts, completions, **_):\n    return [0.5] * len(prompts)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with refused(InputError, repr(name), hint):
+        resolve_rewards([name])
+
+
 def test_a_missing_package(monkeypatch):
     monkeypatch.setattr(verifier.importlib.util, "find_spec", lambda name: None)
     with refused(MissingPackageError, 'pip install "viprl[eval]"'):

@@ -6,9 +6,13 @@ import re
 
 import pytest
 
+from refused import refused
 from viprl.errors import ConfigError, ViprlError
+from viprl.train import dry_run as dry_run_module
+from viprl.train import trainer_options
 from viprl.train.config import load_config, parse_config
 from viprl.train.dry_run import dry_run
+from viprl.train.trainer_options import trainer_config
 from viprl.train.training import train
 
 
@@ -16,7 +20,8 @@ def numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
 
 
-def test_the_description_of_a_run(settings, tmp_path):
+def test_the_description_of_a_run(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(dry_run_module, "has_accelerator", lambda: True)  # otherwise a note
     change = {"update_batch_size": 32, "generation_batch_size": 64, "max_steps": 6, "use_cpu": False, "bf16": True}
     facts = dict(dry_run(parse_config(settings | change | {"vip_shadow": ["paper"], "vip_features": "length"})))
     assert list(facts) == ["model", "data", "reward", "batch", "steps", "allocation", "gradient", "folder"]
@@ -91,6 +96,19 @@ def test_the_record_of_a_run_is_a_configuration_of_it(finished):
 def test_a_batch_of_one_prompt_is_noted(settings):
     (note,) = [text for name, text in dry_run(parse_config(settings | {"num_generations": 16})) if name == "note"]
     assert "one prompt" in note and "per_device_train_batch_size" in note
+
+
+@pytest.mark.parametrize("accelerator", [True, False])
+def test_a_machine_without_an_accelerator_is_noted(settings, monkeypatch, accelerator):
+    """A dry run may be on another machine than the training, so this is no error there; in a training it is one."""
+    for module in (dry_run_module, trainer_options):
+        monkeypatch.setattr(module, "has_accelerator", lambda: accelerator)
+    config = parse_config(settings | {"use_cpu": False, "bf16": not accelerator})
+    notes = [text for name, text in dry_run(config) if name == "note"]
+    assert [trainer_options.ON_THE_CPU in note for note in notes] == ([] if accelerator else [True])
+    if not accelerator:
+        with refused(ConfigError, "no accelerator", trainer_options.ON_THE_CPU):
+            trainer_config(config)
 
 
 @pytest.mark.parametrize("place", ["data.jsonl", "data.jsonl/run"])

@@ -44,6 +44,7 @@ def test_a_file_extends_others_and_overrides_come_last(tmp_path):
         ("? [a]\n: 1\n", ["not valid YAML"]),
         ("model: [1\n", ["not valid YAML", "line 2"]),
         ("- 1\n- 2\n", ["list"]),
+        ("model: m\n\tdataset: d\n", ["line 2", "spaces"]),
         ("", ["nothing"]),
         ("a: \xe4\n".encode("latin-1"), ["UTF-8"]),
         ("a: 1\n".encode("utf-16"), ["UTF-16"]),
@@ -63,6 +64,14 @@ def test_files_that_are_refused(tmp_path, text, parts):
         (tmp_path / "self.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with refused(ConfigError, *parts):
         read_yaml(tmp_path / "self.yaml")
+
+
+def test_a_run_folder_in_the_place_of_a_file(tmp_path):
+    with refused(ConfigError, "is a folder", "FILE.yaml"):
+        read_yaml(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: m\n")
+    with refused(ConfigError, "is a folder", f"--config {tmp_path / 'config.yaml'}"):
+        read_yaml(tmp_path)
 
 
 @pytest.mark.parametrize("override", ["vip_strategy", "=3", "a=[1", "a={b: 1, b: 2}"])

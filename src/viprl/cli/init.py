@@ -22,7 +22,9 @@ def init(
         str | None,
         typer.Option(help="A built-in reward or module:function. Default: what suits the answers of the data."),
     ] = None,
-    output_dir: Annotated[str, typer.Option(help="The run folder.")] = "runs/first",
+    output_dir: Annotated[
+        str | None, typer.Option(help="The run folder. Default: runs/NAME for a file NAME.yaml.")
+    ] = None,
     split: Split = None,
     subset: Subset = None,
     prompt_column: PromptColumn = None,
@@ -35,6 +37,7 @@ def init(
 
     rows: dict[str, Any] = {"split": split, "subset": subset, "skip_bad_rows": skip_bad_rows}
     columns: dict[str, Any] = {"prompt_column": prompt_column, "solution_column": solution_column}
-    for note in write_starter(file, DataSource(dataset, **rows, **columns), model, output_dir, reward):
+    folder = f"runs/{file.stem}" if output_dir is None else output_dir
+    for note in write_starter(file, DataSource(dataset, **rows, **columns), model, folder, reward):
         typer.echo(note)
     typer.echo(f"written: {file}. Check it with `viprl train --config {file} --dry-run`.")

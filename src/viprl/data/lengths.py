@@ -39,9 +39,10 @@ def _load(kind: Any, what: str, model: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(model, **options)
     except Exception as error:  # a missing folder, no network, a damaged file: transformers raises many kinds
+        missing = Path(model).parent.is_dir() and not Path(model).is_dir()
         raise InputError(
-            f"the {what} of {model!r} cannot be loaded ({type(error).__name__}: {first_line(error)}); give a model "
-            "folder or a Hub name"
+            f"the {what} of {model!r} cannot be loaded ({type(error).__name__}: {first_line(error)}); "
+            f"{'there is no such folder here; ' if missing else ''}give a model folder or a Hub name"
         ) from error
 
 

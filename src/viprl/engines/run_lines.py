@@ -16,12 +16,14 @@ from viprl.allocation.budget import default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
 from viprl.metrics import TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
 from viprl.utils.arrays import IntArray
+from viprl.utils.words import count
 from viprl.vip import VIP, Observation
 
 logger = logging.getLogger(__name__)
 _PACKAGE = logging.getLogger("viprl")
 
-ONE_PROMPT, GUARD, BOUNDS, NO_PREDICTION = "one prompt in the batch", "guard", "bounds", "equal predictions"
+ONE_PROMPT, GUARD, BOUNDS = "one prompt in the batch", "guard", "bounds"
+NEW_PROMPTS, EQUAL = "new prompts", "equal predictions"
 """Why the allocation of a step was uniform."""
 ENOUGH = 10
 """Batches from which the standard error of the variance ratio can be trusted."""
@@ -52,8 +54,8 @@ def start_line(vip: VIP, success: Any, *, prompts: int, rollouts: int, resumed: 
     most = default_max_rollouts(prompts, rollouts, least) if vip.max_rollouts is None else vip.max_rollouts
     auto = isinstance(vip.features, str) and vip.features == "auto"
     return (
-        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {prompts} "
-        f"prompt{'s' * (prompts != 1)} in a batch, {least} to {most} of each prompt; features: "
+        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {count(prompts, 'prompt')} "
+        f"in a batch, {least} to {most} of each prompt; features: "
         f"{_feature_name(strategy.predictor.features) + ' (auto)' if auto else _feature_name(vip.features)}; "
         f"{'from the start' if resumed is None else f'resumed from {resumed}'}"
     )
@@ -66,7 +68,11 @@ def _feature_name(choice: Any) -> str:
 
 
 def uniform_reason(
-    counts: Sequence[int], keys: Sequence[str], trust: float | None, bounds: tuple[int, float] | None = None
+    counts: Sequence[int],
+    keys: Sequence[str],
+    trust: float | None,
+    bounds: tuple[int, float] | None = None,
+    new: bool = False,
 ) -> str | None:
     """Why all prompts of a step have the same number of rollouts, up to a remainder; None if they have not.
 
@@ -75,6 +81,7 @@ def uniform_reason(
         keys: [Q] identities.
         trust: of the guard, None without one.
         bounds: fewest and most rollouts of a prompt, if known.
+        new: whether most of the prompts had not been seen before.
     """
     if max(counts) - min(counts) > 1:
         return None
@@ -82,13 +89,20 @@ def uniform_reason(
         return ONE_PROMPT
     if trust == 0:
         return GUARD
-    return BOUNDS if bounds is not None and bounds[0] == bounds[1] else NO_PREDICTION
+    if bounds is not None and sum(counts) / len(counts) in bounds:
+        return BOUNDS
+    return NEW_PROMPTS if new else EQUAL
 
 
 class RunSummary:
-    """Sums over the steps of a run (since it was started or resumed) for the line at its end."""
+    """Sums over the steps of a run (since it was started or resumed) for the line at its end.
 
-    def __init__(self) -> None:
+    Args:
+        resumed: whether the run was resumed. Its prompts have been seen before then.
+    """
+
+    def __init__(self, resumed: bool = False) -> None:
+        self._seen: set[str] | None = None if resumed else set()
         self.steps = 0
         self.uniform: Counter[str] = Counter()
         """Steps with uniform counts, by reason."""
@@ -107,11 +121,20 @@ class RunSummary:
         planned: list[int] = np.asarray(counts).tolist()
         self.steps += 1
         self.rollouts += sum(planned)
-        reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds)
+        new = 2 * self._count_new(observation.keys) > len(observation.keys)
+        reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds, new)
         self.uniform.update([] if reason is None else [reason])
         self._variances += [] if observation.variance is None else [observation.variance]
         shares = np.nan_to_num([metrics.get(ZERO_ADVANTAGE, 0.0), metrics.get(UNSCORABLE, 0.0)])
         self._shares += shares * sum(planned)
+
+    def _count_new(self, keys: Sequence[str]) -> int:
+        """How many of the prompts were not in an earlier step."""
+        if self._seen is None:
+            return 0
+        unseen = sum(key not in self._seen for key in keys)
+        self._seen.update(keys)
+        return unseen
 
     @property
     def variance_ratio(self) -> tuple[float, float]:
@@ -136,13 +159,14 @@ class RunSummary:
         if not self.steps:
             return "viprl: no step was made"
         zero, unscorable = self._shares / max(self.rollouts, 1)
-        parts = [f"{self.steps} batches with {self.rollouts} rollouts", self._verdict(strategy)]
+        parts = [f"{count(self.steps, 'batch', 'batches')} with {self.rollouts} rollouts", self._verdict(strategy)]
         if strategy != "uniform":
             parts.append(self._uniform_steps())
         parts.append(f"{zero:.0%} of the rollouts had zero advantage")
         if unscorable > 0:
             parts.append(f"{unscorable:.0%} were unscorable")
-        return f"viprl: {'; '.join(parts)}. Next: {'; '.join([*self._remedies(unscorable), *advice][:2]) or 'nothing'}"
+        found = self._remedies(strategy, unscorable)
+        return f"viprl: {'; '.join(parts)}. Next: {'; '.join([*found, *advice][:2]) or 'nothing'}"
 
     def _verdict(self, strategy: str) -> str:
         value, error = self.variance_ratio
@@ -161,18 +185,23 @@ class RunSummary:
 
     def _uniform_steps(self) -> str:
         total = sum(self.uniform.values())
-        why = ", ".join(f"{reason}: {count}" for reason, count in self.uniform.most_common())
-        return f"uniform in {total} batches" + (f" ({why})" if total else "")
+        why = ", ".join(f"{reason}: {times}" for reason, times in self.uniform.most_common())
+        return f"uniform in {count(total, 'batch', 'batches')}" + (f" ({why})" if total else "")
 
-    def _remedies(self, unscorable: float) -> list[str]:
+    def _remedies(self, strategy: str, unscorable: float) -> list[str]:
         """What to do about what stands out most."""
         found = []
-        if self.uniform[ONE_PROMPT] > self.steps / 2:
+        adaptive, most = strategy != "uniform", self.steps / 2
+        if adaptive and self.uniform[ONE_PROMPT] > most:
             found.append("put several different prompts into a batch")
         if unscorable > 0.5:
             found.append("check what the reward functions return")
         if math.isnan(self.variance_ratio[0]):
             found.append("check what counts as success, and whether the prompts are too hard or too easy")
-        elif self.uniform[NO_PREDICTION] > self.steps / 2:
+        elif adaptive and self.uniform[BOUNDS] > most:
+            found.append("lower min_rollouts or raise max_rollouts")
+        elif adaptive and self.uniform[NEW_PROMPTS] > most:
             found.append("train for more than one epoch, start warm from the log of an earlier run, or use features")
+        elif adaptive and self.uniform[EQUAL] > most:
+            found.append("use prompts of different difficulty; no allocation helps where all are equally hard")
         return found

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from viprl.errors import InputError
+from viprl.runs.files import CHECKPOINT
 from viprl.runs.resume import last_checkpoint
 from viprl.runs.run_folder import run_settings
 
@@ -84,7 +85,7 @@ def trained(model: str) -> Trained:
         if weights is None:
             raise InputError(f"the run in {folder} has no model yet: no folder `final` and no checkpoint")
         return Trained(str(weights), folder, settings)
-    if re.fullmatch(r"final|checkpoint-\d+", folder.name) and (settings := _settings(folder.parent)):
+    if re.fullmatch(f"final|{CHECKPOINT}", folder.name) and (settings := _settings(folder.parent)):
         return Trained(model, folder.parent, settings)
     return Trained(model)
 

@@ -39,7 +39,7 @@ class Sampling:
         if self.n < 1 or self.max_new_tokens < 1:
             raise InputError(f"n is {self.n} and max_new_tokens is {self.max_new_tokens}; expected at least 1")
         if not self.temperature > 0:
-            raise InputError(f"temperature is {self.temperature}; expected more than 0")
+            raise InputError(f"temperature is {self.temperature}; expected more than 0; 0.01 is nearly greedy")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; expected 0 < top_p <= 1")
 

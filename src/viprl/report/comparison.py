@@ -143,7 +143,8 @@ def _report(folder: Path, logs: Mapping[tuple[str, int], Rows], section: Section
     rows = [{**row, "strategy": arm, "seed": seed} for (arm, seed), log in logs.items() for row in log]
     write_json_lines(merged / METRICS_FILE, rows)
     try:
-        report = f"report: {write_report([merged], folder / REPORT_FILE, extra=[section])}"
+        sweep = folder.resolve().name, len(logs)
+        report = f"report: {write_report([merged], folder / REPORT_FILE, extra=[section], sweep=sweep)}"
     except MissingPackageError as error:
         report = f"no report: {error}"
     console.print(f"comparison: {folder / COMPARISON_FILE}, {report}", highlight=False, markup=False)

@@ -146,11 +146,11 @@ def curves(
             marker=marker,
             markersize=4,
         )
-    _range_of_lines(axes, near, reference)
+    _range_of_lines(axes, near, reference, positive=percent)
     ends = [(line.style, _last(line.y)) for line in lines if np.isfinite(line.y).any()]
     name_ends(axes, ends, reference)
     if percent:
-        axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
+        axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g} %")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}")
     return finish(figure, axes, xlabel, ylabel)
 
@@ -214,14 +214,15 @@ def _near(lines: Sequence[Line], reference: Reference | None) -> list[Line]:
     return [line for line in lines if np.nanmedian(line.y) <= 2 * reference[0]] or list(lines)
 
 
-def _range_of_lines(axes: Axes, lines: Sequence[Line], reference: Reference | None) -> None:
+def _range_of_lines(axes: Axes, lines: Sequence[Line], reference: Reference | None, positive: bool) -> None:
+    """Set the vertical range. `positive`: the values cannot be below 0, and hardly any space is shown there."""
     drawn = [part for line in lines for part in (line.y, line.low, line.high) if part is not None]
     values = np.concatenate([*drawn, [] if reference is None else [0.5 * reference[0], reference[0]]])
     values = values[np.isfinite(values)]
     if values.size:
         low, high = float(np.min(values)), float(np.max(values))
         margin = 0.12 * (high - low) or 0.05 * abs(high) or 0.1
-        axes.set_ylim(low - margin, high + margin)
+        axes.set_ylim(max(low - margin, -0.02 * (high + margin)) if positive else low - margin, high + margin)
 
 
 def _last(values: FloatArray) -> float:

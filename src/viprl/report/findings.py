@@ -14,9 +14,10 @@ from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_see
 from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
 from viprl.metrics import EQUAL_REWARD_GROUPS, HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
 from viprl.report.uniform_steps import uniform_steps
-from viprl.report.words import VERDICTS, closing, count, interval, num, short_basis, size
+from viprl.report.words import VERDICTS, closing, interval, num, short_basis, size
 from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
+from viprl.utils.words import count
 
 REALISED, WASTED = PREFIX + REALISED_RATIO, PREFIX + ZERO_ADVANTAGE
 UNIFORM = "uniform"

@@ -13,8 +13,8 @@ from viprl.analysis.statistics import Estimate
 from viprl.report.canvas import Style, save, styles
 from viprl.report.figures import GUIDE, Line, curves
 from viprl.report.page import INTERVAL, Drawing, Section, page, references, table
-from viprl.report.words import count
 from viprl.utils.files import write_text
+from viprl.utils.words import count
 
 Results = Mapping[str, Sequence[Phase]]
 """The phases of each strategy, from `viprl.analysis.replay.replay`."""

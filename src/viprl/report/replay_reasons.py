@@ -9,8 +9,8 @@ import numpy as np
 from viprl.allocation.budget import default_max_rollouts
 from viprl.analysis.protocol import Protocol
 from viprl.analysis.replay import PHASES, Phase, Pool
-from viprl.report.words import count
 from viprl.utils.arrays import FloatArray
+from viprl.utils.words import count
 
 FEW_PROMPTS = 64
 """With fewer prompts, a caution is shown."""

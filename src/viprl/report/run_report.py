@@ -14,11 +14,11 @@ from viprl.report import canvas, sections
 from viprl.report.findings import findings
 from viprl.report.page import INTERVAL, Section, page, references, table
 from viprl.report.view import View, strategies
-from viprl.report.words import count
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
 from viprl.utils.files import make_folder, write_text
 from viprl.utils.numerics import number
+from viprl.utils.words import count
 
 _SECTIONS = (
     sections.variance,
@@ -55,7 +55,11 @@ _SETTING_NAMES = {
 
 
 def write_report(
-    run_dirs: Sequence[Path | str], out: Path | str, plots_dir: Path | str | None = None, extra: Sequence[Section] = ()
+    run_dirs: Sequence[Path | str],
+    out: Path | str,
+    plots_dir: Path | str | None = None,
+    extra: Sequence[Section] = (),
+    sweep: tuple[str, int] | None = None,
 ) -> Path:
     """Write the report of run folders as one HTML file, which needs no other file and no network.
 
@@ -64,6 +68,7 @@ def write_report(
         out: the HTML file, or a folder for report.html.
         plots_dir: every figure is also written into this folder, as SVG and PNG.
         extra: sections before those of the runs.
+        sweep: name and number of runs of a sweep, whose runs are the strategies and seeds of a single folder.
 
     Returns: the path of the page.
 
@@ -77,23 +82,22 @@ def write_report(
     made = [*extra, *(make(view) for make in _SECTIONS), _settings(view), sections.notes(view)]
     shown = [section for section in made if section is not None]
     headlines = [(run.name if len(runs) > 1 else "", findings(run)) for run in runs]
-    title = f"Rollout allocation: {', '.join(run.name for run in runs)}"
+    name, number_of_runs = sweep or (", ".join(run.name for run in runs), len(runs))
     target = Path(out) / REPORT_FILE if Path(out).is_dir() else Path(out)
     make_folder(target.parent)
     terms = [*_GLOSSARY, *references({name for run in runs for name in strategies(run)})]
-    write_text(target, page(title, _subtitle(view), headlines, shown, terms))
+    write_text(target, page(f"Rollout allocation: {name}", _subtitle(view, number_of_runs), headlines, shown, terms))
     if plots_dir is not None:
         for drawing in (drawing for section in shown for drawing in section.drawings):
             canvas.save(drawing.figure, Path(plots_dir), drawing.name)
     return target
 
 
-def _subtitle(view: View) -> str:
-    runs = count(len(view.runs), "run")
+def _subtitle(view: View, runs: int) -> str:
     settings = mapping(view.runs[0].summary.get("settings")) if len(view.runs) == 1 else {}
     words = {"estimator": "", "prompts": " prompts per step", "budget": " rollouts per step", "steps": " steps"}
     shown = [f"{settings[key]}{unit}" for key, unit in words.items() if key in settings]
-    return " · ".join(["viprl report", runs, *shown])
+    return " · ".join(["viprl report", count(runs, "run"), *shown])
 
 
 def _settings(view: View) -> Section | None:

@@ -21,7 +21,7 @@ _ADVICE = {
     "data.train_batch_size above 1)",
     BOUNDS: "lower min_rollouts or raise max_rollouts",
     FIRST_EPOCH: "train for more epochs, start warm from the log of an earlier run, or use features",
-    EQUAL: "train for more epochs, start warm from the log of an earlier run, or use features",
+    EQUAL: "use prompts of different difficulty; no allocation helps where all are equally hard",
 }
 
 

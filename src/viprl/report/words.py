@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from viprl.analysis.statistics import Estimate
+from viprl.utils.words import count
 
 PLURALS = {"batches": ("batch", "batches"), "blocks": ("block of steps", "blocks of steps"), "seeds": ("seed",)}
 """What one value of an estimate is, in singular and plural."""
@@ -15,11 +16,6 @@ def num(value: float | None, digits: int = 2, signed: bool = False) -> str:
     if value is None:
         return "unknown"
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
-
-
-def count(n: object, one: str, many: str = "") -> str:
-    """ "1 seed", "3 seeds", "2 batches"."""
-    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def ends(estimate: Estimate, digits: int = 2, signed: bool = False) -> str:

@@ -12,6 +12,7 @@ from viprl.rewards import built_in
 from viprl.rewards.built_in import Reward
 from viprl.rewards.grading.verifier import require_math_verify
 from viprl.utils.imports import import_function
+from viprl.utils.words import did_you_mean
 
 MODES = {"exact_match": "exact", "math": "boxed", "math_last_number": "last_number"}
 """Built-in reward -> how it reads an answer, see `viprl.rewards.grading.answers.EXTRACTORS`."""
@@ -39,7 +40,9 @@ def _resolve(name: str) -> Reward:
         require_packages(name)
         return getattr(built_in, name)
     if ":" not in name:
-        raise InputError(f"reward is {name!r}; expected {', '.join(MODES)} or 'module:function'")
+        module, dot, function = name.rpartition(".")
+        near = f"did you mean '{module}:{function}'?" if dot else did_you_mean(name, MODES)
+        raise InputError(f"reward is {name!r}; {near and f'{near} '}expected {', '.join(MODES)} or 'module:function'")
     if ".py:" in name:
         raise InputError(f"reward is {name!r}; give the module without .py: {name.replace('.py:', ':')!r}")
     return import_function(name)

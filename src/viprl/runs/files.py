@@ -25,6 +25,10 @@ LOCK_FILE = ".lock"
 """Locked by the process that writes the folder."""
 REPORT_FILE = "report.html"
 """The report of the run."""
+CHECKPOINT = r"checkpoint-([0-9]+)"
+"""Pattern of the names of checkpoints; the group is the step."""
+TRAINER_STATE_FILE = "trainer_state.json"
+"""The state of transformers' trainer in a checkpoint, written last."""
 
 
 def by_step(folder: Path, pattern: str) -> list[tuple[int, Path]]:

@@ -7,6 +7,7 @@ A run may have been killed at any time. So everything that is missing or cannot 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,10 +18,10 @@ import numpy as np
 from viprl.errors import DataError, FileError, InputError, ViprlError
 from viprl.metrics import COUNTS_MAX, COUNTS_MIN, PREFIX, REWARD, shadow_strategy
 from viprl.prompts import text
-from viprl.runs.files import METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
+from viprl.runs.files import CHECKPOINT, METRICS_FILE, OUTCOMES_FILE, REPORT_FILE, SUMMARY_FILE, TRAINER_STATE_FILE
 from viprl.runs.history import PromptHistory, history_file, history_of_row
 from viprl.runs.run_folder import read_run_folder, run_settings
-from viprl.runs.trainer_state import TRAINER_STATE_FILE, TrainerState, trainer_state
+from viprl.runs.trainer_state import TrainerState, trainer_state
 from viprl.runs.trl_completions import read_trl, trl_files
 from viprl.runs.verl_dumps import verl_files
 from viprl.utils.arrays import FloatArray
@@ -121,8 +122,7 @@ def load_run(path: Path | str) -> Run:
     if not (folder / METRICS_FILE).is_file():
         if (state := trainer_state(folder)) is not None:
             return _run_of_trl(folder, state)
-        inside = [place for place in sorted(folder.iterdir()) if place.is_dir() and _has_metrics(place)]
-        hint = f"found runs in it: viprl report {' '.join(map(str, inside[:5]))}" if inside else _EXPECTED
+        hint = _instead_of(folder)
         if trl_files(folder) or verl_files(folder):
             hint += f"; `viprl replay {folder}` reads the rollouts in it"
         raise FileError(f"{folder} has no {METRICS_FILE}; {hint}")
@@ -151,6 +151,16 @@ def load_runs(paths: Sequence[Path | str]) -> list[Run]:
         run if names.count(run.name) == 1 else replace(run, name="/".join(run.path.resolve().parts[-2:]))
         for run in runs
     ]
+
+
+def _instead_of(folder: Path) -> str:
+    """What to give in the place of a folder without metrics: the report of a sweep, or the runs in it."""
+    if (folder / REPORT_FILE).is_file():
+        return f"its report is {folder / REPORT_FILE}"
+    places = sorted([*folder.glob("*"), *folder.glob("*/*")])
+    inside = [place for place in places if place.is_dir() and not re.fullmatch(CHECKPOINT, place.name)]
+    inside = [place for place in inside if _has_metrics(place)]
+    return f"found runs in it: viprl report {' '.join(map(str, inside[:5]))}" if inside else _EXPECTED
 
 
 def _has_metrics(folder: Path) -> bool:

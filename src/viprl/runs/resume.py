@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import yaml
 
 from viprl.errors import ConfigError, StateError
-from viprl.runs.files import FINISHED_FILE, SETTINGS_FILE
+from viprl.runs.files import CHECKPOINT, FINISHED_FILE, SETTINGS_FILE, TRAINER_STATE_FILE, by_step
 from viprl.runs.resume_options import BATCH_PARTS, BATCHES, MAY_CHANGE, PATHS, WITHOUT_EFFECT
 
-TRAINER_STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILES = ("optimizer*", "global_step*")
 TRAINING_STATE = (
     TRAINER_STATE_FILE, *OPTIMIZER_FILES, "scheduler.pt", "scaler.pt", "rng_state*", "latest",
@@ -157,20 +155,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     Everything else is ignored, such as checkpoint-best and checkpoint-3.bak.
     """
-    return max(_checkpoints(folder), key=lambda found: found[0], default=(0, None))[1]
+    return next((path for _, path in reversed(by_step(folder, CHECKPOINT)) if _complete(path)), None)
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
     """The trainer's state in a checkpoint."""
     return json.loads((checkpoint / TRAINER_STATE_FILE).read_text(encoding="utf-8"))
-
-
-def _checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
-    """(step, folder) of each complete checkpoint."""
-    for path in folder.glob("checkpoint-*"):
-        number = re.fullmatch(r"checkpoint-([0-9]+)", path.name)
-        if number and _complete(path):
-            yield int(number[1]), path
 
 
 def _complete(checkpoint: Path) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from viprl.errors import DataError
+from viprl.runs.files import CHECKPOINT, TRAINER_STATE_FILE, by_step
 from viprl.utils.json_files import read_json_object
 from viprl.utils.numerics import number
-
-TRAINER_STATE_FILE = "trainer_state.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +39,8 @@ def trainer_state(folder: Path) -> TrainerState | None:
     states, but none of them can be read.
     """
     for place in (folder, folder.parent) if folder.name == "completions" else (folder,):
-        named = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in place.glob("checkpoint-*"))
-        checkpoints = sorted(((int(name[1]), path) for name, path in named if name), reverse=True)
-        own, saved = ([path / TRAINER_STATE_FILE for path in paths] for paths in ([place], [p for _, p in checkpoints]))
+        newest_first = [path for _, path in reversed(by_step(place, CHECKPOINT))]
+        own, saved = ([path / TRAINER_STATE_FILE for path in paths] for paths in ([place], newest_first))
         errors: list[DataError] = []
         found = [state for files in (own, saved) if (state := _first(files, errors)) is not None]
         if found:

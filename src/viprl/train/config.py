@@ -102,7 +102,7 @@ def parse_config(raw: Mapping[str, Any], where: str = "configuration") -> RunCon
     """
     raw = flat(raw)
     if "arms" in raw:
-        raise ConfigError(f"{where} has the key `arms`, so it is a sweep; run it with `viprl sweep --config FILE.yaml`")
+        raise ConfigError(f"{where} has the key `arms`, so it is a sweep: viprl sweep --config {where}")
     for key, meaning in REQUIRED.items():
         if not raw.get(key):
             raise ConfigError(f"{where}: `{key}` is missing; add `{key}: ...` ({meaning})")

@@ -12,6 +12,7 @@ from viprl.train.config import RunConfig
 from viprl.train.data_cache import DataCache
 from viprl.train.prepare import Prepared, prepare
 from viprl.train.record import continuation_notes, run_folder
+from viprl.train.trainer_options import ON_THE_CPU, has_accelerator, read_options
 
 Facts = list[tuple[str, str]]
 """(name, text) lines."""
@@ -26,7 +27,7 @@ def dry_run(config: RunConfig, *, processes: int | None = None, cache: DataCache
     run = prepare_for_folder(config, dry_run=True, processes=processes, cache=cache)
     folder = run_folder(config, processes, known=processes is not None)
     state = ("folder", f"{config.output_dir}{folder_state(folder, run.args)}")
-    notes = (*run.notes, *_one_prompt(run.args), *continuation_notes(folder, run.args))
+    notes = (*run.notes, *_one_prompt(run.args), *_no_accelerator(config), *continuation_notes(folder, run.args))
     return [*_facts(config, run), state, *(("note", note) for note in notes)]
 
 
@@ -35,6 +36,13 @@ def _one_prompt(args: Any) -> list[str]:
     if args.generation_batch_size > args.num_generations or args.vip_strategy == "uniform":
         return []
     return ["a batch has one prompt, which gets all rollouts; raise per_device_train_batch_size to have more prompts"]
+
+
+def _no_accelerator(config: RunConfig) -> list[str]:
+    """A note if this machine could only train on the CPU, and the configuration does not ask for that."""
+    if has_accelerator() or read_options(config).get("use_cpu"):
+        return []
+    return [f"PyTorch finds no accelerator on this machine; {ON_THE_CPU}"]
 
 
 def prepare_for_folder(config: RunConfig, **options: Any) -> Prepared:

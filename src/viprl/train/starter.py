@@ -21,6 +21,7 @@ from viprl.errors import FileError, InputError
 from viprl.settings import EngineSettings, options
 from viprl.train.lora import EXAMPLE
 from viprl.utils.files import make_folder, write_text
+from viprl.utils.words import count
 
 MOST_PROMPTS, ROLLOUTS, LONGEST_COMPLETION = 16, 8, 512
 """Prompts of a step, rollouts of a prompt, tokens of a completion: as much as the data and the model allow."""
@@ -77,7 +78,7 @@ def suggest(source: DataSource, model: str, reward: str | None = None) -> Sugges
     chosen, instruction = _reward(loaded.dataset[:SAMPLE]["solution"])
     instruction = instruction if reward in (None, chosen) else None
     asked = loaded if instruction is None else load(replace(source, instruction=instruction))
-    notes = [f"{len(loaded.dataset):,} rows, reward: {reward or chosen}", *loaded.notes]
+    notes = [f"{count(len(loaded.dataset), 'row')}, reward: {reward or chosen}", *loaded.notes]
     prompts = 1
     while prompts * 2 <= min(MOST_PROMPTS, len(loaded.dataset)):
         prompts *= 2
@@ -121,6 +122,7 @@ def configuration(source: DataSource, model: str, output_dir: str, found: Sugges
         *_key("save_steps", 25, "steps between checkpoints; the same command resumes from the newest one"),
         "",
         "# --- examples of further keys",
+        "# use_cpu: true                         # trains without a GPU, for small models",
         "# use_vllm: true                        # samples faster; needs vLLM",
         f"# {EXAMPLE}    # trains a LoRA adapter; needs peft",
         "# report_to: wandb                      # or tensorboard, trackio, ...",

@@ -28,6 +28,7 @@ from viprl.train.processes import PYTHON, Training
 from viprl.train.ranges import LARGEST_SEED
 from viprl.train.record import run_folder
 from viprl.train.yaml_files import merge, read_yaml, with_overrides
+from viprl.utils.words import did_you_mean
 
 KEYS = ("base", "output_dir", "arms", "seeds", "baseline", "processes", "launch")
 
@@ -81,12 +82,12 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     raw = read_yaml(path, "sweep")
     if "arms" not in raw and "model" in raw:
-        raise ConfigError(f"{path} has no `arms`, so it is a single run; run it with `viprl train --config FILE.yaml`")
+        raise ConfigError(f"{path} has no `arms`, so it is a single run: viprl train --config {path}")
     for key in raw:
         if key not in KEYS:
-            raise ConfigError(
-                f"{path}: unknown key `{key}`; expected {', '.join(KEYS)}. Options of the runs belong under base"
-            )
+            near = did_you_mean(str(key), KEYS)
+            expected = near or f"expected {', '.join(KEYS)}. Options of the runs belong under base"
+            raise ConfigError(f"{path}: unknown key `{key}`; {expected}")
     folder, arms, seeds = raw.get("output_dir"), raw.get("arms"), raw.get("seeds", [0])
     if not isinstance(folder, str):
         raise ConfigError(f"{path}: `output_dir` is missing; add `output_dir: runs/sweep`")

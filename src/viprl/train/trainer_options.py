@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ ALSO: dict[str, dict[Any, Any]] = {
     "vip_max_rollouts": {math.inf: math.inf, "inf": math.inf},
 }
 """Option -> values of another type that it takes, and what they mean."""
+
+ON_THE_CPU = "set use_cpu: true to train on the CPU"
 
 
 def config_class(algorithm: str) -> Any:
@@ -54,7 +57,7 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
         options["gradient_accumulation_steps"] = accumulation_steps(
             config.update_batch_size, options.get("per_device_train_batch_size", 8), processes or world_size()
         )
-    if dry_run and (processes is not None or not _has_accelerator()):
+    if dry_run and (processes is not None or not has_accelerator()):
         options["use_cpu"] = True
     if processes is not None:
         kind = type(kind.__name__, (kind,), {"world_size": processes})
@@ -66,7 +69,9 @@ def trainer_config(config: RunConfig, *, dry_run: bool = False, processes: int |
         raise MissingPackageError(f"trainer options: {_one_line(error)}") from error
     except (ValueError, TypeError) as error:
         reason = f"trainer options: {_one_line(error)}"
-        if "generation_batch_size" in reason and "generation_batch_size" not in options:
+        if "bf16" in reason and not has_accelerator():
+            reason = f"PyTorch finds no accelerator on this machine; {ON_THE_CPU}"
+        elif re.search("budget|divisible", reason) and "generation_batch_size" not in options:
             reason += ". generation_batch_size is per_device_train_batch_size x processes x steps_per_generation"
         elif "divisible" in reason:
             reason += "; change one of the two"
@@ -106,7 +111,8 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _has_accelerator() -> bool:
+def has_accelerator() -> bool:
+    """Whether PyTorch finds a device other than the CPU."""
     import torch
 
     return torch.cuda.is_available() or bool(getattr(torch, "xpu", None) and torch.xpu.is_available())

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from viprl.errors import ConfigError, DataError
+from viprl.runs.files import SETTINGS_FILE
 from viprl.utils.read_files import read_text
 from viprl.utils.words import first_line
 
@@ -64,7 +65,8 @@ def _read(path: Path, children: tuple[Path, ...], command: str) -> dict[str, Any
     if not path.is_file():
         by = f" (in `extends` of {children[-1]})" if children else ""
         what = "is a folder" if path.is_dir() else "no such file"
-        raise ConfigError(f"{path}: {what}{by}; expected a YAML file: viprl {command} --config FILE.yaml")
+        file = path / SETTINGS_FILE if (path / SETTINGS_FILE).is_file() else "FILE.yaml"
+        raise ConfigError(f"{path}: {what}{by}; expected a YAML file: viprl {command} --config {file}")
     raw = _parse(path)
     parents = raw.pop("extends", None) or []
     parents = [parents] if isinstance(parents, str) else parents
@@ -129,7 +131,8 @@ def _check_size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
 
 
 def _problem(error: Exception) -> str:
-    return getattr(error, "problem", None) or first_line(error)
+    problem = getattr(error, "problem", None) or first_line(error)
+    return f"{problem}; indent with spaces" if "'\\t'" in problem else problem
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""Words for error messages."""
+"""Words for messages."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def did_you_mean(word: str, known: Iterable[str], *, n: int = 2, cutoff: float =
 def first_line(error: Exception) -> str:
     """The first line of the message of an exception."""
     return str(error).partition("\n")[0]
+
+
+def count(n: object, one: str, many: str = "") -> str:
+    """ "1 seed", "3 seeds", "2 batches"."""
+    return f"{n} {one if n == 1 else many or one + 's'}"

@@ -15,6 +15,8 @@ from viprl.runs.files import METRICS_FILE
 class RunReport(TrainerCallback):
     """Says on the main process what VIP does in a training, and afterwards what came of it.
 
+    A resumed training logs, saves and evaluates as often as its arguments say.
+
     Args:
         trainer: a trainer of `viprl.engines.trl`.
     """
@@ -32,7 +34,9 @@ class RunReport(TrainerCallback):
         self.summary.add(batch.counts, batch.observation, metrics, bounds)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.summary = RunSummary()
+        self.summary = RunSummary(resumed=self.resumed is not None)
+        # transformers takes logging_steps, save_steps and eval_steps of a resumed run from the checkpoint
+        state.compute_steps(args, state.max_steps)
         if self.trainer.is_world_process_zero():
             prompts, rollouts = args.generation_batch_size // args.num_generations, args.generation_batch_size
             where = None if self.resumed is None else f"{self.resumed} (step {state.global_step})"
