@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from viprl.data.values import Unreadable, is_missing
+from viprl.data.values import Unreadable
 from viprl.errors import DataError
+from viprl.utils.missing import MISSING_TEXTS, is_missing
 from viprl.utils.plain_number import plain_number
 
-MISSING_TEXTS = frozenset({"nan", "<na>", "nat"})
-"""What pandas writes for a missing value where it makes texts of a column. "None" and "null" can be answers."""
 MARK = "####"
 """GSM8K's mark of the final answer: the last line of a worked solution is `#### 18`."""
 

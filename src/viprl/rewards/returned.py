@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Set
-from numbers import Number
 from typing import Any
 
 from viprl.errors import InputError
+from viprl.utils.sequences import listed, to_float
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 4, 60, 60
@@ -27,14 +26,11 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
     """
     if returned is None:
         raise _error(name, "None", n, what, "; is its `return` missing?")
-    returned = returned.detach().cpu() if hasattr(returned, "detach") else returned  # a tensor
     if getattr(returned, "ndim", 1) > 1:
         raise _error(name, f"an array of shape {tuple(returned.shape)}", n, what)
-    if isinstance(returned, str | bytes | Mapping | Set | Number) or getattr(returned, "ndim", 1) == 0:
-        raise _error(name, _SHORT.repr(returned), n, what)
     try:
-        values = list(returned)
-    except TypeError:
+        values = listed("rewards", returned)
+    except InputError:
         raise _error(name, _SHORT.repr(returned), n, what) from None
     if len(values) != n:
         raise _error(name, f"{len(values)} value{'' if len(values) == 1 else 's'}, {_SHORT.repr(values)},", n, what)
@@ -50,22 +46,12 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
 
 def _number(value: Any) -> float | None:
     """A reward as a number, NaN if it is missing; None if it is not a number."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # as pandas writes a missing value
-        return math.nan
-    if _holds_one(value):
-        value = value.item()
-    if not isinstance(value, Number) or isinstance(value, complex):
-        return None
     try:
-        return float(value)  # type: ignore[arg-type]
+        return to_float(value)
     except OverflowError:  # a whole number with hundreds of digits
-        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
-
-
-def _holds_one(value: Any) -> bool:
-    """Whether a value is a scalar, or an array or tensor of one number."""
-    single = getattr(value, "ndim", None) == 0 or math.prod(getattr(value, "shape", (0,))) == 1
-    return single and hasattr(value, "item")
+        return math.inf if value > 0 else -math.inf
+    except Exception:  # objects of any library
+        return None
 
 
 def _error(name: str, given: str, n: int, what: str, hint: str = "") -> InputError:
