@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,9 @@ from viprl.data.question import is_chat_text
 from viprl.prompts import Prompt
 
 _MARKED = re.compile(rf"(^|\n)[ \t]*{MARK}[ \t]*\S[^\n]*\s*$")
+
+_LIST = re.compile(r"""\[\s*(['"]).*\1\s*\]|\{\s*(['"])[^'"]*\2\s*:.*\}""", re.DOTALL)
+"""A list or a mapping of texts, in JSON or as Python writes it."""
 
 
 def mostly_marked(answers: Sequence[Any]) -> bool:
@@ -56,8 +58,8 @@ def remarks(
             [i for i in good if isinstance(answers[i], list)],
         ),
         (
-            "the answers of {n} are texts that hold JSON ({row}: {answer}); they are compared as they are",
-            [i for i in good if _holds_json(answers[i])],
+            "the answers of {n} hold JSON or a list of Python as a text ({row}: {answer}), which is compared as it is",
+            [i for i in good if _LIST.fullmatch(_text(answers[i]).strip())],
         ),
         (
             "the answers of {n} are the text None or null ({row}); remove these rows if it stands for a missing value",
@@ -78,15 +80,6 @@ def remarks(
 
 def _ends_with_assistant(prompt: Prompt) -> bool:
     return not isinstance(prompt, str) and prompt[-1]["role"] == "assistant"
-
-
-def _holds_json(answer: Any) -> bool:
-    if not re.match(r"\s*(\[\s*\"|\{\s*\")", _text(answer)):
-        return False
-    try:
-        return isinstance(json.loads(answer), list | dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _text(value: Any) -> str:
