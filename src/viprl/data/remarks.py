@@ -11,6 +11,7 @@ import numpy as np
 from viprl.data.answer import MARK
 from viprl.data.question import is_chat_text
 from viprl.prompts import Prompt
+from viprl.utils.words import in_short
 
 _MARKED = re.compile(rf"(^|\n)[ \t]*{MARK}[ \t]*\S[^\n]*\s*$")
 
@@ -72,7 +73,7 @@ def remarks(
         ),
     ]
     return tuple(
-        words.format(n=_rows(int(copies[at].sum())), row=f"row {first[at[0]] + 1}", answer=_short(answers[at[0]]))
+        words.format(n=_rows(int(copies[at].sum())), row=f"row {first[at[0]] + 1}", answer=in_short(answers[at[0]]))
         for words, at in found
         if at
     )
@@ -88,8 +89,3 @@ def _text(value: Any) -> str:
 
 def _rows(n: int) -> str:
     return f"{n:,} row{'s' if n > 1 else ''}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from typing import Any
 
 from viprl.errors import InputError
-from viprl.utils.sequences import listed, to_float
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 4, 60, 60
+from viprl.utils.sequences import listed, short, to_float
 
 
 def returned_rewards(name: str, returned: Any, n: int, what: str = "completions") -> list[float]:
@@ -31,14 +27,14 @@ def returned_rewards(name: str, returned: Any, n: int, what: str = "completions"
     try:
         values = listed("rewards", returned)
     except InputError:
-        raise _error(name, _SHORT.repr(returned), n, what) from None
+        raise _error(name, short(returned), n, what) from None
     if len(values) != n:
-        raise _error(name, f"{len(values)} value{'' if len(values) == 1 else 's'}, {_SHORT.repr(values)},", n, what)
+        raise _error(name, f"{len(values)} value{'' if len(values) == 1 else 's'}, {short(values)},", n, what)
     rewards = []
     for place, value in enumerate(values, start=1):
         number = _number(value)
         if number is None:
-            shown = f"{_SHORT.repr(value)} (value {place}, of type {type(value).__name__})"
+            shown = f"{short(value)} (value {place}, of type {type(value).__name__})"
             raise _error(name, shown, n, what)
         rewards.append(number)
     return rewards

@@ -42,7 +42,8 @@ def read_json_lines(
             try:
                 row = parse_json(raw.decode("utf-8", errors), parse_float)
             except ValueError as error:
-                why = f"is not JSON ({error})" if raw.endswith(b"\n") else f"was cut short, or is not JSON ({error})"
+                cut = "" if raw.endswith(b"\n") else "was cut short, or "
+                why = f"{cut}cannot be read as JSON ({error})"
             else:
                 if isinstance(row, dict):
                     yield number, row
