@@ -17,7 +17,9 @@ def is_missing(value: Any) -> bool:
     """Whether a value is None, NaN, pandas' NA or NaT, or a masked value of NumPy."""
     if value is None or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant"):
         return True
-    return isinstance(value, float | np.floating | Decimal) and bool(value != value)
+    if isinstance(value, Decimal):
+        return value.is_nan()  # a signaling NaN cannot be compared
+    return isinstance(value, float | np.floating) and bool(value != value)
 
 
 def names_missing(text: str) -> bool:
