@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viprl.advantages import group_advantages, group_index, group_std, rollout_weights
+from viprl.allocation.optimum import allocate
 from viprl.errors import InputError
 
 
@@ -87,6 +88,17 @@ def test_rollout_weights_give_every_prompt_the_same_weight() -> None:
     np.testing.assert_allclose(rollout_weights([5, 5]), 1)
 
 
+def test_counts_of_an_allocation_and_of_an_iterator() -> None:
+    planned = allocate([0.5, 0.1], budget=8)
+    rewards = [1.0, 0, 1, 0, 0, 1, 1, 0]
+    counts = planned.counts.tolist()
+    for function in (group_advantages, group_std):
+        expected = function(rewards, counts)
+        np.testing.assert_array_equal(function(rewards, planned), expected)
+        np.testing.assert_array_equal(function(iter(rewards), iter(counts)), expected)
+    np.testing.assert_array_equal(group_index(planned), group_index(counts))
+
+
 def test_refusals() -> None:
     with pytest.raises(InputError, match="5"):
         group_advantages([1, 0, 1], [3, 2])
@@ -142,6 +154,11 @@ def test_what_are_no_counts(bad) -> None:
     for function in (rollout_weights, group_index, lambda counts: group_advantages([1.0, 0.0], counts)):
         with pytest.raises(InputError, match="counts"):
             function(bad)
+
+
+def test_masked_rewards_are_unscorable() -> None:
+    masked = np.ma.array([5.0, 1, 0], mask=[True, False, False])
+    np.testing.assert_array_equal(group_advantages(masked, [3]), [0, 1, -1])
 
 
 def test_columns_and_tensors() -> None:

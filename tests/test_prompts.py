@@ -197,3 +197,11 @@ def test_other_turns_need_content(content: dict) -> None:
 def test_a_text_function_must_return_a_text() -> None:
     with pytest.raises(InputError, match="text gave"):
         PromptBatch(["x"], lambda prompt: None)  # type: ignore[arg-type, return-value]
+
+
+def test_prompts_without_end() -> None:
+    message: dict = {"role": "user", "content": "x"}
+    message["again"] = [message]
+    with pytest.raises(InputError, match="id"):
+        identity([message])
+    assert identity({"prompt": [message], "id": 7}) == "id:7"

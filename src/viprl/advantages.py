@@ -7,7 +7,7 @@ the advantages of prompt q by (C/Q)/n_q restores the mean over prompts (`prompt_
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +22,7 @@ Baseline = Literal["leave_one_out", "mean"]
 
 def group_index(counts: ArrayLike) -> IntArray:
     """[C] index of the group of each rollout, rollouts of a prompt being contiguous and in prompt order."""
-    sizes = whole_numbers("counts", counts)
+    sizes = _sizes(counts)
     return np.repeat(np.arange(len(sizes)), sizes)
 
 
@@ -32,7 +32,7 @@ def group_advantages(rewards: ArrayLike, counts: ArrayLike, baseline: Baseline =
     Args:
         rewards: [C], grouped by prompt. NaN, None, infinity, numbers beyond 1e30 and whatever is not a number mark
             unscorable rollouts (`viprl.outcomes.scorable`), which are left out of every mean.
-        counts: [Q] group sizes, sum C.
+        counts: [Q] group sizes, sum C, or an `Allocation`.
         baseline: "leave_one_out" (RLOO: the mean of the others) or "mean" (GRPO and Dr.GRPO: the group's mean).
 
     Returns: [C]; 0 for unscorable rollouts and for a rollout without a scorable sibling.
@@ -60,7 +60,7 @@ def group_advantages(rewards: ArrayLike, counts: ArrayLike, baseline: Baseline =
 def group_std(rewards: ArrayLike, counts: ArrayLike) -> FloatArray:
     """[Q] standard deviation of the scorable rewards of each group (divisor m - 1; 0 where m < 2)."""
     r, group, prompts = _grouped(rewards, counts)
-    deviation = group_advantages(r, counts, "mean")
+    deviation = group_advantages(r, np.bincount(group, minlength=prompts), "mean")
     size = np.bincount(group, scorable(r), minlength=prompts)
     return np.sqrt(np.bincount(group, deviation**2, minlength=prompts) / np.maximum(size - 1, 1))
 
@@ -68,12 +68,17 @@ def group_std(rewards: ArrayLike, counts: ArrayLike) -> FloatArray:
 def _grouped(rewards: ArrayLike, counts: ArrayLike) -> tuple[FloatArray, IntArray, int]:
     """[C] rewards, [C] the group of each, and Q. Raises InputError if they do not fit."""
     r = reward_values(rewards)
-    sizes = whole_numbers("counts", counts)
+    sizes = _sizes(counts)
     if int(sizes.sum()) != len(r):  # before an array of that length is made
         raise InputError(
             f"{len(r)} rewards were given, but counts sum to {int(sizes.sum())}; expected one reward for each rollout"
         )
     return r, group_index(sizes), len(sizes)
+
+
+def _sizes(counts: Any) -> IntArray:
+    """[Q] whole numbers, also of an `Allocation`."""
+    return whole_numbers("counts", getattr(counts, "counts", counts))
 
 
 def rollout_weights(counts: ArrayLike, weighting: str = "prompt") -> FloatArray:
@@ -87,7 +92,7 @@ def rollout_weights(counts: ArrayLike, weighting: str = "prompt") -> FloatArray:
     Returns: [C], rollouts of a prompt being contiguous and in prompt order.
     """
     check_prompt_weighting(weighting)
-    n = whole_numbers("counts", getattr(counts, "counts", counts))
+    n = _sizes(counts)
     if (n < 1).any():
         raise InputError(f"counts are {short(n.tolist())}; every prompt needs at least one rollout")
     weights = n.mean() / n if weighting == "prompt" else np.ones(len(n))

@@ -163,7 +163,7 @@ def reward_values(rewards: Any) -> FloatArray:
 
     Raises InputError for what is not a sequence.
     """
-    if isinstance(rewards, np.ndarray) and rewards.ndim == 1 and rewards.dtype.kind in "fiub":
+    if type(rewards) is np.ndarray and rewards.ndim == 1 and rewards.dtype.kind in "fiub":
         values = rewards.astype(float)
         return np.where(scorable(values), values, np.nan)
     return RewardReader().values(listed("rewards", rewards, "with one for each rollout"))

@@ -43,7 +43,10 @@ def identity(prompt: Prompt) -> str:
     content, given = _split(prompt)
     if given is not None:
         return f"id:{given}"
-    canonical = _JSON.encode(_canonical(content))
+    try:
+        canonical = _JSON.encode(_canonical(content))
+    except RecursionError:
+        raise InputError("the prompt is nested too deeply, or contains itself; give it an id") from None
     return f"sha:{hashlib.sha256(canonical.encode('ascii')).hexdigest()}"
 
 

@@ -19,6 +19,7 @@ from viprl.errors import InputError
 from viprl.predictors.base import Prediction
 from viprl.strategies import STRATEGIES
 from viprl.utils.sequences import LARGEST
+from viprl.vip import VIP
 
 RULES = {type(build().rule).__name__: build().rule for _, build in STRATEGIES.values()}
 
@@ -40,6 +41,12 @@ def test_one_limit_among_none() -> None:
 def test_bounds_that_no_budget_meets(least: Any) -> None:
     with pytest.raises(InputError, match="min_rollouts"):
         allocate([0.5, 0.5], budget=10, min_rollouts=least)
+
+
+@pytest.mark.parametrize("least", [2**63, math.inf, 7.5])
+def test_a_bound_of_vip_that_is_refused_is_named(least: Any) -> None:
+    with pytest.raises(InputError, match="min_rollouts is"):
+        VIP(min_rollouts=least, features=None, cache=None)
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,7 @@ def test_answers_after_the_mark_of_gsm8k_whatever_names_the_columns(tmp_path, co
         ([("a", ["1"]), ("b", ["2"]), ("c", "3")], ["2 rows", "row 1", "['1']"]),
         ([("a", "1"), ("b", "None")], ["1 row ", "row 2", "None"]),
         ([("a", "1"), ("b", '["2"]')], ["1 row ", "row 2", "JSON"]),
+        ([("a", "[1, 2]"), ("b", "['2', 'x']"), ("c", '{"k": 1}')], ["2 rows ", "row 2", "['2', 'x']"]),
         ([("a", "1"), ("b", "2"), ("c", "so\n#### 3")], ["row 3", "answer_after"]),
         (
             [([SYSTEM, {"role": "user", "content": "a"}, {"role": "assistant", "content": "1"}], "1")],

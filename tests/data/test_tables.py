@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data_files import lines
 from datasets import Dataset, DatasetDict
@@ -43,6 +45,8 @@ def test_values_of_several_types_in_one_column(tmp_path):
         ("d.jsonl", '{"a": 1}\n[1]\n', "row 2 .*list"),
         ("d.json", '[{"a": 1}, 3]', "row 2 .*int"),
         ("d.json", "[1,", "d.json"),
+        ("d.jsonl", '{"a": 1}\n{"a": 1, "b": {"c": 1, "c": 2}}\n', "row 2 .*'c' twice"),
+        ("d.json", '[{"a": 1, "a": NaN}]', "'a' twice"),
         ("d.parquet", "text", "d.parquet"),
         ("d.csv", "a,b\n", ".jsonl"),
     ],
@@ -60,3 +64,9 @@ def test_a_split_that_does_not_exist(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="'train'"):
         read_table(str(tmp_path / "empty"), "train", None)
+
+
+def test_texts_of_arrow_that_are_views(tmp_path):
+    pq.write_table(pa.table({"x": pa.array(["a", None], pa.string_view())}), tmp_path / "d.parquet")
+    table = read_table(str(tmp_path / "d.parquet"), "train", None)
+    assert table.take(pa.array([1, 0])).to_pylist() == [{"x": None}, {"x": "a"}]

@@ -7,6 +7,7 @@ import fractions
 import math
 
 import numpy as np
+import pyarrow
 import pytest
 
 from refused import refused
@@ -22,7 +23,7 @@ class Scalar:
     def __init__(self, value) -> None:
         self.value = value
 
-    def item(self):
+    def tolist(self):
         return self.value
 
 
@@ -36,10 +37,19 @@ class Scalar:
         ([Scalar(1), Scalar(-1.0)], [1.0, -1.0]),
         (iter([0, 1]), [0.0, 1.0]),
         ([decimal.Decimal(1), fractions.Fraction(1, 2)], [1.0, 0.5]),
+        ([np.array([1.0]), np.array([[0.5]])], [1.0, 0.5]),
+        (pyarrow.array([1, 0]), [1.0, 0.0]),
     ],
 )
 def test_rewards_that_an_engine_can_use(returned, rewards):
     assert returned_rewards("f", returned, 2) == rewards
+
+
+@pytest.mark.parametrize(
+    "returned", [np.ma.array([0.5, 1], mask=[1, 0]), pyarrow.array([None, 1]), [decimal.Decimal("sNaN"), 1]]
+)
+def test_masked_and_null_rewards_are_unscorable(returned):
+    np.testing.assert_array_equal(returned_rewards("f", returned, 2), [math.nan, 1])
 
 
 def test_unscorable_completions():
@@ -68,6 +78,7 @@ def test_unscorable_completions():
         ([1, 1j], ["1j", "complex"]),
         ([{"score": 1}, {"score": 0}], ["{'score': 1}", "dict"]),
         (object(), ["object"]),
+        (memoryview(b"10"), ["memory"]),
     ],
 )
 def test_anything_else_is_named(returned, parts):

@@ -278,3 +278,11 @@ def test_damaged_parquet(tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(DataError, match=r"completions_00001\.parquet"):
         read_history(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["1.jsonl", "completions_00001.parquet"])
+def test_one_step_of_a_log_is_no_history(tmp_path, name):
+    write_lines(tmp_path / "1.jsonl", [{"input": "p", "score": 1}])
+    write_parquet(tmp_path / "completions_00001.parquet", completions(1, [1.0]))
+    with pytest.raises(DataError, match=f"its folder, {tmp_path}"):
+        read_history(tmp_path / name)

@@ -72,18 +72,26 @@ def test_what_is_no_sequence(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "number"),
     [(1, 1), (True, 1), (np.float32(0.5), 0.5), (np.bool_(False), 0), (np.array(2), 2), (Decimal("0.5"), 0.5),
-     (Fraction(1, 4), 0.25), (None, math.nan), (math.inf, math.inf), (np.ma.masked, math.nan)],
+     (Fraction(1, 4), 0.25), (None, math.nan), (math.inf, math.inf), (np.ma.masked, math.nan),
+     (np.array([0.5]), 0.5), (np.array([[2]]), 2)],
 )  # fmt: skip
 def test_one_number(value: Any, number: float) -> None:
     assert to_float(value) == pytest.approx(number, nan_ok=True)
 
 
-@pytest.mark.parametrize("value", ["1.0", b"1", [1.0], {}, 1j, object(), 10**400, np.array([1.0]), Unprintable()])
+@pytest.mark.parametrize("value", ["1.0", b"1", [1.0], {}, 1j, object(), 10**400, np.array([1.0, 1.0]), Unprintable()])
 def test_what_is_no_number(value: Any) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         to_float(value)
     with pytest.raises(InputError, match="entry 1"):
         numbers("weights", [0.5, value])
+
+
+def test_masked_numbers_are_missing() -> None:
+    masked = np.ma.array([1.0, 2.0], mask=[True, False])
+    np.testing.assert_array_equal(numbers("rewards", masked), [math.nan, 2])
+    with pytest.raises(InputError, match="entry 0"):
+        whole_numbers("counts", np.ma.array([1, 2], mask=[True, False]))
 
 
 def test_missing_numbers_of_pandas_and_scalars_of_torch() -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refused import refused
-from viprl.errors import StateError
+from viprl.errors import FileError, StateError
 from viprl.utils import files
 from viprl.utils.state_file import load, save
 
@@ -248,3 +248,10 @@ class TestCrashes:
         assert len(list(tmp_path.glob(".s.*.tmp"))) > 20  # the processes died while writing
         assert exit_code(size) == 0
         assert same(load(path, kind="test", version=3), new)
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "state"):
+        with refused(FileError, tmp_path):
+            save(path, {}, kind="test", version=3)

@@ -51,11 +51,11 @@ class Budget:
         that are not whole.
         """
         model = get_variance_model(estimator)
-        c = whole_number("budget", total, least=-LARGEST)
         if prompts == 0:
             raise InputError("no prompts were given; an allocation needs at least one")
         least = bounds("min_rollouts", model.min_rollouts if min_rollouts is None else min_rollouts, prompts)
         most = bounds("max_rollouts", LARGEST if max_rollouts is None else max_rollouts, prompts, limitless=True)
+        c = whole_number("budget", total, least=-LARGEST)
         if (least < model.min_rollouts).any():
             raise InputError(
                 f"min_rollouts is {least.min()}, but estimator {model.name!r} needs groups of at least "

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from viprl.data.values import Unreadable, is_missing
+from viprl.data.values import Unreadable
 from viprl.errors import DataError
+from viprl.utils.missing import MISSING_TEXTS, is_missing
 from viprl.utils.plain_number import plain_number
+from viprl.utils.words import in_short
 
-MISSING_TEXTS = frozenset({"nan", "<na>", "nat"})
-"""What pandas writes for a missing value where it makes texts of a column. "None" and "null" can be answers."""
 MARK = "####"
 """GSM8K's mark of the final answer: the last line of a worked solution is `#### 18`."""
 
@@ -61,15 +61,15 @@ def described(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return f"the truth value {str(value).lower()}"
     if isinstance(value, list | tuple | np.ndarray):
-        return f"a list of {len(value)} values ({_short(value)})" if np.shape(value) else _short(value)
+        return f"a list of {len(value)} values ({in_short(value)})" if np.shape(value) else in_short(value)
     if isinstance(value, Mapping):
-        return f"a mapping with the keys {_short(', '.join(map(str, value)))}"
+        return f"a mapping with the keys {in_short(', '.join(map(str, value)))}"
     if isinstance(value, bytes):
         return "of type bytes"
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta | np.datetime64 | np.timedelta64):
         return f"a date or a time ({value})"
     if isinstance(value, Integral | float | np.floating | Decimal):
-        return f"the number {_short(value)}"
+        return f"the number {in_short(value)}"
     if isinstance(value, Unreadable):
         return f"unreadable ({value.reason})"
     return f"of type {type(value).__name__}"
@@ -82,8 +82,3 @@ def check_characters(text: str, what: str) -> None:
     except UnicodeEncodeError as error:
         half = f"\\u{ord(text[error.start]):04x}"
         raise DataError(f"{what} has half of a character ({half}), as if it was cut inside one") from None
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from viprl.data.answer import MISSING_TEXTS, check_characters, described
+from viprl.data.answer import check_characters, described
 from viprl.data.named import DAPO_WRAPPER
-from viprl.data.values import is_missing
 from viprl.errors import DataError, InputError
 from viprl.prompts import Prompt, identity, text
+from viprl.utils.missing import is_missing, names_missing
 from viprl.utils.words import did_you_mean
 
 INSTRUCTIONS = {
@@ -111,7 +111,7 @@ def read_question(value: Any, *, strip: bool = False) -> Prompt:
     if words is not None:
         if not words.strip():
             raise DataError("the prompt is empty" if asked is None else "the message of the user is empty")
-        if words.strip().lower() in _MISSING_PROMPTS:
+        if names_missing(words):
             raise DataError(f"the prompt is the text {words.strip()!r}, which stands for a missing value")
     check_characters(
         value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str), "the prompt"
@@ -133,9 +133,6 @@ def is_chat_text(value: Any) -> bool:
 def last_of_user(messages: Sequence[Mapping[str, Any]]) -> int | None:
     """Index of the last message of the user, which is the question."""
     return max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
-
-
-_MISSING_PROMPTS = MISSING_TEXTS | {"none", "null"}
 
 
 def _messages_in(value: str) -> str | list[Any]:

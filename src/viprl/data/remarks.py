@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +11,12 @@ import numpy as np
 from viprl.data.answer import MARK
 from viprl.data.question import is_chat_text
 from viprl.prompts import Prompt
+from viprl.utils.words import in_short
 
 _MARKED = re.compile(rf"(^|\n)[ \t]*{MARK}[ \t]*\S[^\n]*\s*$")
+
+_LIST = re.compile(r"""\[\s*(['"]).*\1\s*\]|\{\s*(['"])[^'"]*\2\s*:.*\}""", re.DOTALL)
+"""A list or a mapping of texts, in JSON or as Python writes it."""
 
 
 def mostly_marked(answers: Sequence[Any]) -> bool:
@@ -56,8 +59,8 @@ def remarks(
             [i for i in good if isinstance(answers[i], list)],
         ),
         (
-            "the answers of {n} are texts that hold JSON ({row}: {answer}); they are compared as they are",
-            [i for i in good if _holds_json(answers[i])],
+            "the answers of {n} hold JSON or a list of Python as a text ({row}: {answer}), which is compared as it is",
+            [i for i in good if _LIST.fullmatch(_text(answers[i]).strip())],
         ),
         (
             "the answers of {n} are the text None or null ({row}); remove these rows if it stands for a missing value",
@@ -70,7 +73,7 @@ def remarks(
         ),
     ]
     return tuple(
-        words.format(n=_rows(int(copies[at].sum())), row=f"row {first[at[0]] + 1}", answer=_short(answers[at[0]]))
+        words.format(n=_rows(int(copies[at].sum())), row=f"row {first[at[0]] + 1}", answer=in_short(answers[at[0]]))
         for words, at in found
         if at
     )
@@ -80,23 +83,9 @@ def _ends_with_assistant(prompt: Prompt) -> bool:
     return not isinstance(prompt, str) and prompt[-1]["role"] == "assistant"
 
 
-def _holds_json(answer: Any) -> bool:
-    if not re.match(r"\s*(\[\s*\"|\{\s*\")", _text(answer)):
-        return False
-    try:
-        return isinstance(json.loads(answer), list | dict)
-    except (ValueError, RecursionError):
-        return False
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
 def _rows(n: int) -> str:
     return f"{n:,} row{'s' if n > 1 else ''}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -52,7 +52,7 @@ def _read_file(path: Path, source: str) -> pa.Table:
         raise DataError(f"{source} has an unknown suffix; expected {', '.join(SUFFIXES)}")
     if name.endswith(".parquet"):
         try:
-            return pyarrow.parquet.read_table(path, partitioning=None)
+            return _without_views(pyarrow.parquet.read_table(path, partitioning=None))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{source} cannot be read: {first_line(error)}; is it whole, and parquet?") from error
     try:
@@ -63,6 +63,14 @@ def _read_file(path: Path, source: str) -> pa.Table:
         raise
     except MemoryError as error:
         raise DataError(f"{source} does not fit into the memory; use parquet, or split it") from error
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """The table without Arrow's view types, which `take` does not know."""
+    for at, field in enumerate(table.schema):
+        if "_view" in str(field.type):
+            table = table.set_column(at, field.name, pa.chunked_array([table.column(at).to_pylist()]))
+    return table
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from viprl.errors import DataError, MissingPackageError
@@ -206,10 +205,3 @@ def _python(scalar: pa.Scalar) -> Any:
         return scalar.as_py()
     except (ValueError, OverflowError, pa.ArrowException) as error:
         return Unreadable(str(error))
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value is None, NaN, NaT or pandas' NA."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, float | np.floating | Decimal) and bool(value != value)

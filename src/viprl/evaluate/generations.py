@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from viprl.data.answer import MISSING_TEXTS, read_answer
-from viprl.data.values import exact_float, is_missing
+from viprl.data.answer import read_answer
+from viprl.data.values import exact_float
 from viprl.errors import DataError, FileError
 from viprl.utils.json_lines import append_json_line, read_json_lines, remove_cut_line
-
-MISSING_IDS = MISSING_TEXTS | {"none", "null"}
+from viprl.utils.missing import is_missing, names_missing
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def problem_id(value: Any) -> str:
     """The id of a problem as text; a whole number is written as 5, not 5.0. Raises DataError for other values."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    missing = is_missing(value) or (isinstance(value, str) and value.strip().lower() in {"", *MISSING_IDS})
+    missing = is_missing(value) or (isinstance(value, str) and (not value.strip() or names_missing(value)))
     if missing or isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"id is {value!r}; expected a text or a whole number")
     return str(value)

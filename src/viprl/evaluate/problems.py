@@ -10,10 +10,10 @@ from typing import Any
 from viprl.data import DataSource, Loaded, load
 from viprl.data.gym import is_gym
 from viprl.data.lengths import check_template, token_ids
-from viprl.data.values import is_missing
 from viprl.errors import DataError, InputError
 from viprl.evaluate.generations import problem_id
 from viprl.prompts import Prompt, text
+from viprl.utils.missing import is_missing
 
 logger = logging.getLogger(__name__)
 

@@ -43,6 +43,8 @@ def read_log(path: str | Path, *, reward: str | None = None, success: Success = 
         raise FileError(f"{path} not found; {_EXPECTED}")
     if path.suffix not in (".jsonl", ".json", ".gz", ".parquet"):
         raise DataError(f"{path} has an unknown type; {_EXPECTED}")
+    if any(path == file for _, file in verl_files(path.parent) + trl_files(path.parent)):
+        raise DataError(f"{path} is one step of a log; give its folder, {path.parent}")
     return LoggedRun(read_history_file(path), counted=True)
 
 

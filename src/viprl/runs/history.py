@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +32,13 @@ from viprl.runs.files import HISTORY_FILE, OLD_HISTORY_FILE
 from viprl.runs.parquet import parquet_rows
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_lines import read_json_lines, write_json_lines
+from viprl.utils.missing import is_missing, names_missing
 from viprl.utils.words import first_line
 
 MOST_ROLLOUTS = 10**9
 """Rollouts of a visit beyond this are taken for an error."""
 _OUTCOMES = ("ids", "successes", "scorable")
 """Lists in a row of an outcome log that `history_of_outcomes` reads."""
-_MISSING = frozenset({"nan", "NaN", "None", "null", "<NA>", "NaT"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +91,10 @@ def read_history_file(path: Path) -> list[PromptHistory]:
 def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
     """The history in a row of a history file. Raises DataError, which begins with `where`."""
     for field in ("prompt", "rollouts", "successes"):
-        if is_missing(row.get(field)):
+        if absent(row.get(field)):
             raise DataError(f"{where} has no {field!r}; expected prompt, rollouts and successes, got {', '.join(row)}")
     truth = ground_truth_text(row.get("ground_truth"))
-    given = None if is_missing(row.get("id")) else row["id"]
+    given = None if absent(row.get("id")) else row["id"]
     if isinstance(given, float) and given.is_integer():  # pandas, if other rows have no id
         given = int(given)
     try:
@@ -175,20 +174,18 @@ def visits(
             yield batch, np.array([h.successes[visit] for h in batch]), np.array([h.rollouts[visit] for h in batch])
 
 
-def is_missing(value: Any) -> bool:
-    """Whether this is a missing value, as JSON, pandas and NumPy write it: None, NaN, or their names as a text."""
-    if isinstance(value, str):
-        return value.strip() in _MISSING
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def ground_truth_text(value: Any) -> str | None:
-    """A reference answer as text: text stays as it is, numbers and structures become JSON, None and NaN None."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """A reference answer as text: text stays as it is, numbers and structures become JSON, missing values None."""
+    if is_missing(value):
         return None
     if isinstance(value, str):
         return value
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def absent(value: Any) -> bool:
+    """Whether a value is missing, or a text that names a missing value."""
+    return names_missing(value) if isinstance(value, str) else is_missing(value)
 
 
 def _row(history: PromptHistory) -> dict[str, Any]:

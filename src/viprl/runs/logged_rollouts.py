@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from viprl.errors import DataError, InputError
 from viprl.outcomes import RewardReader, Success, tally
 from viprl.prompts import Prompt
-from viprl.runs.history import PromptHistory, counts_of, ground_truth_text, history_id, is_missing
+from viprl.runs.history import PromptHistory, absent, counts_of, ground_truth_text, history_id
 from viprl.utils.comparisons import read_comparison
 from viprl.utils.imports import import_function
 from viprl.utils.words import first_line
@@ -52,7 +52,7 @@ class LoggedRollout(NamedTuple):
 
         A missing or unreadable reward is no error: such a rollout is unscorable.
         """
-        if is_missing(prompt):
+        if absent(prompt):
             raise DataError(f"{where} has no prompt (it is {prompt!r}); delete the row")
         truth = ground_truth_text(ground_truth)
         try:

@@ -13,9 +13,9 @@ from viprl.metrics import ROLLOUTS_COLUMN
 from viprl.outcomes import Success
 from viprl.runs.evaluations import recorded_evaluations, without_evaluations
 from viprl.runs.files import by_step
-from viprl.runs.history import is_missing
 from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, deciding_reward
 from viprl.runs.parquet import parquet_rows
+from viprl.utils.missing import is_missing
 
 logger = logging.getLogger(__name__)
 

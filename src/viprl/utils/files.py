@@ -25,6 +25,8 @@ def write_bytes(path: str | Path, payload: bytes) -> None:
     A crash can leave a hidden `.tmp` file behind, which is never read. Raises FileError.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -27,7 +27,8 @@ def read_json_lines(
     """(row, object) of each line, rows counted from 1; empty lines are skipped.
 
     Args:
-        path: a file in UTF-8, with or without a byte order mark, with any line ends, as it is or compressed by gzip.
+        path: a file in UTF-8, with or without a byte order mark, with line ends of Unix or Windows, as it is or
+            compressed by gzip.
         bad: called with the row and the reason for a line that cannot be read, which is then left out. Without it
             such a line raises DataError.
         parse_float: see `json.loads`.
@@ -41,7 +42,8 @@ def read_json_lines(
             try:
                 row = parse_json(raw.decode("utf-8", errors), parse_float)
             except ValueError as error:
-                why = f"is not JSON ({error})" if raw.endswith(b"\n") else f"was cut short, or is not JSON ({error})"
+                cut = "" if raw.endswith(b"\n") else "was cut short, or "
+                why = f"{cut}cannot be read as JSON ({error})"
             else:
                 if isinstance(row, dict):
                     yield number, row
@@ -57,9 +59,12 @@ def read_json_lines(
 
 
 def parse_json(text: str, parse_float: Callable[[str], Any] | None = None) -> Any:
-    """`json.loads` that raises nothing but ValueError, with one line of reason."""
+    """`json.loads` that raises nothing but ValueError, with one line of reason.
+
+    A key that an object has twice, with different values, is such a reason.
+    """
     try:
-        return json.loads(text, parse_float=parse_float)
+        return json.loads(text, parse_float=parse_float, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -67,6 +72,15 @@ def parse_json(text: str, parse_float: Callable[[str], Any] | None = None) -> An
         raise ValueError(f"{error}{nul}") from None
     except ValueError as error:  # an integer with more digits than Python converts
         raise ValueError(str(error).partition(";")[0]) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in pairs:
+            if repr(found[key]) != repr(value):  # of NaN, too
+                raise ValueError(f"it has the key {key!r} twice, with different values")
+    return found
 
 
 def log_rows(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, Set
 from decimal import Decimal
@@ -12,6 +13,7 @@ import numpy as np
 
 from viprl.errors import InputError, InputTypeError
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.missing import is_missing
 
 LARGEST = 2**40
 """Largest whole number that is read. Sums of such numbers are exact, in float64 and in int64."""
@@ -75,31 +77,40 @@ def short(value: Any) -> str:
 
 
 def to_float(value: Any) -> float:
-    """One number as a float: bool, int, float, Decimal, Fraction, scalars of NumPy, PyTorch and Arrow.
+    """One number as a float: bool, int, float, Decimal, Fraction, and what `scalar` reads.
 
-    NaN for None and pandas' NA. Raises TypeError, ValueError or OverflowError for everything else, texts included.
+    NaN for a missing value. Raises TypeError, ValueError or OverflowError for everything else, texts included.
     """
     if isinstance(value, int | float):
         return float(value)
     value = scalar(value)
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return float("nan")
+    if is_missing(value):
+        return math.nan
     if isinstance(value, str | bytes | bytearray):
         raise TypeError(f"a {type(value).__name__} is not a number")
     return float(value)
 
 
 def scalar(value: Any) -> Any:
-    """A scalar of NumPy, PyTorch or Arrow as a Python object; anything else as it is."""
+    """A scalar of NumPy, PyTorch or Arrow, or an array of one element, as a Python object; anything else as it is."""
     for method in ("tolist", "as_py"):
         if callable(getattr(type(value), method, None)):
-            return getattr(value, method)()
+            found = getattr(value, method)()
+            while isinstance(found, list) and len(found) == 1:
+                found = found[0]
+            return found
     return value
+
+
+def _plain(value: Any, kinds: str) -> bool:
+    """Whether a value is an array [n] of these kinds of numbers, none of which can be masked."""
+    array = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+    return array and value.ndim == 1 and value.dtype.kind in kinds
 
 
 def numbers(what: str, value: Any, items: str = "with one for each prompt") -> FloatArray:
     """[n] the numbers in a sequence, NaN for None. Raises InputError for items that are not numbers."""
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "fiub":
+    if _plain(value, "fiub"):
         return value.astype(float)
     given = listed(what, value, items)
     if {float}.issuperset(map(type, given)):
@@ -139,8 +150,7 @@ def whole_number(what: str, value: Any, *, least: int = 0, limitless: bool = Fal
 
 def whole_numbers(what: str, value: Any, *, least: int = 0, limitless: bool = False) -> IntArray:
     """[n] the whole numbers in a sequence, as `whole_number` reads them."""
-    whole = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu"
-    if whole and (len(value) == 0 or (value.min() >= least and value.max() <= LARGEST)):
+    if _plain(value, "iu") and (len(value) == 0 or (value.min() >= least and value.max() <= LARGEST)):
         return value.astype(np.int64)
     given = listed(what, value)
     read = (

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from viprl.errors import StateError
-from viprl.utils.files import write_bytes
+from viprl.utils.files import make_folder, write_bytes
 
 State = dict[str, Any]
 """A nested dict of plain values and NumPy arrays."""
@@ -39,7 +39,7 @@ def save(path: str | Path, state: Mapping[str, Any], *, kind: str, version: int)
             byte order), str, int, float, bool and None. `load` returns them exactly, dtypes and shapes included.
         kind, version: identify the layout of `state`; `load` checks both.
 
-    Raises TypeError for other types, with their place in `state`; OSError if writing fails.
+    Raises TypeError for other types, with their place in `state`; FileError (an OSError) if writing fails.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"state is of type {type(state).__name__}; expected a dict with string keys")
@@ -50,7 +50,7 @@ def save(path: str | Path, state: Mapping[str, Any], *, kind: str, version: int)
     tensors[_DOCUMENT] = np.frombuffer(document.encode("utf-8", "surrogatepass"), dtype=np.uint8)
     header = {"format": _FORMAT, "kind": kind, "version": str(version)}
     payload = safetensors.numpy.save(tensors, header | {"checksum": _checksum(tensors)})
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_bytes(path, payload)
 
 

@@ -12,6 +12,12 @@ def did_you_mean(word: str, known: Iterable[str], *, n: int = 2, cutoff: float =
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
+def in_short(value: object, most: int = 60) -> str:
+    """The text of a value, cut to `most` characters, of which the last three are dots then."""
+    text = str(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def first_line(error: Exception) -> str:
     """The first line of the message of an exception."""
     return str(error).partition("\n")[0]

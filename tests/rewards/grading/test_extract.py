@@ -37,6 +37,7 @@ def test_boxed(text, answer):
         ("3×10⁻⁵ m", "3×10⁻⁵"), ("2 x 10 = 20", "20"), (r"is $2\frac{1}{2}$", r"$2\frac{1}{2}"),
         ("2 1/2 cups", "2 1/2"), ("of 3 10/5", "10/5"), ("step 2: 1/2", "1/2"), ("12,345,678", "12,345,678"),
         (r"\boxed{42}", "42"), ("٣", None),
+        ("of 2½ cups.", r"2\frac{1}{2}"), ("= −½", r"−\frac{1}{2}"), ("⅓ of 6 is 2", "2"),
     ],
 )  # fmt: skip
 def test_last_number(text, answer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 
+from viprl.rewards.grading.notation import FRACTIONS
+
 ANSWER_LIMIT = 10_000
 """Longest box that is read, in characters."""
 BRACES_LIMIT = 2_000
@@ -14,6 +16,7 @@ NUMBER_LIMIT = 400
 TAIL = 8
 """Characters after the last digit that belong to its number at most: a per cent sign, the power of 10⁻⁵."""
 
+_DIGIT_CHARACTERS = (*"0123456789", *map(chr, FRACTIONS))
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _SIGN = r"(?:(?<![\w)\]}])[-+−])?"  # no sign after an operand: the last number of "5-3" is 3
 _FRACTION = r"\\[dtc]?frac ?(?:\{-?\d+\}|\d) ?(?:\{-?\d+\}|\d)"  # \frac12 is a half
@@ -55,11 +58,11 @@ def boxed(text: str) -> str | None:
 def last_number(text: str) -> str | None:
     r"""The last number of the text, with its sign; None without one.
 
-    Examples of numbers: 1,000, .5, 1.5e3, 3 \times 10^{-5}, 3/4, 2 1/2, \frac{3}{4}, 2\frac34, 50%.
+    Examples of numbers: 1,000, .5, 1.5e3, 3 \times 10^{-5}, 3/4, 2 1/2, 2½, \frac{3}{4}, 2\frac34, 50%.
     """
-    end = max(text.rfind(digit) for digit in "0123456789") + 1
+    end = max(text.rfind(digit) for digit in _DIGIT_CHARACTERS) + 1
     start = max(0, end - NUMBER_LIMIT)
-    found = list(_NUMBER.finditer(text[start : end + TAIL]))
+    found = list(_NUMBER.finditer(text[start : end + TAIL].translate(FRACTIONS)))
     if not found or (start > 0 and found[-1].start() == 0):  # begins before the window: too long
         return None
     number, whole = found[-1][0], found[-1]["whole"]

@@ -15,11 +15,13 @@ LONGEST = 2000
 
 _SUPERSCRIPTS, _SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙᵢ"
 _PLAIN_SCRIPTS = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, 2 * "0123456789+-()ni")
+_SCRIPT_FRACTION = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄∕/]([₀₁₂₃₄₅₆₇₈₉]+)")
 _RAISED, _LOWERED = re.compile(f"[{_SUPERSCRIPTS}]+"), re.compile(f"[{_SUBSCRIPTS}]+")
-_FRACTIONS = {
+FRACTIONS = {
     ord(sign): "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("\u2044"))
     for sign in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 }
+"""Character -> its LaTeX, for `str.translate`."""
 _NUMBER_SETS = {ord(sign): f"\\mathbb{{{letter}}} " for sign, letter in zip("ℝℤℕℚℂ", "RZNQC", strict=True)}
 _GREEK = {
     letter: (name.lower() if " SMALL " in unicodedata.name(letter) else name.capitalize())
@@ -121,9 +123,10 @@ def cleaned(answer: str) -> str:
 
 
 def _without_unicode(text: str) -> str:
+    text = _SCRIPT_FRACTION.sub(lambda pair: f"\\frac{{{pair[1]}}}{{{pair[2]}}}".translate(_PLAIN_SCRIPTS), text)
     text = _RAISED.sub(lambda run: f"^{{{run[0].translate(_PLAIN_SCRIPTS)}}}", text)
     text = _LOWERED.sub(lambda run: f"_{{{run[0].translate(_PLAIN_SCRIPTS)}}}", text)
-    text = text.translate(_FRACTIONS | _NUMBER_SETS)
+    text = text.translate(FRACTIONS | _NUMBER_SETS)
     text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
     for _ in range(_NESTED_ROOTS):
         text = _ROOT.sub(lambda root: f"{_ROOTS[root[1]]}{{{root[2] or root[3] or root[4] or ''}}}", text)

@@ -9,9 +9,8 @@ from typing import Any
 
 from viprl.errors import DataError
 from viprl.rewards.grading.extract import boxed
+from viprl.utils.missing import is_missing
 from viprl.utils.plain_number import plain_number
-
-_MISSING = ("NAType", "NaTType", "MaskedConstant")
 
 
 def reference(solution: Any) -> str | None:
@@ -37,14 +36,12 @@ def text_of(solution: Any) -> str | None:
     """
     if isinstance(solution, str):
         return solution if solution.strip() else None
-    if solution is None or type(solution).__name__ in _MISSING:
+    if is_missing(solution):
         return None
     if isinstance(solution, Real | Decimal) and not isinstance(solution, bool):
         return _number_text(solution)
-    if hasattr(solution, "tolist"):  # arrays and scalars of NumPy and torch
-        solution = solution.tolist()
-        if isinstance(solution, int | float) and not isinstance(solution, bool):
-            return _number_text(solution)
+    if hasattr(solution, "tolist"):
+        return text_of(solution.tolist())
     if isinstance(solution, Sequence) and not isinstance(solution, bytes | bytearray):
         if len(solution) == 1 and (isinstance(solution[0], str) or not isinstance(solution[0], Sequence)):
             return text_of(solution[0])
@@ -53,9 +50,7 @@ def text_of(solution: Any) -> str | None:
     raise DataError(f"it is of type {type(solution).__name__}, {solution!r:.80}; {remedy}")
 
 
-def _number_text(value: Any) -> str | None:
-    if value != value:
-        return None
+def _number_text(value: Any) -> str:
     if value in (float("inf"), float("-inf")):
         return "inf" if value > 0 else "-inf"
     return plain_number(value, "it")
