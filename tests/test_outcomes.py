@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from viprl.errors import InputError
-from viprl.outcomes import RewardReader, scorable, tally
+from viprl.outcomes import RewardReader, read_logprobs, scorable, tally
 from viprl.reward_groups import GroupOutcomes
 
 NAN = math.nan
@@ -124,3 +124,10 @@ def test_sample_variance_is_unbiased() -> None:
 def test_sample_variance_needs_two_rollouts() -> None:
     found = GroupOutcomes.of_counts([0.0, 1, 0, 1], [0.0, 1, 2, 2]).variance
     np.testing.assert_array_equal(found, [NAN, NAN, 0, 0.5])
+
+
+def test_positive_log_probabilities_are_unknown(caplog) -> None:
+    """A caller that passes surprisals would teach the weights the wrong way round."""
+    read = read_logprobs([[-1.0, 2.5, None], [1e-3]], [[0, 1, 1], [0]])
+    np.testing.assert_array_equal(read[0], [-1.0, NAN, NAN])
+    assert read[1].tolist() == [1e-3] and len(caplog.records) == 1 and "2.5" in caplog.text

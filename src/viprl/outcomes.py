@@ -27,6 +27,8 @@ LARGEST_REWARD = 1e30
 
 LARGEST_LOGPROB = 1e9
 """No text is less likely. Smaller log probabilities come from masks, such as the smallest number of float32."""
+ROUNDING = 0.1
+"""Log probabilities of a text may be positive by this much, because they are sums of rounded ones."""
 
 _BINARY = frozenset({0.0, 1.0, -1.0})
 
@@ -182,7 +184,8 @@ def rollout_groups(what: str, values: Any, prompts: int) -> list[list[Any]]:
 
 
 def read_logprobs(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
-    """[Q] log probabilities, one for each value in `groups`; NaN where unknown: None, NaN, beyond `LARGEST_LOGPROB`.
+    """[Q] log probabilities, one for each value in `groups`; NaN where unknown: None, NaN, beyond `LARGEST_LOGPROB`,
+    and, with a warning, positive ones.
 
     Raises InputError for other shapes and for anything but numbers.
     """
@@ -192,7 +195,15 @@ def read_logprobs(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArr
             "logprobs and rewards differ in shape; give one log probability for each rollout, None where unknown"
         )
     read = [read_numbers(f"logprobs of prompt {q}", group) for q, group in enumerate(given)]
-    return [np.where(np.abs(group) <= LARGEST_LOGPROB, group, np.nan) for group in read]
+    known = [np.where((np.abs(group) <= LARGEST_LOGPROB) & (group <= ROUNDING), group, np.nan) for group in read]
+    positive = sum(int((group > ROUNDING).sum()) for group in read)
+    if positive:
+        logger.warning(
+            "%d log probabilities are positive, up to %g, and count as unknown; do not give surprisals",
+            positive,
+            np.nanmax(np.concatenate(read)),
+        )
+    return known
 
 
 def read_successes(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
