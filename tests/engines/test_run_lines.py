@@ -47,7 +47,8 @@ def test_only_prompts_of_a_first_visit_are_new(strategy, resumed, batches, reaso
     made = RunSummary(resumed=resumed)
     for keys in batches:
         ones = np.ones(len(keys))
-        made.add([4] * len(keys), Observation(tuple(keys), ones, 4 * ones, (1.0, 1.0)), {})
+        seen = Observation(tuple(keys), 4 * ones, ones, 4 * ones, ones / 4, ones / 5, (1.0, 1.0))
+        made.add([4] * len(keys), seen, {})
     assert dict(made.uniform) == reasons
     assert advice in made.line(strategy).partition("Next:")[2]
 
