@@ -171,7 +171,7 @@ class RunSummary:
     def _verdict(self, strategy: str) -> str:
         value, error = self.variance_ratio
         if math.isnan(value):
-            return "no group had both successes and failures, so the gradient variance is unknown"
+            return "no group had rewards that differ, so the gradient variance is unknown"
         if strategy == "uniform":
             return "uniform allocation, as without VIP"
         known = "" if math.isnan(error) else f" ± {error:.2f}"
@@ -197,7 +197,7 @@ class RunSummary:
         if unscorable > 0.5:
             found.append("check what the reward functions return")
         if math.isnan(self.variance_ratio[0]):
-            found.append("check what counts as success, and whether the prompts are too hard or too easy")
+            found.append("check the rewards, and whether the prompts are too hard or too easy")
         elif adaptive and self.uniform[BOUNDS] > most:
             found.append("lower min_rollouts or raise max_rollouts")
         elif adaptive and self.uniform[NEW_PROMPTS] > most:
