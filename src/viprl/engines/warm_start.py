@@ -13,7 +13,7 @@ from viprl.engines.success import SuccessCriterion
 from viprl.errors import DataError
 from viprl.prompts import Prompt, identity
 from viprl.runs.engine_logs import read_history
-from viprl.runs.history import PromptHistory, visits
+from viprl.runs.history import PromptHistory
 from viprl.vip import VIP
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ def warm_start(
             f"warm start: none of the {len(logged)} prompts of {path} is in the training set. The prompts of a rollout "
             "dump are matched by their text: use the data, chat template and tokenizer of the run that wrote it"
         )
-    for batch, successes, rollouts in visits(found):
-        vip.observe_counts([history.prompt for history in batch], successes, rollouts)
+    vip.observe_histories(found)
     logger.warning("warm start: %d of %d prompts of %s are in the training set", len(found), len(logged), path)
 
 

@@ -43,7 +43,7 @@ def read_log(path: str | Path, *, reward: str | None = None, success: Success = 
         raise FileError(f"{path} not found; {_EXPECTED}")
     if path.suffix not in (".jsonl", ".json", ".gz", ".parquet"):
         raise DataError(f"{path} has an unknown type; {_EXPECTED}")
-    return LoggedRun(read_history_file(path), counted=True)
+    return LoggedRun(read_history_file(path), stored=True)
 
 
 def from_verl(folder: str | Path, *, reward: str | None = None, success: Success = None) -> list[PromptHistory]:
