@@ -246,7 +246,9 @@ class VIP(Settings):
                 self._learn(prompt_batch, self._batches(prompt_batch), rewards)
             else:
                 self.observe_counts(
-                    prompts, [history.successes[visit] for history in batch], [history.rollouts[visit] for history in batch]
+                    prompts,
+                    [history.successes[visit] for history in batch],
+                    [history.rollouts[visit] for history in batch],
                 )
 
     @classmethod
@@ -444,6 +446,4 @@ class VIP(Settings):
             successes, known = outcomes.successes, outcomes.rollouts * self._scale.names_success
         successes = np.where(known > 0, successes, np.nan)
         rewards = tuple(group[~np.isnan(group)] for group in values)
-        return Observation(
-            keys, outcomes.rollouts, successes, known, groups.mean, groups.variance, rewards=rewards
-        )
+        return Observation(keys, outcomes.rollouts, successes, known, groups.mean, groups.variance, rewards=rewards)

@@ -13,7 +13,8 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.guard import Guard
 from viprl.allocation.rules import Rule
 from viprl.analysis import replay as module
-from viprl.analysis.replay import SCORES, Pool, Protocol, Step, as_json, play, replay, summarise
+from viprl.analysis.pool import Pool, drawn, smoothed
+from viprl.analysis.replay import SCORES, Protocol, Step, as_json, play, replay, summarise
 from viprl.errors import InputError
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.oracle import Oracle
@@ -115,7 +116,7 @@ BUDGET = Budget.of(4, 32, 2, 16, "rloo")
 
 def scores_of(name_or_strategy, believed, truth=TRUTH, mixture=None):
     return module.variance_scores(
-        *proposal_for(build_strategy(name_or_strategy), believed, BUDGET, mixture), truth, BUDGET
+        *proposal_for(build_strategy(name_or_strategy), believed, BUDGET, mixture), truth * (1 - truth), BUDGET
     )
 
 
@@ -130,7 +131,7 @@ def test_capture_of_one_batch_by_hand():
 def test_rules_that_minimise_something_else_are_evaluated_with_their_counts():
     strategy, proposal = proposal_for(build_strategy("random"), [], BUDGET)
     value = float((TRUTH * (1 - TRUTH) / (proposal.allocation.counts - 1)).sum())
-    scores = module.variance_scores(strategy, proposal, TRUTH, BUDGET)
+    scores = module.variance_scores(strategy, proposal, TRUTH * (1 - TRUTH), BUDGET)
     assert scores["capture"] == pytest.approx((2.36 / 28 - value) / ((2.36 - 2.25) / 28), rel=1e-6)
     assert scores["capture"] != pytest.approx(0, abs=0.01)
 
@@ -167,7 +168,7 @@ def test_predictive_scores_by_hand():
 
 def test_truth_is_the_mean_of_nine_visits():
     rates = np.arange(12.0)
-    assert module.smoothed(rates).tolist() == [2, 2.5, 3, 3.5, 4, 5, 6, 7, 7.5, 8, 8.5, 9]
+    assert smoothed(rates).tolist() == [2, 2.5, 3, 3.5, 4, 5, 6, 7, 7.5, 8, 8.5, 9]
     # the whole log counts, also beyond the visits replayed
     pool = Pool.of([PromptHistory("a", "a", np.full(12, 20.0), rates)], replace(TINY, batch_size=1, visits=3))
     assert pool.truth.tolist() == [[0.1, 0.125, 0.15]]
@@ -217,7 +218,7 @@ def test_in_the_closed_loop_only_allocated_rollouts_are_observed(spy):
 
 def test_draws_are_the_first_of_each_row():
     draws = np.array([[0.1, 0.6, 0.2, 0.3], [0.1, 0.6, 0.2, 0.3]])
-    assert module.drawn(draws, np.array([0.5, 0.25]), np.array([3, 2])).tolist() == [2, 1]
+    assert drawn(draws, np.array([0.5, 0.25]), np.array([3, 2])).tolist() == [2, 1]
 
 
 def test_zero_advantage_rollouts_by_hand():

@@ -123,6 +123,6 @@ def test_outcome_logs_of_another_form(tmp_path, row):
 
 def test_visits_come_in_training_order(tmp_path):
     found = read_history_file(write_lines(tmp_path / "t.jsonl", ROWS))
-    batches = [([h.id for h in batch], k.tolist(), n.tolist()) for batch, k, n in visits(found)]
-    assert batches == [(["7", "b"], [0, 4], [8, 4]), (["7", "b"], [3, 0], [8, 2]), (["7"], [8], [8])]
+    batches = [([h.id for h in batch], visit) for batch, visit in visits(found)]
+    assert batches == [(["7", "b"], 0), (["7", "b"], 1), (["7"], 2)]
     assert [[h.id for h in batch] for batch, *_ in visits(found, size=1)] == [["7"], ["b"], ["7"], ["b"], ["7"]]

@@ -1,12 +1,12 @@
 """The prompts of a replay: what was logged, what counts as the truth, and what a strategy observes of a batch.
 
-    symbol  meaning                                                                              shape
-    x       position of a logged reward in the range of the log: 0 or 1 for two values           [n]
-    k, n    sum of the positions (the successes) and number of logged rollouts, at each visit    [N, T]
-    s2      sample variance of the logged rewards of a visit, unbiased                           [N, T]
-    p       true mean position: mean of k/n over visits t-4 to t+4                               [N, T]
-    a       true reward variance. Two values: p(1-p). More: mean of s2 over visits t-4 to t+4,   [N, T]
-            weighted by n-1
+symbol  meaning                                                                              shape
+x       position of a logged reward in the range of the log: 0 or 1 for two values           [n]
+k, n    sum of the positions (the successes) and number of logged rollouts, at each visit    [N, T]
+s2      sample variance of the logged rewards of a visit, unbiased                           [N, T]
+p       true mean position: mean of k/n over visits t-4 to t+4                               [N, T]
+a       true reward variance. Two values: p(1-p). More: mean of s2 over visits t-4 to t+4,   [N, T]
+        weighted by n-1
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ SCORES = {
     "log_loss": "of the predictions, for the logged outcomes; predictions clipped to [1e-4, 1 - 1e-4]",
     "brier": "mean squared error of the predictions, for single outcomes",
     "mae": "mean absolute error of the predictions, for logged success rates",
-    "spearman": "rank correlation of predictions and logged success rates (or mean rewards) within a batch; – if one is constant",
+    "spearman": "rank correlation of predictions and logged success rates (mean rewards) within a batch; – if one is "
+    "constant",
     ZERO_ADVANTAGE: "share of the rollouts of prompts whose outcomes were all equal",
     "milliseconds": "time to predict, allocate and observe one batch",
 }
@@ -171,10 +172,8 @@ def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: P
             scores = variance_scores(strategy, proposal, pool.variance[at, visit], budget)
             scores |= predictive_scores(guess, rate, binary=pool.rewards is None)
             began = time.perf_counter()
-            if protocol.closed:
-                outcomes = pool.drawn(at, visit, scale, draws, counts)
-            else:
-                outcomes = pool.logged(at, visit, scale)
+            logged = (at, visit, scale)
+            outcomes = pool.drawn(*logged, draws, counts) if protocol.closed else pool.logged(*logged)
             strategy.review(proposal, outcomes, budget.model)
             strategy.observe(batch, outcomes, proposal.believed)
             scores["milliseconds"] = 1e3 * (seconds + time.perf_counter() - began)

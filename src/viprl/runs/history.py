@@ -83,7 +83,9 @@ def all_of_one_kind(histories: Sequence[PromptHistory]) -> list[PromptHistory]:
     if all(history.rewards is None for history in histories):
         return list(histories)
     kinds = of_one_kind([history.visits for history in histories])
-    return [PromptHistory.of(h.id, h.prompt, visits, h.ground_truth) for h, visits in zip(histories, kinds, strict=True)]
+    return [
+        PromptHistory.of(h.id, h.prompt, visits, h.ground_truth) for h, visits in zip(histories, kinds, strict=True)
+    ]
 
 
 def history_id(prompt: Prompt, ground_truth: str | None = None) -> str:
@@ -124,7 +126,8 @@ def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
     for field in ("prompt",) if rewarded else ("prompt", "rollouts", "successes"):
         if is_missing(row.get(field)):
             raise DataError(
-                f"{where} has no {field!r}; expected prompt, and rollouts and successes or rewards, got {', '.join(row)}"
+                f"{where} has no {field!r}; expected prompt, and rollouts and successes, or rewards; got "
+                f"{', '.join(row)}"
             )
     truth = ground_truth_text(row.get("ground_truth"))
     given = None if is_missing(row.get("id")) else row["id"]
@@ -247,14 +250,14 @@ def _successes(given: Any, rewards: tuple[FloatArray, ...] | None, what: str) ->
     if is_missing(given):
         return np.full(len(rewards), np.nan)
     if not isinstance(given, list) or len(given) != len(rewards):
-        raise DataError(f"{what} is {short(given)}; expected one number for each of the {len(rewards)} visits in rewards")
+        raise DataError(
+            f"{what} is {short(given)}; expected one number for each of the {len(rewards)} visits in rewards"
+        )
     missing = [is_missing(k) for k in given]
     return np.where(missing, np.nan, _whole_numbers([0 if is_missing(k) else k for k in given], 0, what))
 
 
-def _rollouts(
-    given: Any, successes: FloatArray, rewards: tuple[FloatArray, ...] | None, where: str
-) -> FloatArray:
+def _rollouts(given: Any, successes: FloatArray, rewards: tuple[FloatArray, ...] | None, where: str) -> FloatArray:
     """[T]; with rewards they may be missing, and must fit them otherwise."""
     sizes = np.array([len(visit) for visit in rewards or ()], dtype=float)
     if rewards is not None and is_missing(given):

@@ -1,4 +1,4 @@
-"""The visits of the prompts of a run, as counts of successes or as rewards, and how a log becomes one kind throughout."""
+"""The visits of the prompts of a run, as counts of successes or as rewards, and how a log becomes one kind."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Visit(NamedTuple):
 def of_one_kind(log: Sequence[Sequence[Visit]]) -> list[list[Visit]]:
     """The same visits, all with rewards or all without.
 
-    Rewards that are 0/1 or -1/+1 throughout become counts of successes, unless other rollouts were counted as successes.
-    Otherwise the rewards of visits that have only counts are 1 for successes, and for failures -1 if the log has a
-    reward of -1 and none of 0, else 0.
+    Rewards that are 0/1 or -1/+1 throughout become counts of successes, unless other rollouts were counted as
+    successes. Otherwise the rewards of visits that have only counts are 1 for successes, and for failures -1 if the log
+    has a reward of -1 and none of 0, else 0.
 
     Args:
         log: the visits of each prompt.
