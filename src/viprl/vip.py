@@ -258,9 +258,9 @@ class VIP(Settings):
         Args:
             path: a history file, a run folder, verl's rollout_data_dir or TRL's completions.
             match: how prompts of the new run are recognised: by content ("prompt") or by "id".
-            reward: the column of verl's or TRL's logs with the rewards.
-            options: of `VIP`; `success` may also be "NAME" or "NAME>=0.5", a column of the log. From logs of verl and
-                TRL a threshold or a function makes successes, which are then learned from in place of the rewards.
+            reward: the column of verl's or TRL's logs with the rewards to learn from; needed if TRL's has several.
+            options: of `VIP`; `success` may also be "NAME" or "NAME>=0.5", a column of the log. The threshold is for
+                metrics: rewards are learned from as they are.
         """
         reward, options["success"] = deciding_reward(reward, options.get("success"))
         vip = cls(**options)
@@ -272,7 +272,7 @@ class VIP(Settings):
         """Observe the visits of an earlier run in their order; see `from_log`."""
         if match not in ("prompt", "id"):
             raise InputError(f"match is {match!r}; expected 'prompt' or 'id'")
-        logged = read_history(path, reward=reward, success=self.success)
+        logged = read_history(path, reward=reward)
         if match == "prompt":
             logged = [history for history in logged if history.prompt]
         if not logged:

@@ -280,3 +280,32 @@ def test_damaged_parquet(tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(DataError, match=r"completions_00001\.parquet"):
         read_history(tmp_path)
+
+
+# --- rewards with more than two values --------------------------------------------------------------------------------
+
+
+def rewards_of(history):
+    return None if history.rewards is None else [visit.tolist() for visit in history.rewards]
+
+
+def test_logs_keep_rewards_with_more_than_two_values(tmp_path):
+    write_lines(tmp_path / "verl/1.jsonl", [verl("p", 1.0), verl("p", 0.0), verl("q", 1.0)])
+    write_lines(tmp_path / "verl/2.jsonl", [verl("p", "0.1"), verl("p", None), verl("p", -1)])
+    p, q = read_history(tmp_path / "verl")
+    assert rewards_of(p) == [[1.0, 0.0], [0.1, -1.0]] and rewards_of(q) == [[1.0]] and p.rollouts.tolist() == [2, 2]
+    save_history(tmp_path / "t.jsonl", [p, q])
+    assert [rewards_of(history) for history in read_history(tmp_path / "t.jsonl")] == [rewards_of(p), rewards_of(q)]
+    assert visits_of(read_history(tmp_path / "verl", success=0.1)) == [("p", [2, 2], [1, 1]), ("q", [1], [1])]
+    write_parquet(tmp_path / "trl/completions_00001.parquet", completions(1, [0.25, 1.0, float("nan")]))
+    (found,) = read_history(tmp_path / "trl")
+    assert rewards_of(found) == [[0.25, 1.0]] and np.isnan(found.successes).all()
+
+
+def test_of_several_columns_of_trl_one_is_chosen_and_its_rewards_are_kept(tmp_path):
+    write_parquet(tmp_path / "completions_00001.parquet", completions(1, [1.0, 0.0], style=0.3))
+    with pytest.raises(DataError, match=r"weights.* correct, style"):
+        read_history(tmp_path)
+    (style,), (correct,) = read_history(tmp_path, reward="style"), read_history(tmp_path, reward="correct")
+    assert rewards_of(style) == [[0.3, 0.3]] and rewards_of(correct) is None and correct.successes.tolist() == [1]
+    assert visits_of(read_history(tmp_path, success="style>=0.3")) == [("p", [2], [2])]

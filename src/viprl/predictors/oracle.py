@@ -38,6 +38,6 @@ class Oracle(Predictor):
         return {"truth": dict(self._truth), "variance": dict(self._variance)}
 
     def load_state_dict(self, state: State) -> None:
-        truth, variance = mapping_entry(state, "truth"), mapping_entry(state, "variance", optional=True)
+        truth, variance = mapping_entry(state, "truth"), mapping_entry(state, "variance")
         self._variance = {key: number_entry(variance, key, least=0) for key in variance}
         self._truth = {key: number_entry(truth, key, least=0, most=1) for key in truth}

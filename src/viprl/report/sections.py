@@ -218,6 +218,8 @@ def counts(view: View) -> Section | None:
             if run.rewarded:
                 deviation = np.sqrt(totals[:, 3])
                 known = np.isfinite(deviation)
+                if not known.any():
+                    continue
                 largest = float(deviation[known].max(initial=0.0)) or 1.0
                 probability, counts = deviation[known] / largest, counts[known]
                 xlabel = f"standard deviation of the reward, relative to the largest ({largest:.3g})"

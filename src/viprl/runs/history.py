@@ -182,10 +182,14 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
 
 def _visits(row: Mapping[str, Any]) -> list[Visit]:
     """The visits in a row of an outcome log. Raises KeyError, TypeError or ValueError for another form."""
-    rewards = row.get("rewards") or [None] * len(row["ids"])
+    if row.get("rewards") is None:
+        return [Visit(int(n), int(k)) for k, n in zip(row["successes"], row["scorable"], strict=True)]
+    rewards = [np.array(group, dtype=float) for group in row["rewards"]]
+    if list(map(len, rewards)) != row["scorable"]:
+        raise ValueError("rewards and scorable differ")
     return [
-        Visit(int(n), math.nan if k is None else int(k), None if group is None else np.array(group, dtype=float))
-        for k, n, group in zip(row["successes"], row["scorable"], rewards, strict=True)
+        Visit(len(group), math.nan if k is None else int(k), group)
+        for k, group in zip(row["successes"], rewards, strict=True)
     ]
 
 
