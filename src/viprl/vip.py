@@ -18,11 +18,11 @@ from viprl import metrics as names
 from viprl.allocation.budget import Budget, bounds, default_max_rollouts
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.variance_models import get_variance_model
-from viprl.batch_review import review
+from viprl.batch_review import observed, review
 from viprl.errors import InputError, StateError
 from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
-from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups, tally
+from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups
 from viprl.plans import PendingPlans, Plan
 from viprl.predictors.base import Batch
 from viprl.prompts import Prompt, PromptBatch
@@ -217,7 +217,9 @@ class VIP(Settings):
         if nats is not None:
             halves = [self._scale.half(group) for group in values]
             surprisal, of_prompts = self._unit.measure(halves, nats, batch.merged, merged)
-        observation = self._observation(batch.keys, values, groups, outcomes, judged)
+        if judged is None and self.success is not None:
+            judged = [self._rewards.outcomes(group) for group in values]
+        observation = observed(batch.keys, values, groups, judged, names_success=self._scale.names_success)
         if plan is not None:
             self._metrics, variance = review(plan, self._strategies, self._realised, outcomes, observation, surprisal)
             observation = replace(observation, variance=variance)
@@ -428,22 +430,3 @@ class VIP(Settings):
             name: strategy.propose(batches[name], batch.rows, budget, seed)
             for name, strategy in self._strategies.items()
         }
-
-    def _observation(
-        self,
-        keys: tuple[str, ...],
-        values: Sequence[FloatArray],
-        groups: RewardGroups,
-        outcomes: GroupOutcomes,
-        judged: Sequence[FloatArray] | None,
-    ) -> Observation:
-        """How rewards [Q][n] were read. `judged` are successes that the caller knows better."""
-        if judged is None and self.success is not None:
-            judged = [self._rewards.outcomes(group) for group in values]
-        if judged is not None:
-            successes, known = tally(judged)
-        else:
-            successes, known = outcomes.successes, outcomes.rollouts * self._scale.names_success
-        successes = np.where(known > 0, successes, np.nan)
-        rewards = tuple(group[~np.isnan(group)] for group in values)
-        return Observation(keys, outcomes.rollouts, successes, known, groups.mean, groups.variance, rewards=rewards)

@@ -63,7 +63,6 @@ class Chart(NamedTuple):
 
 _REFERENCE = (1.0, UNIFORM)
 _RATIO = "variance relative to uniform"
-_DIFFICULTY = "rollouts by difficulty"
 _FAR = "An arrow at the edge marks a larger value."
 
 
@@ -206,7 +205,7 @@ def counts(view: View) -> Section | None:
     drawings, tables = [], ""
     tenths = f"Black: mean of each tenth with at least {figures.FEWEST_OF_A_MEAN} points."
     for index, run in enumerate(view.runs):
-        points, prompts = run.calibration(), run.prompts()
+        points, prompts, title = run.calibration(), run.prompts(), "rollouts by difficulty"
         if points is not None and np.isfinite(points["count"]).any():
             known = np.isfinite(points["count"])
             probability, counts, xlabel = points["true"][known], points["count"][known], "true success probability"
@@ -222,12 +221,12 @@ def counts(view: View) -> Section | None:
                     continue
                 largest = float(deviation[known].max(initial=0.0)) or 1.0
                 probability, counts = deviation[known] / largest, counts[known]
+                title = "rollouts by reward variance"
                 xlabel = f"standard deviation of the reward, relative to the largest ({largest:.3g})"
         else:
             continue
         figure = figures.counts_by_probability(probability, counts, even(run), canvas.colour_of("default"), xlabel)
-        title = view.titled(run, "rollouts by reward variance" if run.rewarded and points is None else _DIFFICULTY)
-        drawings.append(Drawing(f"counts_{index}", title, figure, f"{which} {tenths}"))
+        drawings.append(Drawing(f"counts_{index}", view.titled(run, title), figure, f"{which} {tenths}"))
     if lines := count_lines(view):
         figure = figures.curves(lines, "training step", "rollouts of a prompt")
         caption = "Line: mean over the prompts of a step. Band: from the fewest to the most. Moving means."
