@@ -1,20 +1,44 @@
-"""What a planned batch showed: its metrics, and what strategies learn about their own proposals."""
+"""What a batch showed: how its rewards were read, and of a planned batch the metrics and what guards learn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from viprl import metrics as names
 from viprl.allocation.budget import even_counts
 from viprl.metrics import ratio
-from viprl.outcomes import Observation
+from viprl.outcomes import Observation, tally
 from viprl.plans import Plan
-from viprl.reward_groups import GroupOutcomes
+from viprl.reward_groups import GroupOutcomes, RewardGroups
 from viprl.strategies import Proposal, Strategy
 from viprl.utils.arrays import FloatArray
 from viprl.weights.surprisal import Surprisal, measured_weight
+
+
+def observed(
+    keys: tuple[str, ...],
+    values: Sequence[FloatArray],
+    groups: RewardGroups,
+    judged: Sequence[FloatArray] | None,
+    *,
+    names_success: bool,
+) -> Observation:
+    """How rewards [Q][n] were read.
+
+    Args:
+        groups: the scorable ones of the rewards.
+        judged: shaped like the rewards: 1 success, 0 failure, NaN undecided; None where `success` is not set.
+        names_success: whether a reward of 1 is a success if nothing was judged.
+    """
+    if judged is not None:
+        successes, known = tally(judged)
+    else:
+        successes, known = groups.above(0.0), groups.rollouts * names_success
+    successes = np.where(known > 0, successes, np.nan)
+    rewards = tuple(group[~np.isnan(group)] for group in values)
+    return Observation(keys, groups.rollouts, successes, known, groups.mean, groups.variance, rewards=rewards)
 
 
 def review(

@@ -56,6 +56,8 @@ class Observation:
     """[Q] sample variance of the rewards, NaN with fewer than two scorable rollouts."""
     variance: tuple[float, float] | None = None
     """Realised gradient variance of a planned batch, and that of uniform counts; None without a plan."""
+    rewards: tuple[FloatArray, ...] = ()
+    """[Q] the scorable rewards of each prompt, [n]."""
 
     def __repr__(self) -> str:
         n, known = f"{self.rollouts.sum():.0f} scorable rollouts", self.judged > 0

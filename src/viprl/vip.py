@@ -18,18 +18,18 @@ from viprl import metrics as names
 from viprl.allocation.budget import Budget, bounds, default_max_rollouts
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.variance_models import get_variance_model
-from viprl.batch_review import review
+from viprl.batch_review import observed, review
 from viprl.errors import InputError, StateError
 from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
-from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups, tally
+from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups
 from viprl.plans import PendingPlans, Plan
 from viprl.predictors.base import Batch
 from viprl.prompts import Prompt, PromptBatch
 from viprl.prompts import text as text_of
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.runs.engine_logs import read_history
-from viprl.runs.history import visits
+from viprl.runs.history import PromptHistory, all_of_one_kind, visits
 from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
 from viprl.strategies import Proposal, Strategy, load_strategies, named_strategies
@@ -192,25 +192,40 @@ class VIP(Settings):
         batches = plan.batches if plan is not None else self._batches(batch)
         # nothing above changes anything, and nothing below refuses anything
         values = self._rewards.batch(given)
+        self._pending.remove(batch.keys)
+        observation = self._learn(batch, batches, values, plan, nats, judged)
+        self._seconds += time.perf_counter() - began
+        if plan is not None:
+            self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
+        return observation
+
+    def _learn(
+        self,
+        batch: PromptBatch,
+        batches: dict[str, Batch],
+        values: Sequence[FloatArray],
+        plan: Plan | None = None,
+        nats: Sequence[FloatArray] | None = None,
+        judged: Sequence[FloatArray] | None = None,
+    ) -> Observation:
+        """Learn from rewards [Q][n] that have been read; NaN is unscorable."""
         groups = RewardGroups.of_rewards(values)
         self._scale.observe(groups)
-        self._pending.remove(batch.keys)
         outcomes = GroupOutcomes.of(groups, self._scale)
         merged = GroupOutcomes.of(groups.merged(batch.rows, len(batch.distinct)), self._scale)
         surprisal, of_prompts = None, None
         if nats is not None:
             halves = [self._scale.half(group) for group in values]
             surprisal, of_prompts = self._unit.measure(halves, nats, batch.merged, merged)
-        observation = self._observation(batch.keys, values, groups, outcomes, judged)
+        if judged is None and self.success is not None:
+            judged = [self._rewards.outcomes(group) for group in values]
+        observation = observed(batch.keys, values, groups, judged, names_success=self._scale.names_success)
         if plan is not None:
             self._metrics, variance = review(plan, self._strategies, self._realised, outcomes, observation, surprisal)
             observation = replace(observation, variance=variance)
         for name, strategy in self._strategies.items():
             believed = None if plan is None else plan.proposals[name].believed
             strategy.observe(batches[name], merged, believed, of_prompts)
-        self._seconds += time.perf_counter() - began
-        if plan is not None:
-            self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
         return observation
 
     @locked_method
@@ -222,6 +237,22 @@ class VIP(Settings):
         for name, strategy in self._strategies.items():
             strategy.observe(batches[name], GroupOutcomes.of_counts(batch.summed(k), batch.summed(n)))
 
+    @locked_method
+    def observe_histories(self, histories: Sequence[PromptHistory]) -> None:
+        """Learn from the visits of an earlier run in their order: from rewards where known, else from counts."""
+        for batch, visit in visits(all_of_one_kind(histories)):
+            prompts = [history.prompt for history in batch]
+            rewards = [history.rewards[visit] for history in batch if history.rewards is not None]
+            if rewards:
+                prompt_batch = PromptBatch(prompts, self.text or text_of)
+                self._learn(prompt_batch, self._batches(prompt_batch), rewards)
+            else:
+                self.observe_counts(
+                    prompts,
+                    [history.successes[visit] for history in batch],
+                    [history.rollouts[visit] for history in batch],
+                )
+
     @classmethod
     def from_log(cls, path: str | Path, *, match: str = "prompt", reward: str | None = None, **options: Any) -> VIP:
         """A VIP that has learned from the log of an earlier run, whatever `viprl replay` reads.
@@ -229,8 +260,9 @@ class VIP(Settings):
         Args:
             path: a history file, a run folder, verl's rollout_data_dir or TRL's completions.
             match: how prompts of the new run are recognised: by content ("prompt") or by "id".
-            reward: the column of verl's or TRL's logs that decides, read as `success` says.
-            options: of `VIP`; `success` may also be "NAME" or "NAME>=0.5", a column of the log.
+            reward: the column of verl's or TRL's logs with the rewards to learn from; needed if TRL's has several.
+            options: of `VIP`; `success` may also be "NAME" or "NAME>=0.5", a column of the log. The threshold is for
+                metrics: rewards are learned from as they are.
         """
         reward, options["success"] = deciding_reward(reward, options.get("success"))
         vip = cls(**options)
@@ -242,16 +274,14 @@ class VIP(Settings):
         """Observe the visits of an earlier run in their order; see `from_log`."""
         if match not in ("prompt", "id"):
             raise InputError(f"match is {match!r}; expected 'prompt' or 'id'")
-        logged = read_history(path, reward=reward, success=self.success)
+        logged = read_history(path, reward=reward)
         if match == "prompt":
             logged = [history for history in logged if history.prompt]
         if not logged:
             raise InputError(f"{path} has ids but no prompts; set match='id' if the new run has the same ids")
-        for batch, successes, rollouts in visits(logged):
-            ids = match == "id"
-            self.observe_counts(
-                [{"prompt": h.prompt, "id": h.id} if ids else h.prompt for h in batch], successes, rollouts
-            )
+        if match == "id":
+            logged = [replace(history, prompt={"prompt": history.prompt, "id": history.id}) for history in logged]
+        self.observe_histories(logged)
         logger.info("learned from %d prompts of %s", len(logged), path)
 
     @locked_method
@@ -400,21 +430,3 @@ class VIP(Settings):
             name: strategy.propose(batches[name], batch.rows, budget, seed)
             for name, strategy in self._strategies.items()
         }
-
-    def _observation(
-        self,
-        keys: tuple[str, ...],
-        values: list[FloatArray],
-        groups: RewardGroups,
-        outcomes: GroupOutcomes,
-        judged: list[FloatArray] | None,
-    ) -> Observation:
-        """How rewards [Q][n] were read. `judged` are successes that the caller knows better."""
-        if judged is None and self.success is not None:
-            judged = [self._rewards.outcomes(group) for group in values]
-        if judged is not None:
-            successes, known = tally(judged)
-        else:
-            successes, known = outcomes.successes, outcomes.rollouts * self._scale.names_success
-        successes = np.where(known > 0, successes, np.nan)
-        return Observation(keys, outcomes.rollouts, successes, known, groups.mean, groups.variance)

@@ -13,10 +13,12 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.guard import Guard
 from viprl.allocation.rules import Rule
 from viprl.analysis import replay as module
-from viprl.analysis.replay import SCORES, Pool, Protocol, Step, as_json, play, replay, summarise
+from viprl.analysis.pool import Pool, drawn, smoothed
+from viprl.analysis.replay import SCORES, Protocol, Step, as_json, play, replay, summarise
 from viprl.errors import InputError
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.oracle import Oracle
+from viprl.reward_groups import RewardScale
 from viprl.runs.engine_logs import read_history
 from viprl.runs.history import PromptHistory
 from viprl.strategies import Strategy, build_strategy
@@ -115,7 +117,7 @@ BUDGET = Budget.of(4, 32, 2, 16, "rloo")
 
 def scores_of(name_or_strategy, believed, truth=TRUTH, mixture=None):
     return module.variance_scores(
-        *proposal_for(build_strategy(name_or_strategy), believed, BUDGET, mixture), truth, BUDGET
+        *proposal_for(build_strategy(name_or_strategy), believed, BUDGET, mixture), truth * (1 - truth), BUDGET
     )
 
 
@@ -130,7 +132,7 @@ def test_capture_of_one_batch_by_hand():
 def test_rules_that_minimise_something_else_are_evaluated_with_their_counts():
     strategy, proposal = proposal_for(build_strategy("random"), [], BUDGET)
     value = float((TRUTH * (1 - TRUTH) / (proposal.allocation.counts - 1)).sum())
-    scores = module.variance_scores(strategy, proposal, TRUTH, BUDGET)
+    scores = module.variance_scores(strategy, proposal, TRUTH * (1 - TRUTH), BUDGET)
     assert scores["capture"] == pytest.approx((2.36 / 28 - value) / ((2.36 - 2.25) / 28), rel=1e-6)
     assert scores["capture"] != pytest.approx(0, abs=0.01)
 
@@ -167,7 +169,7 @@ def test_predictive_scores_by_hand():
 
 def test_truth_is_the_mean_of_nine_visits():
     rates = np.arange(12.0)
-    assert module.smoothed(rates).tolist() == [2, 2.5, 3, 3.5, 4, 5, 6, 7, 7.5, 8, 8.5, 9]
+    assert smoothed(rates).tolist() == [2, 2.5, 3, 3.5, 4, 5, 6, 7, 7.5, 8, 8.5, 9]
     # the whole log counts, also beyond the visits replayed
     pool = Pool.of([PromptHistory("a", "a", np.full(12, 20.0), rates)], replace(TINY, batch_size=1, visits=3))
     assert pool.truth.tolist() == [[0.1, 0.125, 0.15]]
@@ -217,7 +219,7 @@ def test_in_the_closed_loop_only_allocated_rollouts_are_observed(spy):
 
 def test_draws_are_the_first_of_each_row():
     draws = np.array([[0.1, 0.6, 0.2, 0.3], [0.1, 0.6, 0.2, 0.3]])
-    assert module.drawn(draws, np.array([0.5, 0.25]), np.array([3, 2])).tolist() == [2, 1]
+    assert drawn(draws, np.array([0.5, 0.25]), np.array([3, 2])).tolist() == [2, 1]
 
 
 def test_zero_advantage_rollouts_by_hand():
@@ -314,3 +316,75 @@ def test_a_real_run():
     results = replay(read_history(DATA), ["default"], Protocol(seeds=1), features="none")
     assert mean(results, "default", "2") > 0.5
     assert mean(results, "default", "11+") > 0.9
+
+
+# --- rewards with more than two values --------------------------------------------------------------------------------
+
+
+def graded(values=(0.0, 0.1, 1.0), prompts=32, visits=12, seed=0, scale=1.0, shift=0.0):
+    """Prompts that are right with constant probability, most of them nearly always or nearly never, else in format."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i, p in enumerate(rng.beta(0.3, 0.3, prompts)):
+        of = [(1 - p) / 4, 3 * (1 - p) / 4, p]
+        rewards = tuple(scale * rng.choice(values, 8, p=of) + shift for _ in range(visits))
+        found.append(PromptHistory(str(i), f"prompt {i}", np.full(visits, 8.0), np.full(visits, np.nan), None, rewards))
+    return found
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_with_rewards_the_oracle_knows_their_variances(closed):
+    protocol = replace(TINY, closed=closed)
+    results = replay(graded(), ["oracle", "default", "uniform"], protocol, features="none")
+    for phase in ("1", "2", "3", "4-5", "6-10", "11+"):
+        assert mean(results, "oracle", phase) == pytest.approx(1, abs=1e-9)
+        assert mean(results, "uniform", phase) == pytest.approx(0, abs=1e-9)
+    assert mean(results, "default", "11+") > 0.5
+    found = results["default"][-1]
+    undefined = {name for name, estimate in found.scores.items() if estimate is None}
+    assert undefined == {"log_loss", "brier", "mae"} and not found.calibration
+
+
+def test_the_unit_of_rewards_changes_nothing():
+    one, other = (
+        without_time(replay(graded(**unit), ["default", "oracle"], replace(TINY, seeds=1), features="none"))
+        for unit in ({}, {"scale": 1024.0, "shift": 4096.0})
+    )
+    for name, phases in one.items():
+        for phase, same in zip(phases, other[name], strict=True):
+            assert phase["capture"] == pytest.approx(same["capture"], abs=1e-6)
+            assert phase["zero_advantage_rollouts"] == same["zero_advantage_rollouts"]
+
+
+def test_the_true_variance_of_rewards_by_hand():
+    visits = (np.array([0.0, 1.0]), np.array([0.5]), np.array([0.0, 0.0, 3.0]))  # s2 = 1/2 and 3, n - 1 = 1 and 2
+    history = PromptHistory("a", "a", np.array([2.0, 1, 3]), np.full(3, np.nan), None, visits)
+    pool = Pool.of([history], replace(TINY, batch_size=1, visits=3))
+    unit = 8 * (0.5 + 3) / 2
+    assert pool.variance.tolist() == [pytest.approx([6.5 / 3 / unit] * 3)]
+    assert pool.truth.tolist() == [pytest.approx([(0.5 + 0.5 + 1) / 9] * 3)]  # positions of the means, in a range of 3
+    alone = PromptHistory("b", "b", np.ones(3), np.full(3, np.nan), None, tuple(np.array([r]) for r in (0.0, 2.0, 3.0)))
+    assert (Pool.of([history, alone], replace(TINY, batch_size=1, visits=3)).variance[1] == pool.variance[0]).all()
+
+
+@pytest.mark.parametrize("low", [0.5, 2.0])
+def test_two_values_are_the_binary_case(low):
+    counted = synthetic()
+    named = [
+        PromptHistory(h.id, h.prompt, h.rollouts, np.full(len(h.rollouts), np.nan), None, tuple(
+            np.repeat([3.0, low], [int(k), int(n - k)]) for k, n in zip(h.successes, h.rollouts, strict=True)
+        ))
+        for h in counted
+    ]  # fmt: skip
+    one, other = (without_time(replay(found, ["default"], TINY, features="none")) for found in (counted, named))
+    assert one == other
+
+
+def test_the_closed_loop_draws_logged_rewards_of_nearby_visits():
+    visits = tuple(np.array([t, t + 0.5]) for t in range(12))
+    history = PromptHistory("a", "a", np.full(12, 2.0), np.full(12, np.nan), None, visits)
+    pool, scale = Pool.of([history], replace(TINY, batch_size=1)), RewardScale()
+    draws = np.array([[0.0, 0.999, 0.5, 0.1]])
+    found = pool.drawn(np.array([0]), 6, scale, draws, np.array([3])).rewards.reward
+    assert found.tolist() == [2.0, 10.5, 6.5] and scale.range == (2.0, 10.5)  # visits 2 to 10, 18 rewards
+    assert pool.logged(np.array([0]), 6, scale).rewards.reward.tolist() == [6.0, 6.5]

@@ -54,13 +54,13 @@ def test_a_log_of_ids_alone_needs_match_id(tmp_path):
         VIP.from_log(path, match="text", features="none", cache=None)
 
 
-def test_the_threshold_of_the_run_reads_the_log_of_trl(tmp_path):
+def test_a_log_of_trl_is_learned_from_whatever_counts_as_success(tmp_path):
     pandas = pytest.importorskip("pandas")
     rows = {"step": [1] * 4, "prompt": ["p"] * 4, "completion": [""] * 4, "advantage": [0.0] * 4}
     pandas.DataFrame(rows | {"score": [0.2, 0.7, 0.9, 0.8]}).to_parquet(tmp_path / "completions_00001.parquet")
     warm = VIP.from_log(tmp_path, reward="score", success=0.5, features="none", cache=None)
     by_hand = vip()
-    by_hand.observe(["p"], [[0, 1, 1, 1]])
+    by_hand.observe(["p"], [[0.2, 0.7, 0.9, 0.8]])
     assert warm.predict(["p"]) == by_hand.predict(["p"])
 
 
@@ -123,3 +123,28 @@ def test_the_trl_trainers_take_a_log(log, tmp_path):
     trainer = VIPRLOOTrainer(tiny.model(), tiny.contains, args, train_dataset=data, processing_class=tiny.tokenizer())
     known, unknown = trainer.vip.predict([first, data["prompt"][1]])
     assert known > 0.9 > unknown
+
+
+def test_rewards_of_a_log_are_observed_as_rewards(tmp_path):
+    rewards = [[[0.1, 1.0, 0.0, 0.1], [0.1, 0.1, 1.0]], [[0.0, 0.0]], [[1.0, 0.1, 1.0], [1.0, 1.0]]]
+    rows = [{"id": f"n{i}", "prompt": p, "rewards": r} for i, (p, r) in enumerate(zip(PROMPTS, rewards, strict=True))]
+    path, by_hand = write(tmp_path / "run.jsonl", rows), vip()
+    by_hand.observe(PROMPTS, [r[0] for r in rewards])
+    by_hand.observe([PROMPTS[0], PROMPTS[2]], [rewards[0][1], rewards[2][1]])
+    training = [TrainingRow(p, p) for p in PROMPTS]
+    started = vip()
+    warm_start(started, path, SuccessCriterion(None), training_set=training)
+    given = VIP.from_log(path, features="none", cache=None, success=0.5)  # success is for metrics
+    named = VIP.from_log(path, features="none", cache=None, match="id")
+    for warm, prompts in ((started, PROMPTS), (given, PROMPTS), (named, [{"prompt": "", "id": r["id"]} for r in rows])):
+        assert warm.predict(prompts).tolist() == by_hand.predict(PROMPTS).tolist()
+        shares = [next(iter(one.propose(of, 24).values())).counts for one, of in ((warm, prompts), (by_hand, PROMPTS))]
+        assert shares[0].tolist() == shares[1].tolist()
+
+
+def test_a_log_may_be_learned_from_while_a_batch_is_planned(log):
+    planned = vip()
+    planned.allocate(PROMPTS, 24)
+    planned.learn_from_log(log)
+    assert planned.predict(PROMPTS)[0] > 0.9
+    assert planned.observe(PROMPTS, [[1.0] * n for n in [8, 8, 8]]).variance is not None

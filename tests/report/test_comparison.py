@@ -60,3 +60,17 @@ def test_arms_are_compared_over_seeds(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "comparison" / "metrics.jsonl").read_text().splitlines()]
     assert {(row["strategy"], row["seed"]) for row in rows} == {(arm, seed) for arm, seed, _ in runs}
     assert "mine<script>" in out.getvalue() and "0.600" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({}, {"prompt_reward", "reward_variance"}),
+        ({"vip/success_rate": 0.5}, {"success_rate"}),
+    ],
+)
+def test_without_success_rewards_are_compared(tmp_path, values, shown):
+    rows = [{"step": 1, "vip/reward": 2.5, "vip/reward_variance": 0.5} | values]
+    write_lines(tmp_path / "run" / "metrics.jsonl", rows)
+    found = compare(tmp_path, [("mine", 0, tmp_path / "run")], "mine", {}, Console(file=io.StringIO(), width=200))
+    assert set(found["arms"]) == shown

@@ -90,3 +90,40 @@ def test_a_log_of_trl_needs_no_options(tmp_path):
         CliRunner().invoke(
             app, [*arguments.split(), "--success", "correct>=0.5", "--visits", "9"], catch_exceptions=False
         )
+
+
+def test_a_log_with_rewards(tmp_path):
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    found = [
+        PromptHistory(str(i), f"prompt {i}", np.full(3, 8.0), np.full(3, np.nan), None, tuple(
+            rng.choice([0.0, 0.1, 1.0], 8, p=[(1 - p) / 2, (1 - p) / 2, p]) for _ in range(3)
+        ))
+        for i, p in enumerate(rng.beta(0.4, 0.4, 16))
+    ]  # fmt: skip
+    save_history(tmp_path / "h.jsonl", found)
+    options = "--strategies default --seeds 1 --batch-size 8 --features none --min-rollouts 2"
+    command = f"replay {tmp_path}/h.jsonl {options}"
+    out = f" --json {tmp_path}/out.json --report {tmp_path}/report"
+    result = CliRunner().invoke(app, (command + out).split(), catch_exceptions=False)
+    assert result.exit_code == 0 and "variance ratio" in result.output and "Rewards" in result.output
+    phase = json.loads((tmp_path / "out.json").read_text())["strategies"]["default"]["phases"][1]
+    assert phase["log_loss"] is None and phase["capture"] is not None and phase["calibration"] == []
+    assert {file.stem for file in (tmp_path / "report").glob("*.svg")} == {"replay_capture"}
+    judged = CliRunner().invoke(app, f"{command} --success 0.5".split(), catch_exceptions=False)
+    assert judged.exit_code == 0 and "log loss" in judged.output
+    for option in ("--reward correct", "--success correct>=0.5"):
+        with pytest.raises(InputError, match="total rewards"):
+            CliRunner().invoke(app, f"{command} {option}".split(), catch_exceptions=False)
+
+
+def test_rewards_that_never_differ_are_explained(tmp_path):
+    rows = tuple(np.full(8, r) for r in (0.5, 0.5))
+    found = [
+        PromptHistory(str(i), "", np.full(2, 8.0), np.full(2, np.nan), None, tuple(row + i for row in rows))
+        for i in range(8)
+    ]
+    save_history(tmp_path / "h.jsonl", found)
+    options = "--strategies uniform --batch-size 8 --features none --min-rollouts 2"
+    result = CliRunner().invoke(app, f"replay {tmp_path}/h.jsonl {options}".split(), catch_exceptions=False)
+    assert result.exit_code == 0 and "no prompt differed" in result.output

@@ -166,3 +166,30 @@ def test_errors(tmp_path, monkeypatch):
     with pytest.raises(MissingPackageError, match=r"viprl\[report\]"):
         write_report([run], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("log", ["history.jsonl.gz", "outcomes.jsonl"])
+def test_without_success_the_report_shows_rewards(tmp_path, log):
+    rows = [
+        {"strategy": "default", "seed": 0, "step": step, "vip/reward": 0.4, "vip/reward_variance": 0.1, "rollouts": 8}
+        for step in (1, 2, 3)
+    ]
+    run = folder_with(tmp_path / "run", rows)
+    rewards = [[0.1, 0.7], [0.3, 0.3, 0.5]]
+    if log == "outcomes.jsonl":
+        row = {"step": 1, "ids": ["id:a", "id:b"], "counts": [2, 4], "successes": [None, None], "scorable": [2, 3]}
+        write_lines(run / log, [row | {"rewards": rewards}])
+    else:
+        write_lines(run / log, [{"id": i, "prompt": "p", "rewards": [group]} for i, group in enumerate(rewards)])
+    html = write_report([run], tmp_path / "report.html", tmp_path / "plots").read_text()
+    names = {file.stem for file in (tmp_path / "plots").glob("*.svg")}
+    assert {"prompt_reward", "reward_variance", "counts_0"} <= names and "success_rate" not in names
+    assert "mean reward" in text_of(html) and "0.40" in text_of(html) and "success rate" not in text_of(html)
+    assert "Notes on the data" not in Page(html).headings
+
+
+def test_with_success_the_report_shows_no_reward_variance(tmp_path):
+    values = {"vip/success_rate": 0.5, "vip/reward": 0.5, "vip/reward_variance": 0.2}
+    run = folder_with(tmp_path / "run", [{"strategy": "default", "seed": 0, "step": s} | values for s in (1, 2, 3)])
+    write_report([run], tmp_path / "report.html", tmp_path / "plots")
+    assert {file.stem for file in (tmp_path / "plots").glob("*.svg")} == {"success_rate", "prompt_reward"}

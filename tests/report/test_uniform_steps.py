@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from report_data import Page
 
+from viprl.analysis.pool import Pool
 from viprl.analysis.protocol import Protocol
-from viprl.analysis.replay import Pool, replay
+from viprl.analysis.replay import replay
 from viprl.report.replay_page import write_replay_page
 from viprl.report.replay_reasons import cautions, empty_cells, no_capture
 from viprl.report.uniform_steps import BOUNDS, EQUAL, FIRST_EPOCH, GUARD, ONE_PROMPT, uniform_steps
@@ -89,7 +90,8 @@ def test_a_page_without_any_capture(tmp_path):
 
 
 def test_prompts_of_one_difficulty():
-    assert "differ" in no_capture(np.full((8, 2), 0.5), Protocol(batch_size=8))
+    protocol = Protocol(batch_size=8, visits=2)
+    assert "differ" in no_capture(Pool.of(pool([0.5]), protocol), slice(None), protocol)
 
 
 def test_cautions():

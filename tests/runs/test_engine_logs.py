@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from log_files import plain, visits_of, write_lines, write_parquet
@@ -87,7 +88,7 @@ def verl(prompt, score, **more):
 def test_verl_steps_become_visits_in_the_order_of_their_numbers(tmp_path):
     for step in (11, 3, 10, 2, 12, 1, 9):
         write_lines(tmp_path / f"{step}.jsonl", [verl("p", float(i > 0)) for i in range(step)])
-    write_lines(tmp_path / "4.jsonl", [verl("p", 0.0), verl("q", -1.0), verl("p", 1.0)])
+    write_lines(tmp_path / "4.jsonl", [verl("p", 0.0), verl("q", 0.0), verl("p", 1.0)])
     write_lines(tmp_path / "notes.jsonl", ["is not read"])
     found = read_history(tmp_path)
     assert visits_of(found) == [("p", [1, 2, 3, 2, 9, 10, 11, 12], [0, 1, 2, 1, 8, 9, 10, 11]), ("q", [1], [0])]
@@ -126,11 +127,12 @@ def test_without_answers_the_input_alone_identifies_a_prompt(tmp_path):
     assert [history.ground_truth for history in found] == [None, None]
 
 
-def test_verl_rewards_that_are_not_binary_need_a_threshold_or_another_field(tmp_path):
+def test_verl_rewards_that_are_not_binary_are_kept(tmp_path):
     rows = [verl("p", 0.2, acc=True), verl("p", 0.7, acc=False), verl("p", None, acc=True)]
     write_lines(tmp_path / "1.jsonl", rows)
-    with pytest.raises(DataError, match="success"):
-        from_verl(tmp_path)
+    (found,) = from_verl(tmp_path)
+    assert [visit.tolist() for visit in found.rewards] == [[0.2, 0.7]] and found.rollouts.tolist() == [2]
+    assert np.isnan(found.successes).all()
     assert visits_of(read_history(tmp_path, success=0.5)) == [("p", [2], [1])]  # null is unscorable
     assert visits_of(read_history(tmp_path, reward="acc")) == [("p", [3], [2])]
     with pytest.raises(DataError, match=r"1\.jsonl, row 1 .*'quality'"):
@@ -286,3 +288,32 @@ def test_one_step_of_a_log_is_no_history(tmp_path, name):
     write_parquet(tmp_path / "completions_00001.parquet", completions(1, [1.0]))
     with pytest.raises(DataError, match=f"its folder, {tmp_path}"):
         read_history(tmp_path / name)
+
+
+# --- rewards with more than two values --------------------------------------------------------------------------------
+
+
+def rewards_of(history):
+    return None if history.rewards is None else [visit.tolist() for visit in history.rewards]
+
+
+def test_logs_keep_rewards_with_more_than_two_values(tmp_path):
+    write_lines(tmp_path / "verl/1.jsonl", [verl("p", 1.0), verl("p", 0.0), verl("q", 1.0)])
+    write_lines(tmp_path / "verl/2.jsonl", [verl("p", "0.1"), verl("p", None), verl("p", -1)])
+    p, q = read_history(tmp_path / "verl")
+    assert rewards_of(p) == [[1.0, 0.0], [0.1, -1.0]] and rewards_of(q) == [[1.0]] and p.rollouts.tolist() == [2, 2]
+    save_history(tmp_path / "t.jsonl", [p, q])
+    assert [rewards_of(history) for history in read_history(tmp_path / "t.jsonl")] == [rewards_of(p), rewards_of(q)]
+    assert visits_of(read_history(tmp_path / "verl", success=0.1)) == [("p", [2, 2], [1, 1]), ("q", [1], [1])]
+    write_parquet(tmp_path / "trl/completions_00001.parquet", completions(1, [0.25, 1.0, float("nan")]))
+    (found,) = read_history(tmp_path / "trl")
+    assert rewards_of(found) == [[0.25, 1.0]] and np.isnan(found.successes).all()
+
+
+def test_of_several_columns_of_trl_one_is_chosen_and_its_rewards_are_kept(tmp_path):
+    write_parquet(tmp_path / "completions_00001.parquet", completions(1, [1.0, 0.0], style=0.3))
+    with pytest.raises(DataError, match=r"weights.* correct, style"):
+        read_history(tmp_path)
+    (style,), (correct,) = read_history(tmp_path, reward="style"), read_history(tmp_path, reward="correct")
+    assert rewards_of(style) == [[0.3, 0.3]] and rewards_of(correct) is None and correct.successes.tolist() == [1]
+    assert visits_of(read_history(tmp_path, success="style>=0.3")) == [("p", [2], [2])]

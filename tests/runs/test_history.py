@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from log_files import plain, write_lines, write_parquet
@@ -123,6 +124,79 @@ def test_outcome_logs_of_another_form(tmp_path, row):
 
 def test_visits_come_in_training_order(tmp_path):
     found = read_history_file(write_lines(tmp_path / "t.jsonl", ROWS))
-    batches = [([h.id for h in batch], k.tolist(), n.tolist()) for batch, k, n in visits(found)]
-    assert batches == [(["7", "b"], [0, 4], [8, 4]), (["7", "b"], [3, 0], [8, 2]), (["7"], [8], [8])]
+    batches = [([h.id for h in batch], visit) for batch, visit in visits(found)]
+    assert batches == [(["7", "b"], 0), (["7", "b"], 1), (["7"], 2)]
     assert [[h.id for h in batch] for batch, *_ in visits(found, size=1)] == [["7"], ["b"], ["7"], ["b"], ["7"]]
+
+
+# --- rewards with more than two values --------------------------------------------------------------------------------
+
+REWARDED = {"id": "r", "prompt": "graded", "rewards": [[0.1, 1, None], [0.0, 0.1, 1.0]]}
+
+
+def rewards_of(history):
+    return None if history.rewards is None else [visit.tolist() for visit in history.rewards]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.parquet"])
+@pytest.mark.parametrize("more", [{}, {"rollouts": [2, 3]}, {"successes": [1, None]}])
+def test_rewards_are_read_and_written(tmp_path, name, more):
+    write = write_parquet if name.endswith("parquet") else write_lines
+    (found,) = read_history_file(write(tmp_path / name, [REWARDED | more]))
+    assert rewards_of(found) == [[0.1, 1.0], [0.0, 0.1, 1.0]] and found.rollouts.tolist() == [2, 3]
+    np.testing.assert_equal(found.successes, [1.0 if "successes" in more else np.nan, np.nan])
+    save_history(tmp_path / "again.jsonl", [found])
+    (again,) = read_history_file(tmp_path / "again.jsonl")
+    assert rewards_of(again) == rewards_of(found) and again.rollouts.tolist() == [2, 3]
+    np.testing.assert_equal(again.successes, found.successes)
+
+
+def test_rewards_of_success_and_failure_are_counts(tmp_path):
+    rows = [REWARDED | {"rewards": [[-1, 1, 1], [-1.0]]}, ROWS[0]]
+    first, second = read_history_file(write_lines(tmp_path / "t.jsonl", rows))
+    assert (
+        plain([first]) == [("r", "graded", None, [3, 1], [2, 0])] and first.rewards is None and second.rewards is None
+    )
+
+
+def test_a_file_with_counts_and_rewards(tmp_path):
+    _, counted = read_history_file(write_lines(tmp_path / "t.jsonl", [REWARDED, ROWS[1]]))
+    assert rewards_of(counted) == [[1.0] * 4, [0.0] * 2] and counted.successes.tolist() == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"rewards": 3}, "rewards"),
+        ({"rewards": []}, "rewards"),
+        ({"rewards": [[1.0], 2.0]}, "rewards .* 2"),
+        ({"rewards": [[1.0], [None]]}, "rewards .* 2"),
+        ({"rewards": [[1.0], ["high"]]}, "rewards .* 2"),
+        ({"rewards": [[1.0], [float("inf")]]}, "rewards .* 2"),
+        ({"rewards": [[1.0], [10**400]]}, "rewards .* 2"),
+        ({"rollouts": 3}, "rollouts is 3 at visit 1"),
+        ({"rollouts": [2]}, "rollouts has 1"),
+        ({"successes": [1]}, "successes .* 2 visits"),
+        ({"successes": [3, None]}, "3 successes of 2"),
+        ({"prompt": None}, "prompt"),
+    ],
+)
+def test_a_bad_row_with_rewards_is_named(tmp_path, change, named):
+    with pytest.raises(DataError, match=rf"t\.jsonl, row 2.*{named}"):
+        read_history_file(write_lines(tmp_path / "t.jsonl", [ROWS[0], REWARDED | change]))
+
+
+def test_outcome_logs_with_rewards(tmp_path):
+    log, nan = RunLog(tmp_path, strategy="default", seed=1), float("nan")
+    log.outcomes(1, ["id:a"], [3], [1], [3], [np.array([1.0, 0.0, 0.0])])
+    log.outcomes(2, ["id:a", "id:b"], [3, 2], [nan, nan], [2, 0], [np.array([0.1, 1.0]), np.empty(0)])
+    (found,) = history_of_outcomes([tmp_path / "outcomes.jsonl"], {})
+    assert rewards_of(found) == [[1.0, 0.0, 0.0], [0.1, 1.0]] and found.rollouts.tolist() == [3, 2]
+    assert found.id == "a" and found.successes[0] == 1 and np.isnan(found.successes[1])
+
+
+@pytest.mark.parametrize("more", [{}, {"rewards": [[0.1]]}, {"rewards": []}, {"rewards": [["high", 1.0]]}])
+def test_an_outcome_log_with_nulls_and_other_rewards_is_named(tmp_path, more):
+    path = write_lines(tmp_path / "outcomes.jsonl", [{"ids": ["a"], "successes": [None], "scorable": [2]} | more])
+    with pytest.raises(DataError, match=r"outcomes\.jsonl, row 1"):
+        history_of_outcomes([path], {})

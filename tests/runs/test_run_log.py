@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from viprl.errors import FileError
@@ -77,3 +78,42 @@ def test_a_folder_has_one_writer(tmp_path):
         pass
     with only_writer(tmp_path / "run"):
         pass
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("successes", "rewards", "expected"),
+    [
+        ([1, 0], [[1.0, 0.0], [0.0]], {"successes": [1, 0]}),
+        ([1, 0], [[1.0, -1.0], [-1.0]], {"successes": [1, 0]}),
+        ([1, NAN], [[1.0, 0.0], []], {"successes": [1, 0]}),
+        (
+            [NAN, NAN],
+            [[0.5, 1e6 + 1], [np.float32(0.1)]],
+            {"successes": [None, None], "rewards": [[0.5, 1e6 + 1], [0.1]]},
+        ),
+        ([1, 1], [[1.0, 0.2], [0.7]], {"successes": [1, 1], "rewards": [[1.0, 0.2], [0.7]]}),
+        ([0, 1], [[1.0, 0.0], [0.0]], {"successes": [0, 1], "rewards": [[1.0, 0.0], [0.0]]}),  # of another reward
+    ],
+)
+def test_rewards_are_logged_where_successes_do_not_say_them(tmp_path, successes, rewards, expected):
+    log = RunLog(tmp_path, strategy="default", seed=1)
+    groups = [np.array(group, dtype=float) for group in rewards]
+    log.outcomes(1, ["a", "b"], [2, 1], successes, [len(group) for group in groups], groups)
+    (row,) = log_rows(tmp_path / "outcomes.jsonl")
+    scorable = [len(group) for group in rewards]
+    assert row == {"step": 1, "ids": ["a", "b"], "counts": [2, 1], "scorable": scorable} | expected
+
+
+def test_rewards_of_minus_one_are_logged_after_rewards_of_another_kind(tmp_path):
+    log = RunLog(tmp_path, strategy="default", seed=1)
+    for step, rewards in enumerate([[1.0, -1.0], [0.5, -1.0], [1.0, -1.0]], start=1):
+        log.outcomes(step, ["a"], [2], [1], [2], [np.array(rewards)])
+    resumed = RunLog(tmp_path, strategy="default", seed=1)
+    resumed.rewind(2)
+    resumed.outcomes(3, ["a"], [2], [1], [2], [np.array([1.0, -1.0])])
+    assert [row.get("rewards") for row in log_rows(tmp_path / "outcomes.jsonl")] == [
+        None, [[0.5, -1.0]], [[1.0, -1.0]],
+    ]  # fmt: skip

@@ -13,6 +13,12 @@ def format_too(completions, solution, **_):
     return [1.0 if "boxed" in given else 0.25 for given in completions]
 
 
+def credit(completions, solution, **_):
+    """1 if right, .1 if in the right format."""
+    pairs = zip(completions, solution, strict=True)
+    return [1.0 if right in given.split() else 0.1 * (len(given) > 3) for given, right in pairs]
+
+
 def vague(reward):
     return "perhaps"
 

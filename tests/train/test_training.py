@@ -36,6 +36,31 @@ def test_a_run_writes_metrics_outcomes_history_and_a_model(finished_once):
     assert json.loads((folder / FINISHED_FILE).read_text()) == {"step": 4}
 
 
+def test_a_run_with_format_credit_logs_rewards(settings, tmp_path):
+    """What `viprl replay`, `viprl report` and a warm start read."""
+    pytest.importorskip("matplotlib")
+    from viprl import VIP
+    from viprl.analysis.protocol import Protocol
+    from viprl.analysis.replay import replay
+    from viprl.report.run_report import write_report
+    from viprl.runs.engine_logs import read_log
+    from viprl.runs.history import read_history_file
+
+    folder = train(parse_config(settings | {"reward": "sample_rewards:credit", "max_steps": 18, "save_steps": 18}))
+    rows = list(log_rows(folder / OUTCOMES_FILE))
+    assert all([len(group) for group in row["rewards"]] == row["scorable"] for row in rows)
+    assert {reward for row in rows for group in row["rewards"] for reward in group} == {0.0, 0.1, 1.0}
+    assert all(row["successes"] == [None] * 4 for row in rows)
+    log = read_log(folder)
+    stored = read_history_file(folder / HISTORY_FILE)
+    assert [h.rewards[0].tolist() for h in log.histories] == [h.rewards[0].tolist() for h in stored]
+    results = replay(log.histories, ["oracle", "default"], Protocol.of(log, seeds=1), features="none")
+    assert results["oracle"][-1].scores["capture"].mean == pytest.approx(1)
+    assert "mean reward" in write_report([folder], tmp_path / "report.html").read_text()
+    warm = VIP.from_log(folder, features="none", cache=None)
+    assert len({*warm.propose([h.prompt for h in log.histories[:8]], 64)["default"].counts.tolist()}) > 1
+
+
 def test_a_resumed_run_continues_as_if_it_had_not_stopped(finished_once, settings):
     """Stopped after the checkpoint of step 2, with lines in the logs that belong to a later step or are cut short."""
     folder = train(parse_config(settings | {"max_steps": 2}))

@@ -1,22 +1,22 @@
 """Replay: what each strategy would have predicted and allocated on the logged outcomes of a real run.
 
     symbol  meaning                                                                    shape
-    k, n    logged successes and rollouts of each prompt at each visit                 [N, T]
-    p       true success probability: mean of the logged rates over visits t-4 to t+4  [N, T]
+    a       true reward variance, p(1-p) of binary rewards (`viprl.analysis.pool`)     [N, T]
     Q, C    prompts of a batch; its budget, `Protocol.rollouts` x Q                    scalars
-    V       sum_q p_q (1-p_q) f(n_q), the variance of the gradient with counts n       scalar
+    V       sum_q a_q f(n_q), the variance of the gradient with counts n               scalar
 
 For each visit, all prompts are put in a random order and cut into batches; a short last batch is dropped. Each batch is
 predicted, allocated and observed, as in training. In the *open loop* a strategy observes all logged outcomes, whatever
-it allocated. In the *closed loop* it observes only the rollouts it allocated, drawn from p, so that its counts decide
-what it learns. Order, ties and draws are the same for all strategies.
+it allocated. In the *closed loop* it observes only the rollouts it allocated, drawn with probability p, or from the
+logged rewards, so that its counts decide what it learns. Order, ties and draws are the same for all strategies.
 
     capture = (V_uniform - V) / (V_uniform - V_oracle)
 
-is the share of the possible variance reduction that a strategy achieves: 1 with perfect knowledge of p, 0 if it is no
+is the share of the possible variance reduction that a strategy achieves: 1 with perfect knowledge of a, 0 if it is no
 better than uniform, negative if it is worse. Batches in which the oracle would reduce the variance by less than 1 %
 have no capture. All three V use continuous counts, so that rounding does not matter; strategies whose rule does not
-minimise the variance are evaluated with their whole counts.
+minimise the variance are evaluated with their whole counts. Scores of predicted probabilities are undefined for rewards
+with more than two values.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from scipy.stats import rankdata
 
 from viprl.allocation.budget import Budget, even_counts
 from viprl.allocation.published import continuous_counts
+from viprl.analysis.pool import Pool
 from viprl.analysis.protocol import DEFAULT_PROTOCOL, Protocol
 from viprl.analysis.statistics import Estimate, finite
 from viprl.errors import InputError
@@ -40,8 +41,7 @@ from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
 from viprl.metrics import ZERO_ADVANTAGE
 from viprl.predictors.base import Batch
-from viprl.prompts import text
-from viprl.reward_groups import GroupOutcomes
+from viprl.reward_groups import RewardScale
 from viprl.runs.history import PromptHistory
 from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils.arrays import FloatArray, IntArray
@@ -55,56 +55,13 @@ SCORES = {
     "log_loss": "of the predictions, for the logged outcomes; predictions clipped to [1e-4, 1 - 1e-4]",
     "brier": "mean squared error of the predictions, for single outcomes",
     "mae": "mean absolute error of the predictions, for logged success rates",
-    "spearman": "rank correlation of predictions and logged success rates within a batch; – if one is constant",
+    "spearman": "rank correlation of predictions and logged success rates (mean rewards) within a batch; – if one is "
+    "constant",
     ZERO_ADVANTAGE: "share of the rollouts of prompts whose outcomes were all equal",
     "milliseconds": "time to predict, allocate and observe one batch",
 }
 BINS = 10
 """Bins of the prediction, each a tenth wide, for the calibration."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """The prompts of a replay and their logged outcomes."""
-
-    keys: tuple[str, ...]
-    texts: tuple[str, ...]
-    successes: FloatArray
-    """[N, T] k."""
-    rollouts: FloatArray
-    """[N, T] n."""
-    truth: FloatArray
-    """[N, T] p."""
-
-    @classmethod
-    def of(cls, histories: Sequence[PromptHistory], protocol: Protocol) -> Pool:
-        """The first visits of the prompts that have enough. Raises InputError if they do not fill one batch."""
-        t, size = protocol.visits, protocol.batch_size
-        kept = [history for history in histories if len(history.successes) >= t]
-        if len(kept) < size:
-            raise InputError(
-                f"{len(kept)} of {len(histories)} prompts have at least {t} visits, but a batch has {size}; "
-                f"{_smaller(histories, len(kept), size)}"
-            )
-        return cls(
-            tuple(history.id for history in kept),
-            tuple(text(history.prompt) for history in kept),
-            np.array([history.successes[:t] for history in kept]),
-            np.array([history.rollouts[:t] for history in kept]),
-            np.array([smoothed(history.successes / history.rollouts)[:t] for history in kept]),
-        )
-
-
-def _smaller(histories: Sequence[PromptHistory], kept: int, size: int) -> str:
-    """What to set so that the prompts fill one batch."""
-    visits = sorted((len(history.successes) for history in histories), reverse=True)
-    if len(visits) >= size:
-        return f"set visits to {visits[size - 1]} (--visits {visits[size - 1]})"
-    if kept:
-        return f"set batch_size to {kept} (--batch-size {kept})"
-    return (
-        f"set visits to {visits[-1]} and batch_size to {len(visits)} (--visits {visits[-1]} --batch-size {len(visits)})"
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,46 +154,37 @@ def _features(strategy: Strategy, features: FeatureChoice) -> FeatureChoice:
 def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: Protocol, seed: int) -> Iterator[Step]:
     """Replay one strategy with one seed, batch by batch. `vectors` [N, d] are the features of the prompts."""
     order, chance = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    budget, size = protocol.budget(), protocol.batch_size
+    budget, size, scale = protocol.budget(), protocol.batch_size, RewardScale()
     for visit in range(pool.truth.shape[1]):
         shuffled = order.permutation(len(pool.keys))
         for start in range(0, len(shuffled) - size + 1, size):
             at = shuffled[start : start + size]
             batch = Batch(tuple(pool.keys[i] for i in at), None if vectors is None else vectors[at])
-            truth, k, n = pool.truth[at, visit], pool.successes[at, visit], pool.rollouts[at, visit]
-            strategy.predictor.tell(dict(zip(batch.keys, truth.tolist(), strict=True)))
+            strategy.predictor.tell(dict(zip(batch.keys, pool.truth[at, visit].tolist(), strict=True)))
+            if pool.rewards is not None:
+                strategy.predictor.tell_variance(dict(zip(batch.keys, pool.variance[at, visit].tolist(), strict=True)))
             tie, draws = int(chance.integers(2**63)), chance.random((size, int(budget.max_rollouts.max())))
             began = time.perf_counter()
             proposal = strategy.propose(batch, np.arange(size), budget, tie)
             seconds = time.perf_counter() - began
-            counts = proposal.allocation.counts
-            seen_k, seen_n = (drawn(draws, truth, counts), counts.astype(float)) if protocol.closed else (k, n)
-            rate, guess = k / n, proposal.prediction.success_probability
-            scores = predictive_scores(guess, rate) | variance_scores(strategy, proposal, truth, budget)
-            settled = (seen_k == 0) | (seen_k == seen_n)
-            scores[ZERO_ADVANTAGE] = float(counts[settled].sum() / counts.sum())
+            counts, guess = proposal.allocation.counts, proposal.prediction.success_probability
+            rate = pool.successes[at, visit] / pool.rollouts[at, visit]
+            scores = variance_scores(strategy, proposal, pool.variance[at, visit], budget)
+            scores |= predictive_scores(guess, rate, binary=pool.rewards is None)
             began = time.perf_counter()
-            outcomes = GroupOutcomes.of_counts(seen_k, seen_n)
+            logged = (at, visit, scale)
+            outcomes = pool.drawn(*logged, draws, counts) if protocol.closed else pool.logged(*logged)
             strategy.review(proposal, outcomes, budget.model)
             strategy.observe(batch, outcomes, proposal.believed)
             scores["milliseconds"] = 1e3 * (seconds + time.perf_counter() - began)
-            yield Step(visit, counts, seen_n, scores, binned(guess, rate))
+            scores[ZERO_ADVANTAGE] = float(counts[outcomes.constant].sum() / counts.sum())
+            bins = binned(guess, rate) if pool.rewards is None else np.zeros((3, BINS))
+            yield Step(visit, counts, outcomes.rollouts, scores, bins)
 
 
-def drawn(draws: FloatArray, p: FloatArray, counts: IntArray) -> FloatArray:
-    """[Q] successes among the first `counts` of the uniform `draws` [Q, U]; a draw below p is a success."""
-    taken = np.arange(draws.shape[1]) < counts[:, None]
-    return ((draws < p[:, None]) & taken).sum(axis=1).astype(float)
-
-
-def smoothed(rates: FloatArray, reach: int = 4) -> FloatArray:
-    """[T] mean of the rates over the visits t - reach to t + reach, fewer at the ends."""
-    return np.array([rates[max(0, t - reach) : t + reach + 1].mean() for t in range(len(rates))])
-
-
-def variance_scores(strategy: Strategy, proposal: Proposal, truth: FloatArray, budget: Budget) -> dict[str, float]:
-    """Capture and variance ratio of an allocation; NaN where they are undefined."""
-    model, a = budget.model, truth * (1 - truth)
+def variance_scores(strategy: Strategy, proposal: Proposal, a: FloatArray, budget: Budget) -> dict[str, float]:
+    """Capture and variance ratio of an allocation, with true reward variances a [Q]; NaN where they are undefined."""
+    model = budget.model
     weights = strategy.variance_weights(proposal.prediction)
     counts = proposal.allocation.counts if weights is None else continuous_counts(weights, budget)
     value = float(a @ model.factor(counts))
@@ -248,16 +196,20 @@ def variance_scores(strategy: Strategy, proposal: Proposal, truth: FloatArray, b
     }
 
 
-def predictive_scores(guess: FloatArray, rate: FloatArray) -> dict[str, float]:
-    """Scores of predictions [Q] for logged rates [Q]; Spearman's is NaN if either is constant."""
+def predictive_scores(guess: FloatArray, rate: FloatArray, *, binary: bool = True) -> dict[str, float]:
+    """Scores of predictions [Q] for logged rates [Q]; Spearman's is NaN if either is constant, all others if the rates
+    are means of more than two values."""
     safe = np.clip(guess, 1e-4, 1 - 1e-4)
     ranks = rankdata(guess), rankdata(rate)
     varied = all(rank.std() > 0 for rank in ranks)
+    spearman = float(np.corrcoef(*ranks)[0, 1]) if varied else math.nan
+    if not binary:
+        return {"log_loss": math.nan, "brier": math.nan, "mae": math.nan, "spearman": spearman}
     return {
         "log_loss": float(np.mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe))),
         "brier": float(np.mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2)),
         "mae": float(np.mean(np.abs(guess - rate))),
-        "spearman": float(np.corrcoef(*ranks)[0, 1]) if varied else math.nan,
+        "spearman": spearman,
     }
 
 

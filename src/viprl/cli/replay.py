@@ -52,7 +52,7 @@ def replay(
         Loop,
         typer.Option(
             help="open: strategies learn from all logged outcomes. closed: they learn only from the rollouts that "
-            "they allocate, drawn at the logged success rate."
+            "they allocate, drawn at the logged success rate or from the logged rewards."
         ),
     ] = Loop.open,
     features: Annotated[str, typer.Option(help=help_of("features"))] = "auto",
@@ -66,13 +66,13 @@ def replay(
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(help="Reward column of verl's or TRL's logs that decides about success: NAME or NAME>=NUMBER."),
+        typer.Option(help="Reward column of verl's or TRL's logs: NAME, or NAME>=NUMBER for successes."),
     ] = None,
     success: Annotated[
         str | None,
         typer.Option(
-            help="What counts as success: the smallest reward, NAME>=NUMBER or module:function. Default: rewards must "
-            "be 0/1 or -1/+1."
+            help="Replay successes in place of rewards. What counts as success: the smallest reward, NAME>=NUMBER or "
+            "module:function. Default: the rewards as they are."
         ),
     ] = None,
     json: JsonFile = None,

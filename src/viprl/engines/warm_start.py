@@ -13,7 +13,8 @@ from viprl.engines.success import SuccessCriterion
 from viprl.errors import DataError
 from viprl.prompts import Prompt, identity
 from viprl.runs.engine_logs import read_history
-from viprl.runs.history import PromptHistory, visits
+from viprl.runs.history import PromptHistory
+from viprl.runs.trl_completions import trl_files
 from viprl.vip import VIP
 
 logger = logging.getLogger(__name__)
@@ -42,25 +43,25 @@ def warm_start(
     Args:
         path: what `viprl.runs.engine_logs.read_history` reads: a history file, a run folder, verl's rollout_data_dir,
             TRL's completions.
-        success: how the rewards of a log are read.
+        success: names the column of TRL's logs to learn from, if they have several. Thresholds are for metrics.
         match: how prompts are recognised without a training set: by content ("prompt") or by "id".
         training_set: the prompts of this run, for logs that hold decoded texts. Each prompt of the log is then matched
             with a row by id, by content, by text and ground truth, or, if the log has no ground truths, by text.
 
     Raises DataError if no prompt of the log is in the training set, otherwise see `read_history`.
     """
+    column = success.column if trl_files(Path(path)) else None  # other logs have the total
     if training_set is None:
-        vip.learn_from_log(path, match=match, reward=success.column)
+        vip.learn_from_log(path, match=match, reward=column)
         return
-    logged = read_history(path, reward=success.column, success=success.rule)
+    logged = read_history(path, reward=column)
     found = matched(logged, training_set)
     if not found:
         raise DataError(
             f"warm start: none of the {len(logged)} prompts of {path} is in the training set. The prompts of a rollout "
             "dump are matched by their text: use the data, chat template and tokenizer of the run that wrote it"
         )
-    for batch, successes, rollouts in visits(found):
-        vip.observe_counts([history.prompt for history in batch], successes, rollouts)
+    vip.observe_histories(found)
     logger.warning("warm start: %d of %d prompts of %s are in the training set", len(found), len(logged), path)
 
 

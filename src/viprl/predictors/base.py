@@ -127,3 +127,6 @@ class Predictor(ABC):
 
     def tell(self, truth: Mapping[str, float]) -> None:  # noqa: B027 (an optional hook)
         """Optional: true success probabilities by prompt key, in experiments that know them."""
+
+    def tell_variance(self, variances: Mapping[str, float]) -> None:  # noqa: B027 (an optional hook)
+        """Optional: true reward variances by prompt key, where p(1-p) is not the variance."""

@@ -14,7 +14,16 @@ from rich.console import Console
 
 from viprl.analysis.statistics import Estimate, finite, paired_difference
 from viprl.errors import MissingPackageError
-from viprl.metrics import EVALUATION_REWARD, PREFIX, REWARD, RUNNING_RATIO, SUCCESS_RATE, ZERO_ADVANTAGE
+from viprl.metrics import (
+    EVALUATION_REWARD,
+    PREFIX,
+    PROMPT_REWARD,
+    REWARD,
+    REWARD_VARIANCE,
+    RUNNING_RATIO,
+    SUCCESS_RATE,
+    ZERO_ADVANTAGE,
+)
 from viprl.report.page import Section, table
 from viprl.report.run_report import write_report
 from viprl.report.words import cell, ends, num
@@ -48,11 +57,15 @@ class Measure:
 MEASURES = (
     Measure("eval_reward", "evaluation reward at the end", 3, EVALUATION_REWARD, 0),
     Measure("success_rate", "success rate in training by prompt, last tenth", 3, PREFIX + SUCCESS_RATE, 0.1),
+    Measure("prompt_reward", "mean reward in training by prompt, last tenth", 3, PREFIX + PROMPT_REWARD, 0.1),
+    Measure("reward_variance", "reward variance in training by prompt, last tenth", 3, PREFIX + REWARD_VARIANCE, 0.1),
     Measure("reward", "training reward (depends on the allocation), last tenth", 3, REWARD, 0.1),
     Measure("zero_advantage_rollouts", "share of rollouts without a gradient", 3, PREFIX + ZERO_ADVANTAGE, 1),
     Measure("variance_ratio", "gradient variance relative to uniform, estimated", 2, PREFIX + RUNNING_RATIO, 0),
     Measure("rollouts", "rollouts in total", 0, "rollouts", 0),
 )
+WITHOUT_SUCCESS = ("prompt_reward", "reward_variance")
+"""Measures of runs that have no success rate."""
 
 
 def compare(
@@ -73,6 +86,8 @@ def compare(
     arms = list(dict.fromkeys(arm for arm, _, _ in runs))
     found: dict[str, Any] = {}
     for measure in MEASURES:
+        if measure.key in WITHOUT_SUCCESS and "success_rate" in found:
+            continue
         values = {arm: {seed: measure.measure(rows) for (a, seed), rows in logs.items() if a == arm} for arm in arms}
         known = {arm: {s: v for s, v in by_seed.items() if math.isfinite(v)} for arm, by_seed in values.items()}
         if any(known.values()):

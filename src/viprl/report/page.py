@@ -46,7 +46,7 @@ INTERVAL = (
 
 _REFERENCES = {
     "uniform": "every prompt gets the same number of rollouts, as without viprl. Its variance ratio is 1.",
-    "oracle": "knows the true success probabilities. It cannot be used in a training; it shows the best that any "
+    "oracle": "knows the true reward variances. It cannot be used in a training; it shows the best that any "
     "prediction could reach.",
     "random": "splits the budget at random within the bounds. It shows what unequal counts cost that follow nothing.",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from viprl.analysis.pool import Pool
 from viprl.analysis.protocol import Protocol
-from viprl.analysis.replay import SCORES, Phase, Pool, as_json, replay
+from viprl.analysis.replay import SCORES, Phase, as_json, replay
 from viprl.errors import InputError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
@@ -23,11 +24,14 @@ from viprl.report.replay_page import Results, described, labels, mean_words, wri
 from viprl.report.replay_reasons import cautions, empty_cells
 from viprl.runs.engine_logs import read_log
 from viprl.runs.history import PromptHistory
+from viprl.runs.logged_rollouts import LoggedRun, deciding_reward, judged
 from viprl.strategies import Strategy
 from viprl.utils.files import make_folder, write_text
 
 PRINTED = ("capture", "log_loss")
 """The scores that are printed."""
+PRINTED_OF_REWARDS = ("capture", "variance_ratio")
+"""The same for rewards with more than two values, which have no success probability."""
 
 
 def run_replay(
@@ -64,15 +68,15 @@ def run_replay(
     if not strategies:
         raise InputError("no strategy was given; give at least one, as in --strategies default,uniform")
     log = read_log(file, reward=reward, success=success)
-    if log.counted and (reward is not None or success is not None):
-        raise InputError(f"{file} holds successes, not rewards; leave out --reward and --success")
+    if log.stored and (reward is not None or success is not None):
+        log = _judged(file, log, reward, success)
     protocol = Protocol.of(log, **given)
     pool = Pool.of(log.histories, protocol)
     results = _with_progress(log.histories, strategies, protocol, features)
     console = Console() if console is None else console
     enough = f"{len(pool.keys)} of {len(log.histories)} prompts"
     console.print(f"{enough}, {described(protocol)}", highlight=False, soft_wrap=True)
-    for score in PRINTED:
+    for score in PRINTED if pool.rewards is None else PRINTED_OF_REWARDS:
         console.print(f"\n[bold]{score.replace('_', ' ')}[/bold]: {SCORES[score]}", highlight=False, soft_wrap=True)
         console.print(score_table(results, score))
     notes = [*empty_cells(results, pool, protocol), *cautions(pool, protocol)]
@@ -86,6 +90,16 @@ def run_replay(
         settings = {"file": str(file), "prompts": len(pool.keys), "features": str(features)} | asdict(protocol)
         console.print(f"report: {write_replay_page(results, report, protocol, settings, notes)}", highlight=False)
     return results
+
+
+def _judged(file: Path, log: LoggedRun, reward: str | None, success: Success) -> LoggedRun:
+    """A log of this package with the successes that the options ask for."""
+    if not log.rewarded:
+        raise InputError(f"{file} holds successes, not rewards; leave out --reward and --success")
+    column, rule = deciding_reward(reward, success)
+    if column is not None or rule is None:
+        raise InputError(f"{file} holds total rewards and no others; leave out --reward, or set --success to a number")
+    return replace(log, histories=judged(log.histories, rule))
 
 
 def score_table(results: Results, score: str) -> Table:

@@ -24,7 +24,7 @@ PAGE_FILE = "replay.html"
 _GLOSSARY = (
     (
         "Capture",
-        "share of the possible reduction of the gradient variance. 1: as with known success probabilities (oracle). "
+        "share of the possible reduction of the gradient variance. 1: as with known reward variances (oracle). "
         "0: no better than uniform allocation. Negative: worse than uniform.",
     ),
     (
@@ -54,7 +54,9 @@ def write_replay_page(
     Returns: the path of the page.
     """
     logged = [figure for figure in _FIGURES if any(p.scores[figure[0]] for phases in results.values() for p in phases)]
-    drawings = [_by_phase(results, *figure) for figure in logged] + [_calibration(results)]
+    drawings = [_by_phase(results, *figure) for figure in logged]
+    if any(phase.calibration for phases in results.values() for phase in phases):
+        drawings.append(_calibration(results))
     for drawing in drawings:
         save(drawing.figure, folder, drawing.name)
     tables = "".join(_table(results, score) for score in SCORES)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from viprl.allocation.budget import default_max_rollouts
+from viprl.analysis.pool import Pool
 from viprl.analysis.protocol import Protocol
-from viprl.analysis.replay import PHASES, Phase, Pool
-from viprl.utils.arrays import FloatArray
+from viprl.analysis.replay import PHASES, Phase
 from viprl.utils.words import count
 
 FEW_PROMPTS = 64
@@ -22,12 +22,20 @@ def empty_cells(results: Mapping[str, Sequence[Phase]], pool: Pool, protocol: Pr
     found: dict[str, list[str]] = {}
     for label, first, end in PHASES:
         if label in labels:
-            found.setdefault(no_capture(pool.truth[:, first:end], protocol), []).append(label)
-    return [f"– at visit {', '.join(labels)}: {reason}" for reason, labels in found.items()]
+            found.setdefault(no_capture(pool, slice(first, end), protocol), []).append(label)
+    notes = [f"– at visit {', '.join(labels)}: {reason}" for reason, labels in found.items()]
+    if pool.rewards is not None:
+        notes.append(
+            "Rewards have more than two values, so that the capture is that of their variance, and there is no success "
+            "probability: log loss, Brier score, mean absolute error and calibration are left out (–). With --success "
+            "the successes are replayed instead."
+        )
+    return notes
 
 
-def no_capture(truth: FloatArray, protocol: Protocol) -> str:
-    """Why no allocation would reduce the variance of a batch with success probabilities `truth` [N, T] by 1 %."""
+def no_capture(pool: Pool, visits: slice, protocol: Protocol) -> str:
+    """Why no allocation would reduce the variance of a batch at these visits by 1 %."""
+    truth, variance = pool.truth[:, visits], pool.variance[:, visits]
     size, rollouts, least, most = protocol.batch_size, protocol.rollouts, protocol.min_rollouts, protocol.max_rollouts
     opening = "no allocation could reduce the variance of a batch by 1 %, because"
     if size == 1:
@@ -39,14 +47,18 @@ def no_capture(truth: FloatArray, protocol: Protocol) -> str:
             more = "--min-rollouts 2" if least > 2 else "--rollouts 4"
             more += f" --max-rollouts {default_max_rollouts(1, max(rollouts, 4), 2)}" if rollouts == most else ""
         return f"{opening} the bounds give every prompt {rollouts} rollouts; set {more}"
-    mixed = float(np.mean((truth > 0) & (truth < 1)))
-    if mixed == 0:
+    varied = float(np.mean(variance > 0))
+    if pool.rewards is not None:
+        if varied == 0:
+            return f"{opening} the rewards of no prompt differed at any visit; choose another reward (--reward)"
+        return f"{opening} the prompts hardly differ in reward variance ({100 * varied:.0f} % had different rewards)"
+    if varied == 0:
         return (
             f"{opening} no prompt had both successes and failures (success rate {truth.mean():.2f}). Such a log cannot "
             "show differences between strategies; check what counts as success (--success, --reward)"
         )
     return (
-        f"{opening} the prompts hardly differ in difficulty ({100 * mixed:.0f} % had both successes and failures, "
+        f"{opening} the prompts hardly differ in difficulty ({100 * varied:.0f} % had both successes and failures, "
         f"success rate {truth.mean():.2f})"
     )
 

@@ -24,6 +24,7 @@ from viprl.metrics import (
     PREFIX,
     PROMPT_REWARD,
     REWARD,
+    REWARD_VARIANCE,
     SUCCESS_RATE,
     shadow_ratio,
 )
@@ -45,7 +46,7 @@ from viprl.report.page import Drawing, Section, table
 from viprl.report.uniform_steps import uniform_steps
 from viprl.report.view import View, count_lines, line, strategies
 from viprl.report.words import VERDICTS, cell, num
-from viprl.runs.reader import Run
+from viprl.runs.reader import PromptTotal, Run
 from viprl.utils.numerics import number
 
 
@@ -131,6 +132,13 @@ _LEARNING = (
         "Mean over the prompts of a step of the mean reward of their rollouts.",
     ),
     Chart(
+        PREFIX + REWARD_VARIANCE,
+        "reward_variance",
+        "Reward variance in training, each prompt counted once",
+        "reward variance of the step",
+        "Mean over the prompts of a step of the sample variance of their rewards.",
+    ),
+    Chart(
         REWARD,
         "training_reward",
         "Training reward (depends on the allocation: no measure of learning)",
@@ -144,7 +152,10 @@ _LEARNING = (
 def accuracy(view: View) -> Section | None:
     """Held-out accuracy, and the rewards of evaluations and of the training."""
     drawings = []
+    rated = len(view.curves(PREFIX + SUCCESS_RATE)) == len(view.curves(PREFIX + REWARD_VARIANCE))
     for chart in _LEARNING:
+        if chart.metric == PREFIX + REWARD_VARIANCE and rated:  # the success rate says it
+            continue
         over_rollouts = all(np.isfinite(one.rollouts).all() for _, _, one in view.curves(chart.metric))
         evaluated = chart.metric in (HELD_OUT_ACCURACY, EVALUATION_REWARD)
         if lines := view.lines(chart.metric, over_rollouts=over_rollouts, smoothed=not evaluated):
@@ -194,29 +205,37 @@ def counts(view: View) -> Section | None:
     drawings, tables = [], ""
     tenths = f"Black: mean of each tenth with at least {figures.FEWEST_OF_A_MEAN} points."
     for index, run in enumerate(view.runs):
-        points, prompts = run.calibration(), run.prompts()
+        points, prompts, title = run.calibration(), run.prompts(), "rollouts by difficulty"
         if points is not None and np.isfinite(points["count"]).any():
             known = np.isfinite(points["count"])
             probability, counts, xlabel = points["true"][known], points["count"][known], "true success probability"
             which = "A point for each prompt and measured step."
         elif prompts:
-            totals = np.array([[p.visits, p.rollouts, p.successes] for p in prompts], dtype=np.float64)
-            probability, counts = totals[:, 2] / totals[:, 1], totals[:, 1] / totals[:, 0]
+            totals = np.array([[p.visits, p.rollouts, p.reward_mean, p.reward_variance] for p in prompts])
+            probability, counts = totals[:, 2], totals[:, 1] / totals[:, 0]
             xlabel, which = "observed success rate", "A point for each prompt: mean rollouts of its visits."
+            if run.rewarded:
+                deviation = np.sqrt(totals[:, 3])
+                known = np.isfinite(deviation)
+                if not known.any():
+                    continue
+                largest = float(deviation[known].max(initial=0.0)) or 1.0
+                probability, counts = deviation[known] / largest, counts[known]
+                title = "rollouts by reward variance"
+                xlabel = f"standard deviation of the reward, relative to the largest ({largest:.3g})"
         else:
             continue
         figure = figures.counts_by_probability(probability, counts, even(run), canvas.colour_of("default"), xlabel)
-        title = view.titled(run, "rollouts by difficulty")
-        drawings.append(Drawing(f"counts_{index}", title, figure, f"{which} {tenths}"))
+        drawings.append(Drawing(f"counts_{index}", view.titled(run, title), figure, f"{which} {tenths}"))
     if lines := count_lines(view):
         figure = figures.curves(lines, "training step", "rollouts of a prompt")
         caption = "Line: mean over the prompts of a step. Band: from the fewest to the most. Moving means."
         drawings.append(Drawing("counts_by_step", "Rollouts of a prompt during training", figure, caption))
     for run in view.runs:
-        rows = [
-            (_short(p.text), f"{p.visits}", f"{p.rollouts}", num(p.successes / p.rollouts)) for p in run.prompts()[:6]
-        ]
-        head = ("prompts with the most rollouts", "visits", "rollouts", "success rate")
+        most = run.prompts()[:6]
+        rows = [(_short(p.text), f"{p.visits}", f"{p.rollouts}", *_outcome(p, run.rewarded)) for p in most]
+        last = ("mean reward", "reward variance") if run.rewarded else ("success rate",)
+        head = ("prompts with the most rollouts", "visits", "rollouts", *last)
         tables += table(head, rows, run.name if len(view.runs) > 1 else "") if rows else ""
     return Section("Rollouts per prompt", (), drawings, tables) if drawings or tables else None
 
@@ -283,6 +302,12 @@ def notes(view: View) -> Section | None:
     """What could not be read."""
     found = [f"{run.name}: {note}" for run in view.runs for note in run.notes]
     return Section("Notes on the data", found) if found else None
+
+
+def _outcome(prompt: PromptTotal, rewarded: bool) -> tuple[str, ...]:
+    """The cells of a prompt that say how it was answered."""
+    values = (prompt.reward_mean, prompt.reward_variance) if rewarded else (prompt.reward_mean,)
+    return tuple(num(value) if np.isfinite(value) else "–" for value in values)
 
 
 def even(run: Run) -> float | None:

@@ -13,7 +13,7 @@ from viprl.utils.numerics import number
 ONE_PROMPT = "a batch had one prompt, so that there was nothing to distribute"
 BOUNDS = "the bounds gave every prompt the same number"
 GUARD = "the guard judged that the predictions did harm"
-FIRST_EPOCH = "the prompts of the first epoch were new and their texts said little about success"
+FIRST_EPOCH = "the prompts of the first epoch were new and their texts said little about their rewards"
 EQUAL = "the predictions differed too little"
 
 _ADVICE = {

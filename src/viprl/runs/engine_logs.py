@@ -45,7 +45,7 @@ def read_log(path: str | Path, *, reward: str | None = None, success: Success = 
         raise DataError(f"{path} has an unknown type; {_EXPECTED}")
     if any(path == file for _, file in verl_files(path.parent) + trl_files(path.parent)):
         raise DataError(f"{path} is one step of a log; give its folder, {path.parent}")
-    return LoggedRun(read_history_file(path), counted=True)
+    return LoggedRun(read_history_file(path), stored=True)
 
 
 def from_verl(folder: str | Path, *, reward: str | None = None, success: Success = None) -> list[PromptHistory]:

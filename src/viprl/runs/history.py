@@ -7,9 +7,12 @@ A history file has one row for each prompt. It is JSON lines (.jsonl, .jsonl.gz)
     ground_truth  optional: the reference answer as text
     rollouts      scorable rollouts of each visit: one whole number for all visits, or a list with one for each
     successes     list of whole numbers, in training order: how many rollouts of each visit succeeded
+    rewards       for rewards other than 0/1 and -1/+1: one list of rewards for each visit, in training order. Then
+                  rollouts and successes are optional, and successes may be null
 
-Example of a row:
+Examples of rows:
     {"id": "7", "prompt": "What is 2 + 2?", "rollouts": 8, "successes": [3, 5, 8]}
+    {"id": "8", "prompt": "Name a prime.", "rewards": [[0.1, 1.0, 0.0], [1.0, 1.0, 0.1]]}
 
 The quickstart and `viprl train` write such a file. `viprl.runs.engine_logs` reads the logs of verl and TRL in the same
 form.
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +31,21 @@ from typing import Any
 import numpy as np
 
 from viprl.errors import DataError
+from viprl.outcomes import LARGEST_REWARD, scorable
 from viprl.prompts import Prompt, identity
 from viprl.runs.files import HISTORY_FILE, OLD_HISTORY_FILE
 from viprl.runs.parquet import parquet_rows
+from viprl.runs.visits import Visit, of_one_kind
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_lines import read_json_lines, write_json_lines
 from viprl.utils.missing import is_missing, names_missing
+from viprl.utils.sequences import short
 from viprl.utils.words import first_line
 
 MOST_ROLLOUTS = 10**9
 """Rollouts of a visit beyond this are taken for an error."""
 _OUTCOMES = ("ids", "successes", "scorable")
-"""Lists in a row of an outcome log that `history_of_outcomes` reads."""
+"""Lists that every row of an outcome log has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +58,34 @@ class PromptHistory:
     rollouts: FloatArray
     """[T] scorable rollouts of each visit, at least 1."""
     successes: FloatArray
-    """[T] how many of them succeeded."""
+    """[T] how many of them succeeded; NaN where success is undefined, which needs rewards."""
     ground_truth: str | None = None
     """The reference answer, if the log has one. Equal texts with different answers are different prompts."""
+    rewards: tuple[FloatArray, ...] | None = None
+    """[T] the scorable rewards of each visit, [n]; None if the successes say them, because rewards are 0/1 or -1/+1."""
+
+    @classmethod
+    def of(cls, id: str, prompt: Prompt, visits: Sequence[Visit], ground_truth: str | None = None) -> PromptHistory:
+        """From visits that all have rewards, or all have none."""
+        rollouts, successes = np.array([(visit.rollouts, visit.successes) for visit in visits], dtype=float).T
+        rewards = tuple(visit.rewards for visit in visits if visit.rewards is not None)
+        return cls(id, prompt, rollouts, successes, ground_truth, rewards or None)
+
+    @property
+    def visits(self) -> list[Visit]:
+        """[T]."""
+        rewards = self.rewards or [None] * len(self.rollouts)
+        return list(map(Visit, self.rollouts.tolist(), self.successes.tolist(), rewards))
+
+
+def all_of_one_kind(histories: Sequence[PromptHistory]) -> list[PromptHistory]:
+    """The same histories, all with rewards or all without, see `viprl.runs.visits.of_one_kind`."""
+    if all(history.rewards is None for history in histories):
+        return list(histories)
+    kinds = of_one_kind([history.visits for history in histories])
+    return [
+        PromptHistory.of(h.id, h.prompt, visits, h.ground_truth) for h, visits in zip(histories, kinds, strict=True)
+    ]
 
 
 def history_id(prompt: Prompt, ground_truth: str | None = None) -> str:
@@ -85,14 +117,18 @@ def read_history_file(path: Path) -> list[PromptHistory]:
         found[history.id] = number, history
     if not found:
         raise DataError(f"{path} has no rows; expected one row for each prompt")
-    return [history for _, history in found.values()]
+    return all_of_one_kind([history for _, history in found.values()])
 
 
 def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
     """The history in a row of a history file. Raises DataError, which begins with `where`."""
-    for field in ("prompt", "rollouts", "successes"):
+    rewarded = not absent(row.get("rewards"))
+    for field in ("prompt",) if rewarded else ("prompt", "rollouts", "successes"):
         if absent(row.get(field)):
-            raise DataError(f"{where} has no {field!r}; expected prompt, rollouts and successes, got {', '.join(row)}")
+            raise DataError(
+                f"{where} has no {field!r}; expected prompt, and rollouts and successes, or rewards; got "
+                f"{', '.join(row)}"
+            )
     truth = ground_truth_text(row.get("ground_truth"))
     given = None if absent(row.get("id")) else row["id"]
     if isinstance(given, float) and given.is_integer():  # pandas, if other rows have no id
@@ -102,24 +138,16 @@ def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
         key = history_id(row["prompt"], truth) if given is None else key
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{where}: {first_line(error)}") from error
-    if not isinstance(row["successes"], list) or not row["successes"]:
-        raise DataError(f"{where}: successes is {row['successes']!r}; expected a list with one number for each visit")
-    successes = _whole_numbers(row["successes"], 0, f"{where}: successes")
-    per_visit = isinstance(row["rollouts"], list)
-    rollouts = _whole_numbers(row["rollouts"] if per_visit else [row["rollouts"]], 1, f"{where}: rollouts")
-    if per_visit and len(rollouts) != len(successes):
-        raise DataError(
-            f"{where}: rollouts has {len(rollouts)} numbers and successes has {len(successes)}; expected one of each "
-            "for each visit"
-        )
-    rollouts = np.broadcast_to(rollouts, successes.shape)
+    rewards = _rewards(row["rewards"], f"{where}: rewards") if rewarded else None
+    successes = _successes(row.get("successes"), rewards, f"{where}: successes")
+    rollouts = _rollouts(row.get("rollouts"), successes, rewards, where)
     if (successes > rollouts).any():
         visit = int(np.argmax(successes > rollouts))
         raise DataError(
             f"{where}: {successes[visit]:g} successes of {rollouts[visit]:g} rollouts at visit {visit + 1}; successes "
             "cannot exceed rollouts"
         )
-    return PromptHistory(key, row["prompt"], rollouts, successes, truth)
+    return PromptHistory(key, row["prompt"], rollouts, successes, truth, rewards)
 
 
 def save_history(path: str | Path, histories: Iterable[PromptHistory]) -> None:
@@ -136,42 +164,44 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
         outcomes: the log files, in training order.
         prompts: text or chat by identity; a prompt that is missing gets an empty text.
     """
-    visited: dict[str, list[tuple[int, int]]] = {}
+    visited: dict[str, list[Visit]] = {}
     for log in outcomes:
         for number, row in read_json_lines(log, bad=lambda *_: None):  # a killed run cuts lines short
             try:
-                pairs = [(key, int(n), int(k)) for key, k, n in zip(*(row[name] for name in _OUTCOMES), strict=True)]
+                found = [(str(key), visit) for key, visit in zip(row["ids"], _visits(row), strict=True)]
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
                     f"{log}, row {number} has no equally long lists {', '.join(_OUTCOMES)}; fix or delete the row"
                 ) from error
-            for key, scorable, successes in pairs:
-                if scorable > 0:
-                    visited.setdefault(str(key), []).append((scorable, successes))
+            for key, visit in found:
+                if visit.rollouts > 0:
+                    visited.setdefault(key, []).append(visit)
+    kinds = zip(visited, of_one_kind(list(visited.values())), strict=True)
+    return [PromptHistory.of(key.removeprefix("id:"), prompts.get(key, ""), found) for key, found in kinds]
+
+
+def _visits(row: Mapping[str, Any]) -> list[Visit]:
+    """The visits in a row of an outcome log. Raises KeyError, TypeError or ValueError for another form."""
+    if row.get("rewards") is None:
+        return [Visit(int(n), int(k)) for k, n in zip(row["successes"], row["scorable"], strict=True)]
+    rewards = [np.array(group, dtype=float) for group in row["rewards"]]
+    if list(map(len, rewards)) != row["scorable"]:
+        raise ValueError("rewards and scorable differ")
     return [
-        PromptHistory(key.removeprefix("id:"), prompts.get(key, ""), *counts_of(pairs))
-        for key, pairs in visited.items()
+        Visit(len(group), math.nan if k is None else int(k), group)
+        for k, group in zip(row["successes"], rewards, strict=True)
     ]
 
 
-def counts_of(pairs: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatArray]:
-    """Rollouts [T] and successes [T] from the pairs of T visits."""
-    rollouts, successes = np.array(pairs, dtype=float).T
-    return rollouts, successes
-
-
-def visits(
-    histories: Sequence[PromptHistory], size: int = 512
-) -> Iterator[tuple[list[PromptHistory], FloatArray, FloatArray]]:
+def visits(histories: Sequence[PromptHistory], size: int = 512) -> Iterator[tuple[list[PromptHistory], int]]:
     """The visits in training order: the first visits of all prompts, then the second ones, and so on.
 
-    Yields: batches of at most `size` histories, with the successes [Q] and the rollouts [Q] of that visit.
+    Yields: batches of at most `size` histories, with the number of the visit, counted from 0.
     """
     for visit in range(max(len(history.rollouts) for history in histories)):
         visited = [history for history in histories if len(history.rollouts) > visit]
         for start in range(0, len(visited), size):
-            batch = visited[start : start + size]
-            yield batch, np.array([h.successes[visit] for h in batch]), np.array([h.rollouts[visit] for h in batch])
+            yield visited[start : start + size], visit
 
 
 def ground_truth_text(value: Any) -> str | None:
@@ -190,8 +220,64 @@ def absent(value: Any) -> bool:
 
 def _row(history: PromptHistory) -> dict[str, Any]:
     truth = {} if history.ground_truth is None else {"ground_truth": history.ground_truth}
-    counts = {"rollouts": history.rollouts.astype(int).tolist(), "successes": history.successes.astype(int).tolist()}
-    return {"id": history.id, "prompt": history.prompt, **truth, **counts}
+    row = {"id": history.id, "prompt": history.prompt, **truth, "rollouts": history.rollouts.astype(int).tolist()}
+    known = ~np.isnan(history.successes)
+    if known.any():
+        row["successes"] = [int(k) if there else None for k, there in zip(history.successes, known, strict=True)]
+    return row if history.rewards is None else row | {"rewards": [visit.tolist() for visit in history.rewards]}
+
+
+def _rewards(given: Any, what: str) -> tuple[FloatArray, ...]:
+    """[T] the scorable rewards of each visit; null is unscorable."""
+    if not isinstance(given, list) or not given:
+        raise DataError(f"{what} is {given!r}; expected a list with one list of numbers for each visit")
+    found = []
+    for visit, group in enumerate(given, start=1):
+        known = [reward for reward in group if not is_missing(reward)] if isinstance(group, list) else []
+        if not known or not all(isinstance(reward, int | float) and scorable(reward) for reward in known):
+            raise DataError(
+                f"{what} has {short(group)} at position {visit}; expected a list of numbers of at most "
+                f"{LARGEST_REWARD:g}, with at least one"
+            )
+        found.append(np.array(known, dtype=float))
+    return tuple(found)
+
+
+def _successes(given: Any, rewards: tuple[FloatArray, ...] | None, what: str) -> FloatArray:
+    """[T]; with rewards they may be missing, altogether or at some visits."""
+    if rewards is None:
+        if not isinstance(given, list) or not given:
+            raise DataError(f"{what} is {given!r}; expected a list with one number for each visit")
+        return _whole_numbers(given, 0, what)
+    if is_missing(given):
+        return np.full(len(rewards), np.nan)
+    if not isinstance(given, list) or len(given) != len(rewards):
+        raise DataError(
+            f"{what} is {short(given)}; expected one number for each of the {len(rewards)} visits in rewards"
+        )
+    missing = [is_missing(k) for k in given]
+    return np.where(missing, np.nan, _whole_numbers([0 if is_missing(k) else k for k in given], 0, what))
+
+
+def _rollouts(given: Any, successes: FloatArray, rewards: tuple[FloatArray, ...] | None, where: str) -> FloatArray:
+    """[T]; with rewards they may be missing, and must fit them otherwise."""
+    sizes = np.array([len(visit) for visit in rewards or ()], dtype=float)
+    if rewards is not None and is_missing(given):
+        return sizes
+    rollouts = _whole_numbers(given if isinstance(given, list) else [given], 1, f"{where}: rollouts")
+    if isinstance(given, list) and len(rollouts) != len(successes):
+        raise DataError(
+            f"{where}: rollouts has {len(rollouts)} numbers and successes has {len(successes)}; expected one of each "
+            "for each visit"
+        )
+    rollouts = np.broadcast_to(rollouts, successes.shape)
+    if rewards is not None and (rollouts != sizes).any():
+        visit = int(np.argmax(rollouts != sizes))
+        raise DataError(
+            f"{where}: rollouts is {rollouts[visit]:g} at visit {visit + 1}, but rewards has {sizes[visit]:g} numbers "
+            "there; expected the same number, or no rollouts"
+        )
+    return rollouts
 
 
 def _whole_numbers(values: Sequence[Any], least: int, what: str) -> FloatArray:

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from statistics import mode
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from viprl.errors import DataError, InputError
-from viprl.outcomes import RewardReader, Success, tally
+from viprl.outcomes import RewardReader, Success
 from viprl.prompts import Prompt
-from viprl.runs.history import PromptHistory, absent, counts_of, ground_truth_text, history_id
+from viprl.runs.history import PromptHistory, absent, ground_truth_text, history_id
+from viprl.runs.visits import Visit, of_one_kind
+from viprl.utils.arrays import FloatArray
 from viprl.utils.comparisons import read_comparison
 from viprl.utils.imports import import_function
 from viprl.utils.words import first_line
@@ -33,8 +37,13 @@ class LoggedRun:
     max_rollouts: int | None = None
     own: bool = False
     """Whether a trainer of this package wrote the log, so that bounds that were not set are its defaults."""
-    counted: bool = False
-    """Whether the log holds successes, not rewards, so that `reward` and `success` decide nothing."""
+    stored: bool = False
+    """Whether the log is in a form of this package, which has no columns to choose from."""
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether the histories have rewards, because these are not 0/1 or -1/+1."""
+        return self.histories[0].rewards is not None
 
 
 class LoggedRollout(NamedTuple):
@@ -75,8 +84,8 @@ class LoggedStep(NamedTuple):
     """The outcomes of one training step."""
 
     step: int
-    groups: dict[str, tuple[float, float]]
-    """Scorable rollouts and successes of each prompt, in the order of the log."""
+    groups: dict[str, Visit]
+    """What each prompt showed, in the order of the log."""
 
 
 class StepReader:
@@ -84,7 +93,7 @@ class StepReader:
 
     Args:
         where: the log, for errors.
-        success: which rewards are a success, see `viprl.outcomes.Success`.
+        success: which rewards are a success, see `viprl.outcomes.Success`. None: keep the rewards themselves.
     """
 
     def __init__(self, where: str, success: Success) -> None:
@@ -102,8 +111,14 @@ class StepReader:
             groups.setdefault(rollout.key, []).append(rollout.reward)
             self._last = rollout.reward
         self._rollouts += len(rollouts)
-        successes, scorable = tally([self._read(rewards) for rewards in groups.values()])
-        return LoggedStep(step, dict(zip(groups, zip(scorable.tolist(), successes.tolist(), strict=True), strict=True)))
+        return LoggedStep(step, {key: self._visit(rewards) for key, rewards in groups.items()})
+
+    def _visit(self, rewards: Sequence[Any]) -> Visit:
+        values = self._read.values(rewards)
+        if self._read.success is None:
+            known = values[~np.isnan(values)]
+            return Visit(len(known), rewards=known)
+        return judged_visit(values, self._read)
 
     def prompt(self, key: str) -> Prompt:
         """The prompt with this identity."""
@@ -111,31 +126,50 @@ class StepReader:
 
     def run(self, steps: Sequence[LoggedStep]) -> LoggedRun:
         """The histories of these steps, in this order. Raises DataError if they hold no readable reward."""
-        visits: dict[str, list[tuple[float, float]]] = {}
+        visits: dict[str, list[Visit]] = {}
         for step in steps:
-            for key, (n, k) in step.groups.items():
-                if n > 0:
-                    visits.setdefault(key, []).append((n, k))
+            for key, visit in step.groups.items():
+                if visit.rollouts > 0:
+                    visits.setdefault(key, []).append(visit)
         if not visits:
             raise DataError(
-                f"{self.where}: no reward could be read as success or failure (the last one is {self._last!r}); "
-                "expected 0/1 or -1/+1; for other rewards set success to a threshold (--success 0.5), for another "
-                "column reward (--reward NAME)"
+                f"{self.where}: no reward could be read (the last one is {self._last!r}); expected numbers, and with "
+                "success (--success) rewards that it can judge; for another column set reward (--reward NAME)"
             )
         if self._read.unreadable:
             logger.warning(
-                "%s: %d of %d rewards are neither success nor failure and do not count; set success to a threshold "
-                "(--success 0.5), or reward to another column (--reward NAME)",
+                "%s: %d of %d rewards could not be read and do not count; for another column set reward (--reward "
+                "NAME)",
                 self.where,
                 self._read.unreadable,
                 self._rollouts,
             )
+        kinds = dict(zip(visits, of_one_kind(list(visits.values())), strict=True))
         histories = [
-            PromptHistory(key, first.prompt, *counts_of(visits[key]), first.ground_truth)
+            PromptHistory.of(key, first.prompt, kinds[key], first.ground_truth)
             for key, first in self._first.items()
-            if key in visits
+            if key in kinds
         ]
         return LoggedRun(histories, mode(len(step.groups) for step in steps))
+
+
+def judged_visit(rewards: FloatArray, read: RewardReader) -> Visit:
+    """The visit as successes among the rollouts that `read` can judge."""
+    outcomes = read.outcomes(rewards)
+    known = outcomes[~np.isnan(outcomes)]
+    return Visit(len(known), float(known.sum()))
+
+
+def judged(histories: Sequence[PromptHistory], success: Success) -> list[PromptHistory]:
+    """Histories with rewards as successes of `success`. Raises InputError if no reward can be judged."""
+    read, found = RewardReader(success), []
+    for history in histories:
+        visits = [judged_visit(rewards, read) for rewards in history.rewards or ()]
+        if visits := [visit for visit in visits if visit.rollouts > 0]:
+            found.append(PromptHistory.of(history.id, history.prompt, visits, history.ground_truth))
+    if not found:
+        raise InputError(f"success is {success!r}, which can judge none of the rewards in the log; set a threshold")
+    return found
 
 
 def deciding_reward(reward: str | None, success: Any) -> tuple[str | None, Success]:

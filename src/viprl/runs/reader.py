@@ -18,12 +18,14 @@ import numpy as np
 from viprl.errors import DataError, FileError, InputError, ViprlError
 from viprl.metrics import COUNTS_MAX, COUNTS_MIN, PREFIX, REWARD, shadow_strategy
 from viprl.prompts import text
+from viprl.reward_groups import RewardGroups
 from viprl.runs.files import CHECKPOINT, METRICS_FILE, OUTCOMES_FILE, REPORT_FILE, SUMMARY_FILE, TRAINER_STATE_FILE
-from viprl.runs.history import PromptHistory, history_file, history_of_row
+from viprl.runs.history import PromptHistory, all_of_one_kind, history_file, history_of_row
 from viprl.runs.run_folder import read_run_folder, run_settings
 from viprl.runs.trainer_state import TrainerState, trainer_state
 from viprl.runs.trl_completions import read_trl, trl_files
 from viprl.runs.verl_dumps import verl_files
+from viprl.runs.visits import Visit
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_files import read_json_object
 from viprl.utils.json_lines import read_json_lines
@@ -44,7 +46,32 @@ class PromptTotal:
     text: str
     visits: int
     rollouts: int
-    successes: int
+    successes: int | None
+    """None where success is undefined."""
+    reward_mean: float
+    """Of rewards that are 0/1 or -1/+1 the success rate."""
+    reward_variance: float
+    """Mean of the sample variance over the visits, weighted by rollouts - 1; NaN if no visit has two."""
+
+    @classmethod
+    def of(cls, history: PromptHistory) -> PromptTotal:
+        groups = RewardGroups.of_rewards([_rewards(visit) for visit in history.visits])
+        freedom = float(np.maximum(groups.rollouts - 1, 0).sum())
+        successes = history.successes.sum()
+        return cls(
+            text(history.prompt) or history.id,
+            len(history.rollouts),
+            int(history.rollouts.sum()),
+            None if math.isnan(successes) else int(successes),
+            float(groups.reward.mean()),
+            float(groups.squares.sum()) / freedom if freedom else math.nan,
+        )
+
+
+def _rewards(visit: Visit) -> FloatArray:
+    if visit.rewards is not None:
+        return visit.rewards
+    return (np.arange(int(visit.rollouts)) < visit.successes).astype(float)
 
 
 @dataclass(frozen=True)
@@ -96,11 +123,12 @@ class Run:
 
     def prompts(self) -> list[PromptTotal]:
         """The totals of each prompt, most rollouts first."""
-        totals = [
-            PromptTotal(text(h.prompt) or h.id, len(h.rollouts), int(h.rollouts.sum()), int(h.successes.sum()))
-            for h in self.history
-        ]
-        return sorted(totals, key=lambda total: -total.rollouts)
+        return sorted(map(PromptTotal.of, self.history), key=lambda total: -total.rollouts)
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether the history has rewards that are not 0/1 or -1/+1."""
+        return any(history.rewards is not None for history in self.history)
 
 
 def strategy_of(row: Mapping[str, Any]) -> str:
@@ -131,7 +159,7 @@ def load_run(path: Path | str) -> Run:
     summary = _read_summary(folder / SUMMARY_FILE, notes)
     file = history_file(folder)
     if file is not None:
-        history = _usable_rows(file, lambda row: history_of_row(row, ""), notes)
+        history = all_of_one_kind(_usable_rows(file, lambda row: history_of_row(row, ""), notes))
     else:
         history = _optional(lambda: read_run_folder(folder).histories, folder / OUTCOMES_FILE, notes)
     if not rows and not summary:

@@ -31,7 +31,7 @@ def read_run_folder(folder: Path) -> LoggedRun:
     sizes = [len(row.get("ids", ())) for row in log_rows(outcomes)] if outcomes.is_file() else []
     settings = run_settings(folder)
     bounds = (_bound(settings, "vip_min_rollouts", "vip_low"), _bound(settings, "vip_max_rollouts", "vip_high"))
-    return LoggedRun(histories, mode(sizes) if sizes else None, *bounds, own=True, counted=True)
+    return LoggedRun(histories, mode(sizes) if sizes else None, *bounds, own=True, stored=True)
 
 
 def run_settings(folder: Path) -> dict[str, Any]:

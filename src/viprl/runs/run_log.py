@@ -1,7 +1,9 @@
 """Writes the logs of a training run, so that the run can be killed and resumed at any time.
 
 metrics.jsonl    one row for each step: strategy, seed, step, rollouts (total so far) and what the trainer logged
-outcomes.jsonl   one row for each generation batch: step, and for each prompt its id, successes and scorable rollouts
+outcomes.jsonl   one row for each generation batch: step, and for each prompt its id, rollouts, successes (null where
+                 success is undefined) and scorable rollouts. Where these do not say all, because rewards are not 0/1 or
+                 -1/+1, also the scorable total rewards of each prompt
 """
 
 from __future__ import annotations
@@ -11,8 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from viprl.errors import FileError
 from viprl.runs.files import LOCK_FILE, METRICS_FILE, OUTCOMES_FILE
+from viprl.utils.arrays import FloatArray
 from viprl.utils.files import locked, make_folder
 from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
 
@@ -32,6 +37,7 @@ class RunLog:
         self.folder = Path(folder)
         make_folder(self.folder)
         self.strategy, self.seed, self.rollouts = strategy, seed, 0
+        self._rewarded = False  # whether a row has rewards
 
     def rewind(self, step: int) -> None:
         """Keep only the rows of steps 1 to `step`."""
@@ -39,6 +45,7 @@ class RunLog:
             kept = cut_back(self.folder / name, step)
             if name == OUTCOMES_FILE:
                 self.rollouts = sum(sum(row["counts"]) for row in kept)
+                self._rewarded = any("rewards" in row for row in kept)
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one row. Values other than finite numbers, text and booleans become null."""
@@ -53,6 +60,7 @@ class RunLog:
         counts: Sequence[int],
         successes: Iterable[float],
         scorable: Iterable[float],
+        rewards: Sequence[FloatArray] = (),
     ) -> None:
         """Append one generation batch.
 
@@ -60,13 +68,32 @@ class RunLog:
             step: the training step.
             ids: [Q] identities of the prompts.
             counts: [Q] rollouts.
-            successes: [Q] successful rollouts.
+            successes: [Q] successful rollouts; NaN where success is undefined.
             scorable: [Q] rollouts whose reward could be read.
+            rewards: [Q] the rewards of these rollouts, [n]; without them, successes must say them.
         """
         self.rollouts += int(sum(counts))
-        whole = {"counts": counts, "successes": successes, "scorable": scorable}
-        numbers = {name: [int(value) for value in values] for name, values in whole.items()}
-        append_json_line(self.folder / OUTCOMES_FILE, {"step": step, "ids": list(ids)} | numbers)
+        n = [int(value) for value in scorable]
+        k = [int(k) if k == k else None if n > 0 else 0 for k, n in zip(successes, n, strict=True)]  # k == k: not NaN
+        row: dict[str, Any] = {"step": step, "ids": list(ids), "counts": [int(count) for count in counts]}
+        row |= {"successes": k, "scorable": n}
+        if not self._said(k, rewards):
+            self._rewarded = True
+            row["rewards"] = [_shortest(group) for group in rewards]
+        append_json_line(self.folder / OUTCOMES_FILE, row)
+
+    def _said(self, successes: Sequence[int | None], rewards: Sequence[FloatArray]) -> bool:
+        """Whether the successes say all about rewards: 0/1, or -1/+1 if all rows so far were plain."""
+        values = set(np.concatenate([np.empty(0), *rewards]).tolist())
+        if not values <= {0.0, 1.0} and (self._rewarded or not values <= {-1.0, 1.0}):
+            return False
+        pairs = zip(successes, rewards, strict=True) if rewards else ()
+        return all(len(group) == 0 or k == (group == 1).sum() for k, group in pairs)
+
+
+def _shortest(rewards: FloatArray) -> list[float]:
+    """Rewards with the digits that 32 bits hold: .1 for 0.10000000149."""
+    return [float(str(value)) for value in rewards.astype(np.float32)]
 
 
 def cut_back(path: Path, step: int) -> list[dict[str, Any]]:

@@ -77,6 +77,7 @@ def _reward_column(file: Path, row: dict[str, Any], column: str | None) -> str:
         return columns[0]
     if column is None or column not in row:
         given = f"has no column {column!r}" if column else f"has {len(columns)} columns that can be the reward"
+        given += ", and not their weights in the total" if column is None and len(columns) > 1 else ""
         raise DataError(
             f"{file} {given}; choose one of {', '.join(columns) or '(none)'} with --reward NAME, in Python reward=NAME"
         )

@@ -1,0 +1,62 @@
+"""The visits of the prompts of a run, as counts of successes or as rewards, and how a log becomes one kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from viprl.utils.arrays import FloatArray
+
+
+class Visit(NamedTuple):
+    """What a log says about one visit of a prompt."""
+
+    rollouts: float
+    """Scorable rollouts, at least 1."""
+    successes: float = math.nan
+    """How many of them succeeded; NaN where success is undefined."""
+    rewards: FloatArray | None = None
+    """[n] scorable rewards. None: as many rewards of 1 as successes, and equal rewards for the failures."""
+
+
+def of_one_kind(log: Sequence[Sequence[Visit]]) -> list[list[Visit]]:
+    """The same visits, all with rewards or all without.
+
+    Rewards that are 0/1 or -1/+1 throughout become counts of successes, unless other rollouts were counted as
+    successes. Otherwise the rewards of visits that have only counts are 1 for successes, and for failures -1 if the log
+    has a reward of -1 and none of 0, else 0.
+
+    Args:
+        log: the visits of each prompt.
+    """
+    given = [visit for visits in log for visit in visits if visit.rewards is not None]
+    if not given:
+        return [list(visits) for visits in log]
+    values = set(np.unique(np.concatenate([visit.rewards for visit in given if visit.rewards is not None])).tolist())
+    if (values <= {0.0, 1.0} or values <= {-1.0, 1.0}) and all(_is_counted(visit) for visit in given):
+        return [[_counted(visit) for visit in visits] for visits in log]
+    failure = -1.0 if -1.0 in values and 0.0 not in values else 0.0
+    return [[_rewarded(visit, failure) for visit in visits] for visits in log]
+
+
+def _ones(visit: Visit) -> float:
+    return math.nan if visit.rewards is None else float((visit.rewards == 1).sum())
+
+
+def _is_counted(visit: Visit) -> bool:
+    """Whether the successes, if they are known, are the rewards of 1."""
+    return math.isnan(visit.successes) or visit.successes == _ones(visit)
+
+
+def _counted(visit: Visit) -> Visit:
+    return visit if visit.rewards is None else Visit(visit.rollouts, _ones(visit))
+
+
+def _rewarded(visit: Visit, failure: float) -> Visit:
+    if visit.rewards is not None:
+        return visit
+    k = int(visit.successes)
+    return visit._replace(rewards=np.repeat([1.0, failure], [k, int(visit.rollouts) - k]))
