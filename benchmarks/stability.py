@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import track
 
 from viprl.predictors.base import Batch
-from viprl.predictors.grid_filter import GRID, GridFilter
+from viprl.predictors.grid_filter import GridFilter, Z
 
 
 def variants() -> dict[str, GridFilter]:
     """The predictor as it is, and with beliefs in float64."""
     default, double = GridFilter(), GridFilter()
-    double._belief, double._score = np.empty((0, len(GRID))), np.empty(0)
+    double.belief._belief, double.belief._score = np.empty((0, len(Z))), np.empty(0)
     return {"as it is": default, "beliefs in float64": double}
 
 
@@ -34,15 +34,15 @@ def health(predictor: GridFilter) -> dict[str, Any]:
     precision = predictor.text.members[-1]._precision  # the largest prior variance has the worst condition
     assert precision is not None
     values = np.linalg.eigvalsh((precision + precision.T) / 2)
-    used = len(predictor._index)
-    belief = predictor._belief[:used].astype(np.float64)
+    used = len(predictor.belief)
+    belief = predictor.belief._belief[:used].astype(np.float64)
     return {
         "asymmetry": float(np.abs(precision - precision.T).max() / np.abs(precision).max()),
         "smallest_eigenvalue": float(values[0]),
         "condition": float(values[-1] / values[0]),
         "belief_sum_error": float(np.abs(belief.sum(axis=1) - 1).max()),
         "smallest_belief": float(belief.min()),
-        "histogram_error": float(np.abs(predictor._histograms.sum(axis=0) - belief.sum(axis=0)).max()),
+        "histogram_error": float(np.abs(predictor.belief._histograms.sum(axis=0) - belief.sum(axis=0)).max()),
         "finite": bool(np.isfinite(precision).all() and np.isfinite(belief).all()),
     }
 

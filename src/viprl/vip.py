@@ -19,9 +19,7 @@ from viprl.allocation.budget import Budget, bounds, default_max_rollouts
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.variance_models import get_variance_model
 from viprl.batch_review import observed, review
-from viprl.errors import InputError, StateError
-from viprl.features.cache import Features, default_folder
-from viprl.features.encoders import FeatureChoice, auto_features
+from viprl.errors import InputError
 from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups
 from viprl.plans import PendingPlans, Plan
 from viprl.predictors.base import Batch
@@ -33,10 +31,11 @@ from viprl.runs.history import PromptHistory, all_of_one_kind, visits
 from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
 from viprl.strategies import Proposal, Strategy, load_strategies, named_strategies
+from viprl.strategy_features import StrategyFeatures
 from viprl.utils import state_file
 from viprl.utils.arrays import FloatArray
 from viprl.utils.sequences import numbers, short
-from viprl.utils.state_checks import array_entry, mapping_entry, number_entry
+from viprl.utils.state_checks import array_entry, check_entries, mapping_entry, number_entry
 from viprl.utils.state_file import State
 from viprl.utils.threads import Lock, locked_method
 from viprl.weights.surprisal import SurprisalUnit
@@ -86,8 +85,7 @@ class VIP(Settings):
         Budget.of(1, self._least(), self.min_rollouts, self.max_rollouts, self._model)
         self._blank = named_strategies([self.strategy], self.shadows())
         self._active = next(iter(self._blank))
-        self._features = Features(default_folder() if self.cache == "auto" else self.cache)
-        self._choices = {name: self._choice(strategy) for name, strategy in self._blank.items()}
+        self._features = StrategyFeatures(self._blank, self.features, self.cache)
         self._strategies = {name: strategy.fresh() for name, strategy in self._blank.items()}
         self._rewards = RewardReader(self.success)
         self._scale = RewardScale()
@@ -102,11 +100,12 @@ class VIP(Settings):
 
     @locked_method
     def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
-        """[Q] success probability of each prompt, as the active strategy believes."""
+        """[Q] success probability of each prompt, as the active strategy believes; of rewards with more than two values
+        the expected reward as a position in their range."""
         batch = PromptBatch(prompts, self.text or text_of)
         if not batch.keys:
             return np.empty(0)
-        prediction = self._strategies[self._active].predictor.predict(self._batch(self._active, batch))
+        prediction = self._strategies[self._active].predictor.predict(self._features.batch(self._active, batch))
         return prediction.success_probability[batch.rows]
 
     @locked_method
@@ -132,7 +131,7 @@ class VIP(Settings):
         began = time.perf_counter()
         batch = PromptBatch(prompts, self.text or text_of)
         limits = self._budget(len(batch.keys), budget, min_rollouts, max_rollouts)
-        batches = self._batches(batch)
+        batches = self._features.batches(batch)
         rng = copy.deepcopy(self._rng)
         proposals = self._proposals(batches, batch, limits, rng)
         self._rng = rng  # only now: a refused call changes nothing
@@ -149,7 +148,7 @@ class VIP(Settings):
         batch = PromptBatch(prompts, self.text or text_of)
         limits = self._budget(len(batch.keys), budget, None, None)
         rng = np.random.default_rng(0) if rng is None else rng
-        proposals = self._proposals(self._batches(batch), batch, limits, rng)
+        proposals = self._proposals(self._features.batches(batch), batch, limits, rng)
         return {name: proposal.allocation for name, proposal in proposals.items()}
 
     # --- learning -----------------------------------------------------------------------------------------------------
@@ -176,8 +175,7 @@ class VIP(Settings):
                 in nats; None where unknown. With them the default strategy learns which prompts have large gradients,
                 not only which rewards vary (`viprl.weights`).
             successes: shaped like `rewards`: whether each rollout succeeded (1 or True, 0 or False), None if undecided;
-                for metrics alone.
-                Default: what the option `success` says.
+                for metrics alone. Default: what the option `success` says.
 
         Returns: how the rewards were read.
 
@@ -189,7 +187,7 @@ class VIP(Settings):
         nats = None if logprobs is None else read_logprobs(logprobs, given)
         judged = None if successes is None else read_successes(successes, given)
         plan = self._pending.find(batch.keys, given)
-        batches = plan.batches if plan is not None else self._batches(batch)
+        batches = plan.batches if plan is not None else self._features.batches(batch)
         # nothing above changes anything, and nothing below refuses anything
         values = self._rewards.batch(given)
         self._pending.remove(batch.keys)
@@ -233,7 +231,7 @@ class VIP(Settings):
         """Learn from [Q] successes among [Q] rollouts that were not planned here."""
         batch = PromptBatch(prompts, self.text or text_of)
         k, n = counted(successes, rollouts, len(batch.keys))
-        batches = self._batches(batch)
+        batches = self._features.batches(batch)
         for name, strategy in self._strategies.items():
             strategy.observe(batches[name], GroupOutcomes.of_counts(batch.summed(k), batch.summed(n)))
 
@@ -245,13 +243,10 @@ class VIP(Settings):
             rewards = [history.rewards[visit] for history in batch if history.rewards is not None]
             if rewards:
                 prompt_batch = PromptBatch(prompts, self.text or text_of)
-                self._learn(prompt_batch, self._batches(prompt_batch), rewards)
+                self._learn(prompt_batch, self._features.batches(prompt_batch), rewards)
             else:
-                self.observe_counts(
-                    prompts,
-                    [history.successes[visit] for history in batch],
-                    [history.rollouts[visit] for history in batch],
-                )
+                counts = np.array([(history.successes[visit], history.rollouts[visit]) for history in batch])
+                self.observe_counts(prompts, *counts.T)
 
     @classmethod
     def from_log(cls, path: str | Path, *, match: str = "prompt", reward: str | None = None, **options: Any) -> VIP:
@@ -293,10 +288,9 @@ class VIP(Settings):
         batch = PromptBatch(prompts, self.text or text_of)
         if not batch.keys:
             return
-        for choice in self._choices.values():
-            self._features.warm(choice, batch.texts)  # cached, but never all in memory
+        self._features.warm(batch)
         readers = {name: strategy for name, strategy in self._strategies.items() if strategy.predictor.reads_pool}
-        batches = {name: self._batch(name, batch) for name in readers}  # before anything changes: it can fail
+        batches = {name: self._features.batch(name, batch) for name in readers}  # before anything changes: it can fail
         for name, strategy in readers.items():
             strategy.predictor.register(batches[name])
 
@@ -318,7 +312,7 @@ class VIP(Settings):
 
     @property
     def unreadable_rewards(self) -> int:
-        """Rewards so far that were neither None nor NaN and could not be read as success or failure."""
+        """Rewards so far that were neither None nor NaN and could not be read as a number to train on."""
         return self._rewards.unreadable
 
     @property
@@ -338,7 +332,7 @@ class VIP(Settings):
         """Everything that later allocations depend on, pending plans excepted."""
         return {
             "strategies": {name: strategy.state_dict() for name, strategy in self._strategies.items()},
-            "features": self._described_features(),
+            "features": self._features.described(),
             "options": self.learned(self._model.name),
             "realised": {name: sums.copy() for name, sums in self._realised.items()},
             "scale": self._scale.state_dict(),
@@ -357,14 +351,11 @@ class VIP(Settings):
         Raises StateError (a ValueError), and changes nothing, if a strategy was saved with other features or another
         predictor, and if the state is damaged.
         """
-        entries = {"strategies", "features", "realised", "scale", "unit", "rng", "unreadable"}
-        missing = entries - set(state if isinstance(state, dict) else ())
-        if missing:
-            raise StateError(f"not a state of viprl.VIP: it lacks {', '.join(sorted(missing))}")
+        check_entries(STATE_KIND, state, ["strategies", "features", "realised", "scale", "unit", "rng", "unreadable"])
         now, then = self.learned(self._model.name), mapping_entry(state, "options", optional=True)
         same_estimator = then.get("estimator", now["estimator"]) == now["estimator"]
         strategies = {name: strategy.fresh() for name, strategy in self._blank.items()}
-        load_strategies(strategies, self._described_features(), state, guards=same_estimator)
+        load_strategies(strategies, self._features.described(), state, guards=same_estimator)
         realised = {name: np.zeros(2) for name in strategies}
         for name in realised.keys() & state["strategies"].keys() if same_estimator else ():
             realised[name] = array_entry(state["realised"], name, 2, least=0)
@@ -396,31 +387,8 @@ class VIP(Settings):
     ) -> Budget:
         least = bounds("min_rollouts", self._least() if min_rollouts is None else min_rollouts, prompts)
         most = self.max_rollouts if max_rollouts is None else max_rollouts
-        if most is None:
-            most = default_max_rollouts(prompts, budget, least)
+        most = default_max_rollouts(prompts, budget, least) if most is None else most
         return Budget.of(prompts, budget, least, most, self._model)
-
-    def _choice(self, strategy: Strategy) -> FeatureChoice:
-        """The features of a strategy. Raises InputError if it cannot predict without any."""
-        auto = isinstance(self.features, str) and self.features == "auto"
-        choice = auto_features(strategy.predictor.features) if auto else self.features
-        if not self._features.prepare(choice) and strategy.predictor.needs_features:
-            raise InputError(
-                f"strategy {strategy.name!r} predicts from prompt features, but features is {choice!r}; set "
-                "features='minilm' or features='length'"
-            )
-        return choice
-
-    def _described_features(self) -> dict[str, str]:
-        return {name: self._features.describe(choice) for name, choice in self._choices.items()}
-
-    def _batch(self, name: str, batch: PromptBatch) -> Batch:
-        return Batch(batch.distinct, self._features(self._choices[name], batch.texts))
-
-    def _batches(self, batch: PromptBatch) -> dict[str, Batch]:
-        """What each strategy sees of the prompts; strategies with the same features share the vectors."""
-        vectors = {id(choice): self._features(choice, batch.texts) for choice in self._choices.values()}
-        return {name: Batch(batch.distinct, vectors[id(choice)]) for name, choice in self._choices.items()}
 
     def _proposals(
         self, batches: dict[str, Batch], batch: PromptBatch, budget: Budget, rng: np.random.Generator

@@ -7,7 +7,7 @@ batch would fail with an IndexError or, worse, succeed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,13 @@ import numpy as np
 from viprl.errors import StateError
 from viprl.utils.arrays import FloatArray
 from viprl.utils.sequences import short
+
+
+def check_entries(kind: str, state: Any, names: Sequence[str]) -> None:
+    """Raise StateError unless `state` is a dict with these entries; `kind` says what state it is."""
+    missing = sorted(set(names) - set(state if isinstance(state, Mapping) else ()))
+    if missing:
+        raise StateError(f"not a state of {kind}: it lacks {', '.join(missing)}")
 
 
 def entry(state: Mapping[str, Any], name: str) -> Any:
