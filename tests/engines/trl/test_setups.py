@@ -52,22 +52,28 @@ def run(kind, folder, **more):
 
 
 REWARDS = {
-    "several with weights": ([tiny.contains, length], {"vip_success": "contains", "reward_weights": [1.0, 0.1]}),
-    "a weight of zero": ([tiny.contains, length], {"vip_success": "length>0.3", "reward_weights": [1.0, 0.0]}),
-    "one that returns None": ([tiny.contains, sometimes], {"vip_success": "contains"}),
+    "several with weights": ([tiny.contains, length], {"reward_weights": [1.0, 0.1]}),
+    "a weight of zero": ([tiny.contains, length], {"reward_weights": [1.0, 0.0]}),
+    "one that returns None": ([tiny.contains, sometimes], {}),
     "async": (judge, {}),
-    "async and not": ([judge, length], {"vip_success": "judge"}),
-    "an object": (Grader(), {"vip_success": "Grader==1"}),
+    "async and not": ([judge, length], {}),
+    "an object": (Grader(), {}),
+    "partial credit": (length, {}),
+    "with success named": ([tiny.contains, length], {"vip_success": "length>0.3"}),
 }
 
 
 @pytest.mark.parametrize("name", REWARDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_reward_functions(kind, name, tmp_path):
+    """No option is needed. The total reward is what VIP learns from."""
     reward, more = REWARDS[name]
     _, batches = run(kind, tmp_path, reward=reward, **more)
     for batch in batches:
-        assert 0 <= batch.observation.successes.sum() <= batch.observation.rollouts.sum() == C
+        seen = batch.observation
+        assert seen.rollouts.sum() == C
+        np.testing.assert_allclose(seen.reward_mean, [np.mean(group) for group in batch.rewards])
+        assert (seen.successes[seen.judged > 0] <= seen.judged[seen.judged > 0]).all()
 
 
 OPTIONS = {
@@ -108,7 +114,8 @@ def from_folder(kind, folder):
     return FromFolder
 
 
-def test_a_reward_model_decides(tmp_path):
+@pytest.mark.parametrize("success", [None, "judge-1b>0"])
+def test_a_reward_model(success, tmp_path):
     from transformers import LlamaForSequenceClassification
 
     torch.manual_seed(1)
@@ -117,8 +124,9 @@ def test_a_reward_model_decides(tmp_path):
     judge_model = LlamaForSequenceClassification(config)
     judge_model.config._name_or_path = "org/judge-1b"
     extra = {"reward_processing_classes": [tiny.tokenizer(), None]}
-    trainer, batches = run("grpo", tmp_path, reward=[judge_model, length], vip_success="judge-1b>0", extra=extra)
+    trainer, batches = run("grpo", tmp_path, reward=[judge_model, length], vip_success=success, extra=extra)
     assert trainer.reward_func_names == ["judge-1b", "length"]
+    assert all((batch.observation.judged.sum() > 0) == (success is not None) for batch in batches)
     assert all(batch.observation.rollouts.sum() == C for batch in batches)
 
 
@@ -254,7 +262,7 @@ def test_reward_functions_can_group_by_the_argument_vip_group(tmp_path):
         return [float(group % 2) for group in vip_group]
 
     more = {"eval_strategy": "steps", "eval_steps": 1, "num_generations_eval": 2, "per_device_eval_batch_size": 8}
-    _, batches = run("grpo", tmp_path, reward=[compared, tiny.contains], vip_success="contains", max_steps=1,
+    _, batches = run("grpo", tmp_path, reward=[compared, tiny.contains], max_steps=1,
                      extra={"eval_dataset": tiny.dataset(4)}, **more)  # fmt: skip
     (prompts, group, counts), (_, evaluated, sizes) = seen
     assert group == [q for q, n in enumerate(batches[0].counts) for _ in range(n)]
