@@ -61,7 +61,14 @@ class GridBelief:
         shrinkage: prompts that the population counts as at each level of the text score.
     """
 
-    def __init__(self, grid: Grid, *, forgetting_factor: float, prior_pseudocounts: float, shrinkage: float) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        forgetting_factor: float = 0.95,
+        prior_pseudocounts: float = 20.0,
+        shrinkage: float = 2.0,
+    ) -> None:
         self.grid, self.forgetting_factor, self.shrinkage = grid, forgetting_factor, shrinkage
         self._start = prior_pseudocounts * grid.start
         self._log_weights = np.zeros(len(grid.walks))

@@ -50,21 +50,11 @@ class VarianceFilter:
 
     Args:
         forgetting_factor: share of the log weights of transitions and candidates that a step keeps.
-        prior_pseudocounts: prompts that the flat prior before any data counts as.
-        shrinkage: prompts that the population counts as at each level of the text score.
     """
 
-    def __init__(
-        self, *, forgetting_factor: float = 0.95, prior_pseudocounts: float = 20.0, shrinkage: float = 2.0
-    ) -> None:
-        self.forgetting_factor, self.shrinkage = forgetting_factor, shrinkage
-        self.prior_pseudocounts = prior_pseudocounts
-        self.belief = GridBelief(
-            variance_grid(),
-            forgetting_factor=forgetting_factor,
-            prior_pseudocounts=prior_pseudocounts,
-            shrinkage=shrinkage,
-        )
+    def __init__(self, *, forgetting_factor: float = 0.95) -> None:
+        self.forgetting_factor = forgetting_factor
+        self.belief = GridBelief(variance_grid(), forgetting_factor=forgetting_factor)
         self.text = TextMixture()
         self._unit = 0.0  # the mean sample variance of the first batch that has any
         self._log_weights = np.zeros(len(CANDIDATES))
