@@ -321,7 +321,7 @@ def load_strategies(
 ) -> None:
     """Let fresh strategies continue from the entries "strategies" and "features" of a state of VIP.
 
-    A strategy that the state does not hold starts without history, with a warning.
+    A strategy that the state does not hold starts without history, with a warning if its predictor `remembers`.
 
     Args:
         features: what each strategy reads now, as `viprl.features.cache.Features.describe` writes it.
@@ -332,8 +332,9 @@ def load_strategies(
     saved, learned = mapping_entry(state, "strategies"), mapping_entry(state, "features")
     for name, strategy in strategies.items():
         if name not in saved:
-            held = ", ".join(saved) or "no strategy"
-            logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
+            if strategy.predictor.remembers:
+                held = ", ".join(saved) or "no strategy"
+                logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
             continue
         if entry(learned, name) != features[name]:
             raise StateError(

@@ -50,9 +50,11 @@ def warnings_of(agent: viprl.VIP, state: Any, caplog: pytest.LogCaptureFixture) 
 def test_a_strategy_that_the_state_lacks_is_named(name: str, caplog: pytest.LogCaptureFixture) -> None:
     other = "ema" if name != "ema" else "beta"
     said = warnings_of(vip(strategy=name), trained(strategy=other).state_dict(), caplog)
-    assert repr(name) in said and other in said
-    said = warnings_of(vip(strategy=other, shadow=[name]), trained(strategy=other).state_dict(), caplog)
-    assert repr(name) in said
+    beside = warnings_of(vip(strategy=other, shadow=[name]), trained(strategy=other).state_dict(), caplog)
+    if name in ("uniform", "random", "oracle"):  # their counts do not depend on history
+        assert said == beside == ""
+    else:
+        assert repr(name) in said and other in said and repr(name) in beside
     assert warnings_of(vip(strategy=name), trained(strategy=name).state_dict(), caplog) == ""
     assert warnings_of(vip(strategy=name), trained(strategy=other, shadow=[name]).state_dict(), caplog) == ""
 

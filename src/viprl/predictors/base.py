@@ -95,6 +95,8 @@ class Predictor(ABC):
     """The features that `features="auto"` gives it, such as "minilm+length"; None if it reads none."""
     needs_features: ClassVar[bool] = False
     """Whether it cannot predict without features."""
+    remembers: ClassVar[bool] = True
+    """Whether it remembers what single prompts did, so that a start without history is worth a warning."""
     reads_pool: ClassVar[bool] = False
     """Whether `register` uses what it is given."""
 

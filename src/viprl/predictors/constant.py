@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from viprl.predictors.base import Batch, Prediction, Predictor
@@ -16,6 +18,8 @@ class SuccessRate(Predictor):
     Args:
         forgetting_factor: share of the history that a step keeps.
     """
+
+    remembers: ClassVar[bool] = False
 
     def __init__(self, *, forgetting_factor: float = 0.98) -> None:
         self.forgetting_factor = forgetting_factor

@@ -48,7 +48,7 @@ class Grid:
     walks: FloatArray
     """[c, G, G] candidate transitions of one visit, see `walk`."""
     start: FloatArray
-    """[G] the prior before any data, of sum 1."""
+    """[G] the prior before any data, of any sum."""
 
 
 class GridBelief:
@@ -70,7 +70,7 @@ class GridBelief:
         shrinkage: float = 2.0,
     ) -> None:
         self.grid, self.forgetting_factor, self.shrinkage = grid, forgetting_factor, shrinkage
-        self._start = prior_pseudocounts * grid.start
+        self._start = prior_pseudocounts * grid.start / grid.start.sum()
         self._log_weights = np.zeros(len(grid.walks))
         self._index = RowIndex()
         self._belief = np.empty((0, len(grid.z)), dtype=np.float32)

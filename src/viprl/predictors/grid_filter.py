@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from viprl.predictors.base import Batch, Prediction, Predictor
-from viprl.predictors.grid_belief import Grid, GridBelief, normalised, walk
+from viprl.predictors.grid_belief import Grid, GridBelief, walk
 from viprl.predictors.text_regression import TextMixture
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import expit, logit
@@ -42,7 +42,7 @@ def success_grid() -> Grid:
     density = np.exp(_log_p() / 4 + _log_q() * 2 / 5)  # a Beta density in z is p^a (1-p)^b
     steady, learning = np.ones(len(Z)), 4 * p * (1 - p)
     walks = [walk(Z, *pair, steady) for pair in STEADY] + [walk(Z, *pair, learning) for pair in LEARNING]
-    return Grid(Z, np.array(walks), normalised(density))
+    return Grid(Z, np.array(walks), density)
 
 
 class GridFilter(Predictor):

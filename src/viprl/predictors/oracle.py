@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from viprl.utils.state_file import State
 class Oracle(Predictor):
     """Success probabilities set with `tell`, .5 for prompts without one, and reward variances set with `tell_variance`,
     p(1-p) for prompts without one."""
+
+    remembers: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._truth: dict[str, float] = {}

@@ -42,7 +42,7 @@ CANDIDATES = tuple((c, jump) for c in (0.25, 0.5, 1.0) for jump in (0.0, 1.0, 4.
 def variance_grid() -> Grid:
     """The grid of z = log(variance/unit), with a flat prior."""
     walks = [walk(Z, *pair, np.ones(len(Z))) for pair in WALKS]
-    return Grid(Z, np.array(walks), np.full(len(Z), 1 / len(Z)))
+    return Grid(Z, np.array(walks), np.ones(len(Z)))
 
 
 class VarianceFilter:
