@@ -95,7 +95,7 @@ class VIPDataset(RLDataset):
         if self.step:
             load_state(self.vip, self._file(self.step))
         self._metrics: dict[str, float] = {}
-        self._summary = RunSummary()
+        self._summary = RunSummary(resumed=self.step > 0)
         self._started = False
 
     def __len__(self) -> int:
