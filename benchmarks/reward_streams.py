@@ -200,6 +200,28 @@ class BinaryThenCredit(FormatCredit):
         return super().law(right, form if self.steps > 20 else np.zeros_like(form))
 
 
+class Alike(Binary):
+    """Binary, and all prompts are equally hard: no allocation is better than uniform."""
+
+    def __init__(self, prompts: int, rng: np.random.Generator) -> None:
+        super().__init__(prompts, rng)
+        self.right[:] = -0.8
+
+    def move(self) -> None:
+        """Nothing changes."""
+
+
+class AlikeScores(Scores):
+    """Scores of the same deviation for all prompts."""
+
+    def __init__(self, prompts: int, rng: np.random.Generator) -> None:
+        super().__init__(prompts, rng)
+        self.log_deviation[:] = 0.0
+
+    def move(self) -> None:
+        """Nothing changes."""
+
+
 STREAMS: dict[str, type[Stream]] = {
     "binary": Binary,
     "format credit": FormatCredit,
@@ -214,4 +236,6 @@ STREAMS: dict[str, type[Stream]] = {
     "heavy tails": HeavyTails,
     "constant": Constant,
     "binary then credit": BinaryThenCredit,
+    "alike": Alike,
+    "alike scores": AlikeScores,
 }
