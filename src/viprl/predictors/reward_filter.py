@@ -8,7 +8,8 @@ more values have two predictions of their variance, which suit different kinds:
     variance   a filter for the variance itself (`viprl.predictors.variance_filter`): scores of a reward model
 
 Their mean is weighted by how well they have predicted the sample variances s2 so far, by the quasi-likelihood of a
-Poisson variable, sum_q s2 log v - v, which the true expectation of s2 maximises whatever its distribution.
+Poisson variable, sum_q s2 log v - v, which the true expectation of s2 maximises whatever its distribution. At first the
+steps are preferred if rewards have few values (`PREFERENCE`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from viprl.utils.state_checks import array_entry, mapping_entry
 from viprl.utils.state_file import State
 
 logger = logging.getLogger(__name__)
+
+PREFERENCE = 4.0
+"""Log weight by which the steps are ahead at first, if rewards have few values: they are exact there."""
 
 
 class RewardFilter(Predictor):
@@ -67,6 +71,7 @@ class RewardFilter(Predictor):
         if not self._scale.binary:
             if was_binary:
                 logger.info("rewards have more than two values: their variance is predicted instead of p(1-p)")
+                self._log_weights = np.array([0.0, 0.0 if self._scale.levels is None else -PREFERENCE])
             self._weigh(batch, groups)
             self._variance.observe(batch, groups)
         self._steps.observe(batch, groups, self._scale)
