@@ -119,7 +119,7 @@ class RewardScale:
     @property
     def range(self) -> tuple[float, float]:
         """lo and hi. Of a single value: 1 is a success, and everything else a failure."""
-        if self._low < self._high:
+        if self._low < self._high and (self._values is None or len(self._values) > 1):
             return self._low, self._high
         return (0.0, 1.0) if self._low in (1.0, math.inf) else (self._low, self._low + 1.0)
 
@@ -137,11 +137,8 @@ class RewardScale:
             return
         self._low, self._high = min(self._low, float(groups.reward.min())), max(self._high, float(groups.reward.max()))
         if self._values is not None:
-            distinct = np.unique(groups.reward)
-            if len(distinct) <= 64 * MOST_LEVELS:  # sums of floats differ in their last digits
-                distinct = np.unique([float(f"{value:.6g}") for value in distinct])
-            values = sorted({*self._values, *distinct.tolist()})
-            self._values = values if len(values) <= MOST_LEVELS else None
+            values = _apart(np.concatenate([self._values, np.unique(groups.reward)]), self._high - self._low)
+            self._values = values.tolist() if len(values) <= MOST_LEVELS else None
         variance = groups.variance
         known = ~np.isnan(variance)
         self._sums = self.forgetting_factor * self._sums + [variance[known].sum(), known.sum()]
@@ -174,13 +171,20 @@ class RewardScale:
         self._low, self._high = ends.tolist() if len(ends) else (math.inf, -math.inf)
 
 
+def _apart(values: FloatArray, span: float) -> FloatArray:
+    """The distinct values, ascending. Those that differ by a millionth of the span or by rounding are one."""
+    values = np.sort(values)
+    apart = np.diff(values) > 1e-6 * span + 1e-9 * np.abs(values).max(initial=0.0)
+    return values[np.concatenate([np.ones(min(len(values), 1), dtype=bool), apart])]
+
+
 def _spans(values: FloatArray, ends: FloatArray) -> bool:
     """Whether the distinct values are ascending, few, and reach from end to end, up to their rounding."""
     if len(values) == 0 or len(ends) == 0:
         return len(values) == len(ends)
-    return bool(
-        len(values) <= MOST_LEVELS and (np.diff(values) > 0).all() and np.allclose(values[[0, -1]], ends, rtol=1e-5)
-    )
+    slack = 1e-5 * (ends[1] - ends[0]) + 1e-8 * np.abs(ends).max()
+    few = len(values) <= MOST_LEVELS and bool((np.diff(values) > 0).all())
+    return few and bool((np.abs(values[[0, -1]] - ends) <= slack).all())
 
 
 @dataclass(frozen=True)
