@@ -137,13 +137,8 @@ class VIPTrainer(_Host):
         self._vip_variety = PromptVariety(args.vip_id_column, self._vip_tasks)
         if self.accelerator.is_main_process:
             self._vip_variety.look_at_data(self.train_dataset)
-        check_functions(
-            {
-                **dict(zip(self.reward_func_names, functions, strict=False)),
-                "rollout_func": getattr(self, "rollout_func", None),
-            },
-            args,
-        )
+        given = dict(zip(self.reward_func_names, functions, strict=False))
+        check_functions({**given, "rollout_func": getattr(self, "rollout_func", None)}, args)
         if args.vip_register_pool and self.accelerator.is_main_process:
             with options_named(OPTION_PREFIX):
                 self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
