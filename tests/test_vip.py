@@ -587,7 +587,7 @@ class TestPartsOfAPlan:
         vip = self.planned()
         with pytest.raises(InputError):
             vip.observe(given, [[1.0, 0.0]] * len(given))
-        assert len(vip._strategies["default"].predictor._steps._filters) == 0
+        assert len(vip.strategies["default"].predictor._steps._filters) == 0
         vip.observe(list(self.PROMPTS), [[1.0] * n for n in self.counts(vip)])
 
     @pytest.mark.parametrize("given", [["d"], ["a", "d"], ["b", "b"], []])

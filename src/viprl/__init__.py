@@ -8,6 +8,7 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.guard import Guard
 from viprl.allocation.optimum import Allocation, allocate, allocate_weights
 from viprl.allocation.rules import Rule
+from viprl.allocation.selection import Selection
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.strategies import STRATEGIES, Strategy
 from viprl.vip import VIP, Observation
@@ -25,6 +26,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Rule",
+    "Selection",
     "Strategy",
     "allocate",
     "allocate_weights",

@@ -7,6 +7,7 @@ the advantages of prompt q by (C/Q)/n_q restores the mean over prompts (`prompt_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 from viprl.errors import InputError
 from viprl.outcomes import reward_values, scorable
 from viprl.utils.arrays import FloatArray, IntArray
-from viprl.utils.sequences import short, whole_numbers
+from viprl.utils.sequences import numbers, short, whole_numbers
 
 Baseline = Literal["leave_one_out", "mean"]
 
@@ -26,7 +27,27 @@ def group_index(counts: ArrayLike) -> IntArray:
     return np.repeat(np.arange(len(sizes)), sizes)
 
 
-def group_advantages(rewards: ArrayLike, counts: ArrayLike, baseline: Baseline = "leave_one_out") -> FloatArray:
+@dataclass(frozen=True)
+class RewardPrior:
+    """What is expected of the rewards of Q prompts before sampling (`viprl.shrinkage`)."""
+
+    mean: FloatArray
+    """[Q] mu, the expected reward."""
+    rollouts: FloatArray
+    """[Q] kappa >= 0, how many rollouts the expectation is worth."""
+
+    def shrunk(self, share: float) -> RewardPrior:
+        """The same expectation with a share of its rollouts."""
+        return RewardPrior(self.mean, share * self.rollouts)
+
+
+def group_advantages(
+    rewards: ArrayLike,
+    counts: ArrayLike,
+    baseline: Baseline = "leave_one_out",
+    *,
+    prior: RewardPrior | None = None,
+) -> FloatArray:
     """Reward minus the baseline of its own group. Always finite, also in 32 bits.
 
     Args:
@@ -34,13 +55,17 @@ def group_advantages(rewards: ArrayLike, counts: ArrayLike, baseline: Baseline =
             unscorable rollouts (`viprl.outcomes.scorable`), which are left out of every mean.
         counts: [Q] group sizes, sum C, or an `Allocation`.
         baseline: "leave_one_out" (RLOO: the mean of the others) or "mean" (GRPO and Dr.GRPO: the group's mean).
+        prior: shrinks leave-one-out baselines towards the reward that is expected of the prompt: (kappa mu + sum of the
+            others)/(kappa + m - 1), with the m scorable rollouts of the group (`viprl.shrinkage`). Still unbiased.
 
-    Returns: [C]; 0 for unscorable rollouts and for a rollout without a scorable sibling.
+    Returns: [C]; 0 for unscorable rollouts, and without a prior for a rollout without a scorable sibling.
 
     Raises InputError (a ValueError) for counts that do not sum to C, and for rewards that are not a sequence.
     """
     if baseline not in ("leave_one_out", "mean"):
         raise InputError(f"baseline is {baseline!r}; expected 'leave_one_out' or 'mean'")
+    if prior is not None and baseline == "mean":
+        raise InputError("prior is given with baseline 'mean'; it shrinks baselines of 'leave_one_out' alone")
     r, group, prompts = _grouped(rewards, counts)
     usable = scorable(r)
     size = np.bincount(group, usable, minlength=prompts)[group]
@@ -50,10 +75,23 @@ def group_advantages(rewards: ArrayLike, counts: ArrayLike, baseline: Baseline =
     above = np.zeros_like(r)
     above[usable] = r[usable] - least[group[usable]]
     total = np.bincount(group, above, minlength=prompts)[group]
+    if prior is not None:
+        return _shrunk_advantages(above, total, size, usable, prior.mean[group] - least[group], prior.rollouts[group])
     ok = usable & (size > 1)
     leave_one_out = size[ok] / (size[ok] - 1) if baseline == "leave_one_out" else 1.0
     advantages = np.zeros_like(r)
     advantages[ok] = (above[ok] - total[ok] / size[ok]) * leave_one_out  # r - (sum - r)/(m-1) = m/(m-1) (r - mean)
+    return advantages
+
+
+def _shrunk_advantages(
+    reward: FloatArray, total: np.ndarray, size: np.ndarray, usable: np.ndarray, mu: FloatArray, kappa: FloatArray
+) -> FloatArray:
+    """[C] r - (kappa mu + sum of the others)/(kappa + m - 1), all of it for each rollout."""
+    known = kappa + size - 1
+    ok = usable & (known > 0)
+    advantages = np.zeros_like(reward)
+    advantages[ok] = reward[ok] - (kappa[ok] * mu[ok] + total[ok] - reward[ok]) / known[ok]
     return advantages
 
 
@@ -81,13 +119,16 @@ def _sizes(counts: Any) -> IntArray:
     return whole_numbers("counts", getattr(counts, "counts", counts))
 
 
-def rollout_weights(counts: ArrayLike, weighting: str = "prompt") -> FloatArray:
+def rollout_weights(
+    counts: ArrayLike, weighting: str = "prompt", *, prompt_weights: ArrayLike | None = None
+) -> FloatArray:
     """The factor of each rollout's advantage under a loss that averages over all C rollouts.
 
     Args:
         counts: [Q] rollouts of each prompt, or an `Allocation`. Unscorable rollouts count, as they do in the mean.
         weighting: "prompt" for (C/Q)/n_q, so that every prompt has the same weight; "rollout" for 1, so that a prompt
             has the weight n_q/C.
+        prompt_weights: [Q] by which the factors of each prompt are multiplied: the `weights` of a `Selection`.
 
     Returns: [C], rollouts of a prompt being contiguous and in prompt order.
     """
@@ -96,6 +137,11 @@ def rollout_weights(counts: ArrayLike, weighting: str = "prompt") -> FloatArray:
     if (n < 1).any():
         raise InputError(f"counts are {short(n.tolist())}; every prompt needs at least one rollout")
     weights = n.mean() / n if weighting == "prompt" else np.ones(len(n))
+    if prompt_weights is not None:
+        factors = numbers("prompt_weights", prompt_weights)
+        if len(factors) != len(n):
+            raise InputError(f"prompt_weights has {len(factors)} numbers; expected one for each of {len(n)} prompts")
+        weights = weights * factors
     return weights[group_index(n)]
 
 

@@ -62,6 +62,7 @@ def review(
     """
     model = plan.budget.model
     measured = np.nan_to_num(measured_weight(outcomes, surprisal))
+    measured = measured if plan.factors is None else measured * plan.factors
     even = float(measured @ model.interpolated_factor(even_counts(plan.budget)))
     metrics: dict[str, float] = {}
     variance = 0.0, even
@@ -78,7 +79,7 @@ def review(
                 metrics[names.TRUST] = strategy.guard.trust
         else:
             metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
-        strategy.review(proposal, outcomes, model, surprisal)
+        strategy.review(proposal, outcomes, model, surprisal, plan.factors)
     return metrics, variance
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget
 from viprl.errors import InputError
 from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
-from viprl.utils.arrays import IntArray
+from viprl.utils.arrays import FloatArray, IntArray
 
 MOST_PENDING = 16
 """Plans that are kept; engines that drop batches must not fill the memory."""
@@ -29,6 +30,16 @@ class Plan:
     batches: dict[str, Batch]
     counts: IntArray
     """[Q] the rollouts that the engine was given."""
+    weights: FloatArray | None = None
+    """[Q] weights of the prompts in the batch gradient; None if they are equal."""
+
+    prior: RewardPrior | None = None
+    """What was expected of the rewards, without the guard of `viprl.shrinkage`."""
+
+    @property
+    def factors(self) -> FloatArray | None:
+        """[Q] by which the variance of a prompt counts in that of the batch gradient; None if equally."""
+        return None if self.weights is None else self.weights**2
 
 
 class PendingPlans:

@@ -11,6 +11,7 @@ A prompt is one of
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -190,6 +191,17 @@ class PromptBatch:
         self.texts = [_checked_text(text(prompts[first[key]])) for key in self.distinct]
         row = {key: index for index, key in enumerate(self.distinct)}
         self.rows: np.ndarray = np.array([row[key] for key in self.keys], dtype=np.int64)
+
+    def at(self, positions: np.ndarray) -> PromptBatch:
+        """The batch of the prompts at these positions."""
+        part = copy.copy(self)
+        text = dict(zip(self.distinct, self.texts, strict=True))
+        part.keys = tuple(self.keys[position] for position in positions)
+        part.distinct = tuple(dict.fromkeys(part.keys))
+        part.texts = [text[key] for key in part.distinct]
+        row = {key: index for index, key in enumerate(part.distinct)}
+        part.rows = np.array([row[key] for key in part.keys], dtype=np.int64)
+        return part
 
     def summed(self, values: np.ndarray) -> np.ndarray:
         """[D] sums of `values` [Q] over the positions of each distinct prompt."""

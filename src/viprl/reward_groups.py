@@ -102,6 +102,11 @@ class RewardScale:
         self._sums = np.zeros(2)  # of sample variances, of groups
 
     @property
+    def seen(self) -> bool:
+        """Whether any reward was seen."""
+        return self._low <= self._high
+
+    @property
     def levels(self) -> tuple[float, ...] | None:
         """The distinct rewards so far, ascending; None if there are more than `MOST_LEVELS`."""
         return None if self._values is None else tuple(self._values)
@@ -153,10 +158,9 @@ class RewardScale:
         return np.where(np.isnan(rewards), np.nan, self.position(rewards) > 0.5)
 
     def state_dict(self) -> State:
-        seen = self._low <= self._high
         return {
             "values": None if self._values is None else np.array(self._values),
-            "range": np.array([self._low, self._high]) if seen else np.empty(0),
+            "range": np.array([self._low, self._high]) if self.seen else np.empty(0),
             "sums": self._sums.copy(),
         }
 

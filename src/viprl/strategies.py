@@ -114,11 +114,8 @@ class Strategy:
         """A copy whose state is independent of this one."""
         return copy.deepcopy(self)
 
-    def propose(self, batch: Batch, rows: IntArray, budget: Budget, seed: int) -> Proposal:
-        """Counts for the prompts `batch[rows]`; `rows` repeats prompts that occur more than once. Changes nothing.
-
-        All candidates break ties by the same `seed`, so that only their weights differ.
-        """
+    def predict(self, batch: Batch) -> Prediction:
+        """Beliefs about distinct prompts, with the learned weights. Changes nothing."""
         believed = self.predictor.predict(batch)
         if not isinstance(believed, Prediction):
             raise TypeError(
@@ -127,7 +124,27 @@ class Strategy:
             )
         if self.weights is not None:
             believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
-        prediction = believed.at(rows)
+        return believed
+
+    def gradient_sizes(self, batch: Batch) -> FloatArray:
+        """[Q] the expected size of each prompt's gradient, up to a factor, which decides who is sampled
+        (`viprl.allocation.selection`); equal for a rule that minimises no variance. Changes nothing."""
+        prediction = self.predict(batch)
+        weighted = self.rule.variance_weights(prediction) is not None
+        return prediction.rms_weight if weighted else np.ones(len(batch))
+
+    def propose(
+        self, batch: Batch, rows: IntArray, budget: Budget, seed: int, factors: FloatArray | None = None
+    ) -> Proposal:
+        """Counts for the prompts `batch[rows]`; `rows` repeats prompts that occur more than once. Changes nothing.
+
+        All candidates break ties by the same `seed`, so that only their weights differ.
+
+        Args:
+            factors: [Q] squared weights of the prompts in the batch gradient; None for equal weights.
+        """
+        believed = self.predict(batch)
+        prediction = believed.at(rows) if factors is None else believed.at(rows).weighted(factors)
 
         def allocate(prediction: Prediction) -> IntArray:
             return self.rule(prediction, budget, np.random.default_rng(seed))
@@ -147,10 +164,13 @@ class Strategy:
         outcomes: GroupOutcomes,
         model: VarianceModel,
         surprisal: Surprisal | None = None,
+        factors: FloatArray | None = None,
     ) -> None:
-        """Let the guard learn what the proposal would have achieved, from the outcomes of the Q groups of the batch."""
+        """Let the guard learn what the proposal would have achieved, from the outcomes of the Q groups of the batch;
+        `factors` as for `propose`."""
         if self.guard is not None:
-            self.guard.observe(proposal.candidates, measured_weight(outcomes, surprisal), model)
+            measured = measured_weight(outcomes, surprisal)
+            self.guard.observe(proposal.candidates, measured if factors is None else measured * factors, model)
 
     def observe(
         self,

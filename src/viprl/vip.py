@@ -17,32 +17,32 @@ from numpy.typing import ArrayLike
 from viprl import metrics as names
 from viprl.allocation.budget import Budget, bounds, default_max_rollouts
 from viprl.allocation.optimum import Allocation
+from viprl.allocation.selection import Selection, inclusion_probabilities, systematic_sample
 from viprl.allocation.variance_models import get_variance_model
-from viprl.batch_review import observed, review
 from viprl.errors import InputError
 from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups
 from viprl.plans import PendingPlans, Plan
 from viprl.predictors.base import Batch
 from viprl.prompts import Prompt, PromptBatch
 from viprl.prompts import text as text_of
-from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
-from viprl.runs.engine_logs import read_history
+from viprl.run_memory import RunMemory
+from viprl.runs.engine_logs import logged_prompts
 from viprl.runs.history import PromptHistory, all_of_one_kind, visits
 from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
-from viprl.strategies import Proposal, Strategy, load_strategies, named_strategies
+from viprl.shrinkage import reward_prior
+from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.strategy_features import StrategyFeatures
 from viprl.utils import state_file
 from viprl.utils.arrays import FloatArray
-from viprl.utils.sequences import numbers, short
-from viprl.utils.state_checks import array_entry, check_entries, mapping_entry, number_entry
+from viprl.utils.sequences import numbers, short, whole_number
+from viprl.utils.state_checks import check_entries, mapping_entry, number_entry
 from viprl.utils.state_file import State
 from viprl.utils.threads import Lock, locked_method
-from viprl.weights.surprisal import SurprisalUnit
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND, STATE_VERSION = "viprl.VIP", 6
+STATE_KIND, STATE_VERSION = "viprl.VIP", 7
 
 
 @documented(options(Settings))
@@ -86,13 +86,10 @@ class VIP(Settings):
         self._blank = named_strategies([self.strategy], self.shadows())
         self._active = next(iter(self._blank))
         self._features = StrategyFeatures(self._blank, self.features, self.cache)
-        self._strategies = {name: strategy.fresh() for name, strategy in self._blank.items()}
+        self._memory = RunMemory(self._blank)
         self._rewards = RewardReader(self.success)
-        self._scale = RewardScale()
-        self._unit = SurprisalUnit()
         self._rng = np.random.default_rng(self.seed)
         self._pending = PendingPlans()
-        self._realised: dict[str, FloatArray] = {name: np.zeros(2) for name in self._blank}  # its variance, uniform's
         self._metrics: dict[str, float] = {}
         self._seconds = 0.0
 
@@ -102,10 +99,10 @@ class VIP(Settings):
     def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
         """[Q] success probability of each prompt, as the active strategy believes; of rewards with more than two values
         the expected reward as a position in their range."""
-        batch = PromptBatch(prompts, self.text or text_of)
+        batch = self._batch(prompts)
         if not batch.keys:
             return np.empty(0)
-        prediction = self._strategies[self._active].predictor.predict(self._features.batch(self._active, batch))
+        prediction = self._memory.active.predictor.predict(self._features.batch(self._active, batch))
         return prediction.success_probability[batch.rows]
 
     @locked_method
@@ -129,23 +126,61 @@ class VIP(Settings):
         Raises InputError (a ValueError) for a budget that the bounds cannot meet.
         """
         began = time.perf_counter()
-        batch = PromptBatch(prompts, self.text or text_of)
+        batch = self._batch(prompts)
         limits = self._budget(len(batch.keys), budget, min_rollouts, max_rollouts)
-        batches = self._features.batches(batch)
-        rng = copy.deepcopy(self._rng)
-        proposals = self._proposals(batches, batch, limits, rng)
-        self._rng = rng  # only now: a refused call changes nothing
-        allocation = proposals[self._active].allocation
-        self._pending.add(batch.keys, Plan(limits, proposals, batches, allocation.counts))
+        allocation = self._plan(batch, limits, copy.deepcopy(self._rng))
         self._seconds += time.perf_counter() - began
         return allocation
+
+    @locked_method
+    def select(
+        self,
+        candidates: Sequence[Prompt],
+        budget: int,
+        size: int,
+        *,
+        min_rollouts: int | None = None,
+        max_rollouts: int | None = None,
+        unbiased: bool = True,
+    ) -> Selection:
+        """Choose `size` of the candidates, and spend `budget` rollouts on them, all of them, within the bounds.
+
+        The plan is kept until `observe` is called with the sampled prompts,
+        `[candidates[i] for i in selection.positions]`. With their advantages multiplied by
+        `viprl.rollout_weights(selection.allocation, prompt_weights=selection.weights)` the expected gradient is that of
+        the mean over all candidates.
+
+        Args:
+            candidates: [M] prompts; they may repeat.
+            budget: C.
+            size: m, at most M. With m = M every candidate is sampled, as by `allocate`.
+            min_rollouts, max_rollouts: numbers that override the bounds of the object, for prompts that are sampled.
+            unbiased: False for weights of 1, with which prompts that are often sampled count more.
+
+        Raises InputError (a ValueError) for a size outside 1 to M, and for a budget that the bounds cannot meet.
+        """
+        began = time.perf_counter()
+        offered, m = self._batch(candidates), whole_number("size", size, least=1)
+        if m > len(offered.keys):
+            raise InputError(f"size is {m}, but only {len(offered.keys)} candidates were given; lower size")
+        limits, rng = self._budget(m, budget, min_rollouts, max_rollouts), copy.deepcopy(self._rng)
+        batches = self._features.batches(offered)
+        sizes = self._memory.active.gradient_sizes(batches[self._active])[offered.rows]
+        pi = inclusion_probabilities(sizes, m)
+        positions = systematic_sample(pi, rng) if m < len(pi) else np.arange(m)
+        weights = pi.mean() / pi[positions] if unbiased else np.ones(m)
+        sampled = offered.at(positions)
+        allocation = self._plan(sampled, limits, rng, weights)
+        self._memory.pass_over(offered, batches, sampled)
+        self._seconds += time.perf_counter() - began
+        return Selection(positions, allocation, pi, weights)
 
     @locked_method
     def propose(
         self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
     ) -> dict[str, Allocation]:
         """What each strategy, shadows included, would allocate now. Nothing is kept."""
-        batch = PromptBatch(prompts, self.text or text_of)
+        batch = self._batch(prompts)
         limits = self._budget(len(batch.keys), budget, None, None)
         rng = np.random.default_rng(0) if rng is None else rng
         proposals = self._proposals(self._features.batches(batch), batch, limits, rng)
@@ -182,7 +217,7 @@ class VIP(Settings):
         Raises InputError (a ValueError), and changes nothing, for other shapes. The plan is kept then.
         """
         began = time.perf_counter()
-        batch = PromptBatch(prompts, self.text or text_of)
+        batch = self._batch(prompts)
         given = rollout_groups("rewards", rewards, len(batch.keys))
         nats = None if logprobs is None else read_logprobs(logprobs, given)
         judged = None if successes is None else read_successes(successes, given)
@@ -191,49 +226,20 @@ class VIP(Settings):
         # nothing above changes anything, and nothing below refuses anything
         values = self._rewards.batch(given)
         self._pending.remove(batch.keys)
-        observation = self._learn(batch, batches, values, plan, nats, judged)
-        self._seconds += time.perf_counter() - began
-        if plan is not None:
-            self._metrics[names.OVERHEAD], self._seconds = self._seconds, 0.0
-        return observation
-
-    def _learn(
-        self,
-        batch: PromptBatch,
-        batches: dict[str, Batch],
-        values: Sequence[FloatArray],
-        plan: Plan | None = None,
-        nats: Sequence[FloatArray] | None = None,
-        judged: Sequence[FloatArray] | None = None,
-    ) -> Observation:
-        """Learn from rewards [Q][n] that have been read; NaN is unscorable."""
-        groups = RewardGroups.of_rewards(values)
-        self._scale.observe(groups)
-        outcomes = GroupOutcomes.of(groups, self._scale)
-        merged = GroupOutcomes.of(groups.merged(batch.rows, len(batch.distinct)), self._scale)
-        surprisal, of_prompts = None, None
-        if nats is not None:
-            halves = [self._scale.half(group) for group in values]
-            surprisal, of_prompts = self._unit.measure(halves, nats, batch.merged, merged)
         if judged is None and self.success is not None:
             judged = [self._rewards.outcomes(group) for group in values]
-        observation = observed(batch.keys, values, groups, judged, names_success=self._scale.names_success)
+        observation, metrics = self._memory.learn(batch, batches, values, plan=plan, nats=nats, judged=judged)
+        self._seconds += time.perf_counter() - began
         if plan is not None:
-            self._metrics, variance = review(plan, self._strategies, self._realised, outcomes, observation, surprisal)
-            observation = replace(observation, variance=variance)
-        for name, strategy in self._strategies.items():
-            believed = None if plan is None else plan.proposals[name].believed
-            strategy.observe(batches[name], merged, believed, of_prompts)
+            self._metrics, self._seconds = {**metrics, names.OVERHEAD: self._seconds}, 0.0
         return observation
 
     @locked_method
     def observe_counts(self, prompts: Sequence[Prompt], successes: ArrayLike, rollouts: ArrayLike) -> None:
         """Learn from [Q] successes among [Q] rollouts that were not planned here."""
-        batch = PromptBatch(prompts, self.text or text_of)
+        batch = self._batch(prompts)
         k, n = counted(successes, rollouts, len(batch.keys))
-        batches = self._features.batches(batch)
-        for name, strategy in self._strategies.items():
-            strategy.observe(batches[name], GroupOutcomes.of_counts(batch.summed(k), batch.summed(n)))
+        self._memory.learn_counts(self._features.batches(batch), batch.summed(k), batch.summed(n))
 
     @locked_method
     def observe_histories(self, histories: Sequence[PromptHistory]) -> None:
@@ -242,8 +248,8 @@ class VIP(Settings):
             prompts = [history.prompt for history in batch]
             rewards = [history.rewards[visit] for history in batch if history.rewards is not None]
             if rewards:
-                prompt_batch = PromptBatch(prompts, self.text or text_of)
-                self._learn(prompt_batch, self._features.batches(prompt_batch), rewards)
+                prompt_batch = self._batch(prompts)
+                self._memory.learn(prompt_batch, self._features.batches(prompt_batch), rewards)
             else:
                 counts = np.array([(history.successes[visit], history.rollouts[visit]) for history in batch])
                 self.observe_counts(prompts, *counts.T)
@@ -267,15 +273,7 @@ class VIP(Settings):
     @locked_method
     def learn_from_log(self, path: str | Path, *, match: str = "prompt", reward: str | None = None) -> None:
         """Observe the visits of an earlier run in their order; see `from_log`."""
-        if match not in ("prompt", "id"):
-            raise InputError(f"match is {match!r}; expected 'prompt' or 'id'")
-        logged = read_history(path, reward=reward)
-        if match == "prompt":
-            logged = [history for history in logged if history.prompt]
-        if not logged:
-            raise InputError(f"{path} has ids but no prompts; set match='id' if the new run has the same ids")
-        if match == "id":
-            logged = [replace(history, prompt={"prompt": history.prompt, "id": history.id}) for history in logged]
+        logged = logged_prompts(path, match, reward)
         self.observe_histories(logged)
         logger.info("learned from %d prompts of %s", len(logged), path)
 
@@ -285,14 +283,15 @@ class VIP(Settings):
 
         Their features are computed now, and the paper's predictor takes its bandwidth from them.
         """
-        batch = PromptBatch(prompts, self.text or text_of)
+        batch = self._batch(prompts)
         if not batch.keys:
             return
         self._features.warm(batch)
-        readers = {name: strategy for name, strategy in self._strategies.items() if strategy.predictor.reads_pool}
+        predictors = {name: strategy.predictor for name, strategy in self._memory.strategies.items()}
+        readers = {name: predictor for name, predictor in predictors.items() if predictor.reads_pool}
         batches = {name: self._features.batch(name, batch) for name in readers}  # before anything changes: it can fail
-        for name, strategy in readers.items():
-            strategy.predictor.register(batches[name])
+        for name, predictor in readers.items():
+            predictor.register(batches[name])
 
     @locked_method
     def tell_oracle(self, prompts: Sequence[Prompt], success_probability: ArrayLike) -> None:
@@ -307,7 +306,7 @@ class VIP(Settings):
                 "in [0, 1] for each"
             )
         truth = dict(zip(keys, p.tolist(), strict=True))
-        for strategy in self._strategies.values():
+        for strategy in self._memory.strategies.values():
             strategy.predictor.tell(truth)
 
     @property
@@ -318,7 +317,7 @@ class VIP(Settings):
     @property
     def strategies(self) -> dict[str, Strategy]:
         """The strategies at work by name, the active one first."""
-        return dict(self._strategies)
+        return dict(self._memory.strategies)
 
     @locked_method
     def metrics(self) -> dict[str, float]:
@@ -331,12 +330,9 @@ class VIP(Settings):
     def state_dict(self) -> State:
         """Everything that later allocations depend on, pending plans excepted."""
         return {
-            "strategies": {name: strategy.state_dict() for name, strategy in self._strategies.items()},
+            **self._memory.state_dict(),
             "features": self._features.described(),
             "options": self.learned(self._model.name),
-            "realised": {name: sums.copy() for name, sums in self._realised.items()},
-            "scale": self._scale.state_dict(),
-            "unit": self._unit.state_dict(),
             "rng": dict(self._rng.bit_generator.state),
             "unreadable": self._rewards.unreadable,
         }
@@ -351,21 +347,13 @@ class VIP(Settings):
         Raises StateError (a ValueError), and changes nothing, if a strategy was saved with other features or another
         predictor, and if the state is damaged.
         """
-        check_entries(STATE_KIND, state, ["strategies", "features", "realised", "scale", "unit", "rng", "unreadable"])
+        check_entries(STATE_KIND, state, ["features", "rng", "unreadable"])
         now, then = self.learned(self._model.name), mapping_entry(state, "options", optional=True)
         same_estimator = then.get("estimator", now["estimator"]) == now["estimator"]
-        strategies = {name: strategy.fresh() for name, strategy in self._blank.items()}
-        load_strategies(strategies, self._features.described(), state, guards=same_estimator)
-        realised = {name: np.zeros(2) for name in strategies}
-        for name in realised.keys() & state["strategies"].keys() if same_estimator else ():
-            realised[name] = array_entry(state["realised"], name, 2, least=0)
-        unit, unreadable = SurprisalUnit(), number_entry(state, "unreadable", least=0, whole=True)
-        unit.load_state_dict(state["unit"])
-        scale = RewardScale()
-        scale.load_state_dict(mapping_entry(state, "scale"))
+        memory, unreadable = RunMemory(self._blank), number_entry(state, "unreadable", least=0, whole=True)
+        memory.load_state_dict(state, self._features.described(), same_estimator=same_estimator)
         self._rng = state_file.generator(state["rng"])
-        self._strategies, self._realised, self._unit, self._scale = strategies, realised, unit, scale
-        self._rewards.unreadable = unreadable
+        self._memory, self._rewards.unreadable = memory, unreadable
         self._pending.clear()
         warn_of_other_options(then, now)
 
@@ -390,11 +378,31 @@ class VIP(Settings):
         most = default_max_rollouts(prompts, budget, least) if most is None else most
         return Budget.of(prompts, budget, least, most, self._model)
 
+    def _batch(self, prompts: Sequence[Prompt]) -> PromptBatch:
+        return PromptBatch(prompts, self.text or text_of)
+
+    def _plan(
+        self, batch: PromptBatch, limits: Budget, rng: np.random.Generator, weights: FloatArray | None = None
+    ) -> Allocation:
+        """Keep the plan of a batch, and the generator `rng`; `weights` as for `Plan`."""
+        batches = self._features.batches(batch)
+        proposals = self._proposals(batches, batch, limits, rng, None if weights is None else weights**2)
+        proposal = proposals[self._active]
+        prior = reward_prior(proposal.prediction, self._memory.scale)
+        self._rng = rng  # only now: a refused call changes nothing
+        self._pending.add(batch.keys, Plan(limits, proposals, batches, proposal.allocation.counts, weights, prior))
+        return replace(proposal.allocation, prior=None if prior is None else prior.shrunk(self._memory.shrinkage.share))
+
     def _proposals(
-        self, batches: dict[str, Batch], batch: PromptBatch, budget: Budget, rng: np.random.Generator
+        self,
+        batches: dict[str, Batch],
+        batch: PromptBatch,
+        budget: Budget,
+        rng: np.random.Generator,
+        factors: FloatArray | None = None,
     ) -> dict[str, Proposal]:
         seed = int(rng.integers(2**63))  # the same for all, so that a shadow does not change the active strategy's ties
         return {
-            name: strategy.propose(batches[name], batch.rows, budget, seed)
-            for name, strategy in self._strategies.items()
+            name: strategy.propose(batches[name], batch.rows, budget, seed, factors)
+            for name, strategy in self._memory.strategies.items()
         }

@@ -265,7 +265,7 @@ def test_repeated_prompts_are_merged_with_their_log_probabilities():
     once.observe(["a", "b"], [[1, 0, 1, 1], [0, 0]], logprobs=[[-0.1, -2.0, -0.2, -0.3], [-1.0, -1.0]])
     twice.observe(["a", "b", "a"], [[1, 0], [0, 0], [1, 1]], logprobs=[[-0.1, -2.0], [-1.0, -1.0], [-0.2, -0.3]])
     assert (once.allocate(["a", "b"], 20).counts == twice.allocate(["a", "b"], 20).counts).all()
-    a, b = (vip._strategies["default"].weights for vip in (once, twice))
+    a, b = (vip.strategies["default"].weights for vip in (once, twice))
     assert a._mean == pytest.approx(b._mean, abs=1e-12)
 
 
@@ -273,4 +273,4 @@ def test_log_probabilities_of_another_shape_are_refused_and_nothing_is_learned()
     vip = VIP(features="none", cache=None)
     with pytest.raises(InputError, match="logprobs"):
         vip.observe(["a", "b"], [[1, 0], [0, 0]], logprobs=[[-0.1, -2.0], [-1.0]])
-    assert len(vip._strategies["default"].weights._index) == 0
+    assert len(vip.strategies["default"].weights._index) == 0

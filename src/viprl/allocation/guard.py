@@ -18,7 +18,7 @@ import numpy as np
 from viprl.allocation.variance_models import VarianceModel
 from viprl.predictors.base import Prediction
 from viprl.utils.arrays import FloatArray, IntArray
-from viprl.utils.state_checks import array_entry
+from viprl.utils.running_comparison import RunningComparison
 from viprl.utils.state_file import State
 
 SHARES = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -35,13 +35,12 @@ class Guard:
 
     def __init__(self, *, forgetting_factor: float = 0.98, caution: float = 1.5) -> None:
         self.forgetting_factor, self.caution = forgetting_factor, caution
-        self._difference = np.zeros(len(SHARES))  # realised variance of each mixture minus that of the prediction
-        self._squares = np.zeros(len(SHARES))
+        self._comparison = RunningComparison(len(SHARES), forgetting_factor=forgetting_factor, caution=caution)
 
     @property
     def choice(self) -> int:
         """Index into `SHARES` of the mixture to use."""
-        return int(np.argmin(self._difference + self.caution * np.sqrt(self._squares)))
+        return self._comparison.choice
 
     @property
     def trust(self) -> float:
@@ -66,16 +65,14 @@ class Guard:
         """
         known = ~np.isnan(measured)
         factors = np.array([model.factor(counts) for counts in candidates])[:, known]
-        difference = (factors - factors[0]) @ measured[known]  # exactly 0 for equal counts: rounding is no evidence
-        self._difference = self.forgetting_factor * self._difference + difference
-        self._squares = self.forgetting_factor**2 * self._squares + difference**2
+        # exactly 0 for equal counts: rounding is no evidence
+        self._comparison.add((factors - factors[0]) @ measured[known])
 
     def state_dict(self) -> State:
-        return {"difference": self._difference.copy(), "squares": self._squares.copy()}
+        return self._comparison.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        difference = array_entry(state, "difference", len(SHARES))
-        self._difference, self._squares = difference, array_entry(state, "squares", len(SHARES), least=0)
+        self._comparison.load_state_dict(state)
 
 
 def mixed(prediction: Prediction, share: float) -> Prediction:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget, even_counts
 from viprl.allocation.exact import exact_counts
 from viprl.allocation.variance_models import VarianceModel
@@ -35,6 +36,8 @@ class Allocation:
     """sum_q a_q f(n_q): the predicted variance of the batch gradient, times Q^2 and in units of the score variance."""
     uniform_variance: float
     """The same for the budget spread evenly (linear between integers if C/Q is not whole)."""
+    prior: RewardPrior | None = None
+    """What is expected of the rewards of each prompt, for `viprl.group_advantages`; None if nothing is."""
 
     def __repr__(self) -> str:
         n = self.counts

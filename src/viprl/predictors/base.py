@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,16 +46,35 @@ class Prediction:
     """[Q] logit of the success probability that the text alone suggests; None if the predictor reads no text."""
     learned_weight: FloatArray | None = None
     """[Q] variance weights learned on top of these (`viprl.weights`); None if the strategy learns none."""
+    variance_rms: FloatArray | None = None
+    """[Q] root of the expected square of the reward variance, at least `reward_variance`; None if the predictor has no
+    uncertainty."""
+
+    pseudocounts: FloatArray | None = None
+    """[Q] rollouts that the expected reward is worth: its expected variance within a prompt over the variance of the
+    prompt's mean under the belief; None if the predictor has no uncertainty."""
 
     @property
     def weight(self) -> FloatArray:
         """[Q] the weights a of the allocation, whose objective sum_q a_q f(n_q) is linear in them."""
         return self.reward_variance if self.learned_weight is None else self.learned_weight
 
+    @property
+    def rms_weight(self) -> FloatArray:
+        """[Q] root of the expected square of the variance weight: much larger than the expectation for a prompt that
+        may have come alive."""
+        if self.variance_rms is None:
+            return self.weight
+        return self.weight * self.variance_rms / np.maximum(self.reward_variance, 1e-12)
+
     def at(self, rows: np.ndarray) -> Prediction:
         """The prediction for the prompts `rows`."""
-        parts = (self.success_probability, self.reward_variance, self.text_score, self.learned_weight)
-        return Prediction(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+        parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Prediction(**{name: None if part is None else part[rows] for name, part in parts.items()})
+
+    def weighted(self, factors: FloatArray) -> Prediction:
+        """The prediction with variance weights times `factors` [Q]."""
+        return replace(self, learned_weight=self.weight * factors)
 
     @classmethod
     def of_points(cls, p: FloatArray) -> Prediction:
@@ -115,6 +134,9 @@ class Predictor(ABC):
         variances overrides it.
         """
         self.observe(batch, outcomes.successes, outcomes.rollouts)
+
+    def pass_over(self, batch: Batch) -> None:  # noqa: B027 (an optional hook)
+        """Optional: prompts that could have been sampled in this step, and were not. Time passes for them too."""
 
     @abstractmethod
     def state_dict(self) -> State:

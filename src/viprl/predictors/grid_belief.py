@@ -104,6 +104,15 @@ class GridBelief:
         self._histograms += _membership(self._score[rows]).T @ self._belief[rows]
         np.maximum(self._histograms, 0.0, out=self._histograms)  # subtracting what was added can round below 0
 
+    def pass_over(self, keys: tuple[str, ...]) -> None:
+        """Let the beliefs of Q distinct prompts drift, as between two visits. Prompts that are not known have none."""
+        rows = self._index.find(keys)
+        rows = rows[rows >= 0]
+        before = self._belief[rows]
+        self._belief[rows] = self._drifted(before, np.ones(len(rows), dtype=bool))
+        self._histograms += _membership(self._score[rows]).T @ (self._belief[rows] - before)
+        np.maximum(self._histograms, 0.0, out=self._histograms)
+
     def prior(self, score: FloatArray) -> FloatArray:
         """[Q, G] mean belief of the prompts with similar scores."""
         population = normalised(self._start + self._histograms.sum(axis=0))

@@ -76,7 +76,9 @@ class GridFilter(Predictor):
     def predict(self, batch: Batch) -> Prediction:
         score, p = self._scores(batch), expit(Z)
         belief = self.belief.before(batch.keys, score)
-        return Prediction(belief @ p, belief @ (p * (1 - p)), score)
+        mean, variance, rms = belief @ p, belief @ (p * (1 - p)), np.sqrt(belief @ (p * (1 - p)) ** 2)
+        pseudocounts = variance / np.maximum(mean * (1 - mean) - variance, 1e-9)  # E[p(1-p)] / Var(p)
+        return Prediction(mean, variance, score, variance_rms=rms, pseudocounts=pseudocounts)
 
     @single_threaded
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
@@ -87,6 +89,10 @@ class GridFilter(Predictor):
         likelihood = k * _log_p() + (n - k) * _log_q()
         likelihood = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
         self.belief.observe(batch.keys, self._learned_scores(batch, k[:, 0], n[:, 0]), likelihood)
+
+    @single_threaded
+    def pass_over(self, batch: Batch) -> None:
+        self.belief.pass_over(batch.keys)
 
     def state_dict(self) -> State:
         return {**self.belief.state_dict(), "text": self.text.state_dict()}

@@ -53,12 +53,13 @@ class RewardFilter(Predictor):
         self._log_weights = np.zeros(2)
 
     def predict(self, batch: Batch) -> Prediction:
-        prediction = self._steps.predict(batch)
+        prediction, unit = self._steps.predict(batch), self._scale.unit_variance
+        variance, rms = prediction.reward_variance, np.asarray(prediction.variance_rms)
         if self._variance.ready:
-            both = np.array([prediction.reward_variance, self._variance.predict(batch)])
-            prediction = replace(prediction, reward_variance=normalised(np.exp(self._log_weights)) @ both)
-        unit = self._scale.unit_variance
-        return replace(prediction, reward_variance=prediction.reward_variance / unit)
+            weights, (other, other_rms) = normalised(np.exp(self._log_weights)), self._variance.moments(batch)
+            variance = weights @ np.array([variance, other])
+            rms = np.sqrt(weights @ np.array([rms, other_rms]) ** 2)
+        return replace(prediction, reward_variance=variance / unit, variance_rms=rms / unit)
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
         self._steps.observe_counts(batch, successes, rollouts)
@@ -75,6 +76,10 @@ class RewardFilter(Predictor):
             self._weigh(batch, groups)
             self._variance.observe(batch, groups)
         self._steps.observe(batch, groups, self._scale)
+
+    def pass_over(self, batch: Batch) -> None:
+        self._steps.pass_over(batch)
+        self._variance.pass_over(batch)
 
     def _weigh(self, batch: Batch, groups: RewardGroups) -> None:
         """Update the weights of the two predictions with the sample variances [Q] of a batch."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -64,8 +65,10 @@ class ThresholdFilter:
         if len(beliefs) == 1 and not self._binned:
             low, high = self._steps[0]
             height = high - low if np.isfinite(high - low) else 1.0
-            return Prediction(
-                beliefs[0].success_probability, height**2 * beliefs[0].reward_variance, beliefs[0].text_score
+            return replace(
+                beliefs[0],
+                reward_variance=height**2 * beliefs[0].reward_variance,
+                variance_rms=height**2 * np.asarray(beliefs[0].variance_rms),
             )
         heights = np.array([high - low for low, high in self._steps])
         passed = np.array([belief.success_probability for belief in beliefs])
@@ -74,10 +77,23 @@ class ThresholdFilter:
         for t in range(1, len(heights)):
             below = heights[:t, None] * (1 - passed[:t])
             variance = variance + 2 * heights[t] * passed[t] * below.sum(axis=0)
+        # relative to its expectation the variance is as uncertain as that of the steps
+        own = np.einsum("t,tq->q", heights**2, [belief.reward_variance for belief in beliefs])
+        rms = np.einsum("t,tq->q", heights**2, [np.asarray(belief.variance_rms) for belief in beliefs])
+        variance = variance + self._variance_inside
         share = heights / heights.sum()
         text = np.array([expit(belief.text_score) for belief in beliefs if belief.text_score is not None])
         score = logit(np.clip(share @ text, 1e-4, 1 - 1e-4))
-        return Prediction(share @ passed, variance + self._variance_inside, score)
+        # at most, because the steps of a prompt rise and fall together
+        of_steps = [np.sqrt(belief.reward_variance / np.asarray(belief.pseudocounts)) for belief in beliefs]
+        sd = np.einsum("t,tq->q", heights, of_steps)
+        return Prediction(
+            share @ passed,
+            variance,
+            score,
+            variance_rms=variance * rms / np.maximum(own, 1e-12),
+            pseudocounts=variance / np.maximum(sd**2, 1e-12),
+        )
 
     def observe(self, batch: Batch, groups: RewardGroups, scale: RewardScale) -> None:
         """Learn from the rewards of Q distinct prompts; `scale` has seen them."""
@@ -97,6 +113,11 @@ class ThresholdFilter:
             self._steps, self._filters = [(-np.inf, np.inf)], [GridFilter()]  # whatever the rewards will be
         for each in self._filters:
             each.observe(batch, successes, rollouts)
+
+    def pass_over(self, batch: Batch) -> None:
+        """Let the beliefs of prompts drift that were not sampled."""
+        for each in self._filters:
+            each.pass_over(batch)
 
     @property
     def _variance_inside(self) -> float:

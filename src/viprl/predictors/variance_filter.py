@@ -68,10 +68,20 @@ class VarianceFilter:
         """[Q] whether each prompt was observed."""
         return self.belief.knows(batch.keys)
 
-    @single_threaded
     def predict(self, batch: Batch) -> FloatArray:
         """[Q] expected reward variance."""
-        return self._unit * (self.belief.before(batch.keys, self._scores(batch)) @ np.exp(Z))
+        return self.moments(batch)[0]
+
+    @single_threaded
+    def moments(self, batch: Batch) -> tuple[FloatArray, FloatArray]:
+        """[Q] expected reward variance, and [Q] the root of its expected square."""
+        belief, variance = self.belief.before(batch.keys, self._scores(batch)), np.exp(Z)
+        return self._unit * (belief @ variance), self._unit * np.sqrt(belief @ variance**2)
+
+    @single_threaded
+    def pass_over(self, batch: Batch) -> None:
+        """Let the beliefs of prompts drift that were not sampled."""
+        self.belief.pass_over(batch.keys)
 
     @single_threaded
     def observe(self, batch: Batch, groups: RewardGroups) -> None:

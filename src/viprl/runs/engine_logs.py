@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from viprl.errors import DataError, FileError
+from viprl.errors import DataError, FileError, InputError
 from viprl.outcomes import Success
 from viprl.runs.files import HISTORY_FILE, METRICS_FILE, OUTCOMES_FILE
 from viprl.runs.history import PromptHistory, history_file, read_history_file
@@ -32,6 +33,26 @@ def read_history(path: str | Path, *, reward: str | None = None, success: Succes
     file, InputError if reward and success contradict each other, MissingPackageError for parquet without pyarrow.
     """
     return read_log(path, reward=reward, success=success).histories
+
+
+def logged_prompts(path: str | Path, match: str, reward: str | None = None) -> list[PromptHistory]:
+    """The histories of the prompts of a run, for a later run that recognises them by content or by id.
+
+    Args:
+        path, reward: as for `read_history`.
+        match: "prompt" or "id".
+
+    Raises InputError for another `match`, and if a log without prompts is to be matched by them.
+    """
+    if match not in ("prompt", "id"):
+        raise InputError(f"match is {match!r}; expected 'prompt' or 'id'")
+    logged = read_history(path, reward=reward)
+    if match == "id":
+        return [replace(history, prompt={"prompt": history.prompt, "id": history.id}) for history in logged]
+    logged = [history for history in logged if history.prompt]
+    if not logged:
+        raise InputError(f"{path} has ids but no prompts; set match='id' if the new run has the same ids")
+    return logged
 
 
 def read_log(path: str | Path, *, reward: str | None = None, success: Success = None) -> LoggedRun:

@@ -1,0 +1,143 @@
+"""What VIP has learned in a run, and how it learns from a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from viprl import metrics as names
+from viprl.allocation.sampling_record import SamplingRecord
+from viprl.batch_review import observed, review
+from viprl.outcomes import Observation
+from viprl.plans import Plan
+from viprl.predictors.base import Batch
+from viprl.prompts import PromptBatch
+from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
+from viprl.shrinkage import Shrinkage
+from viprl.strategies import Strategy, load_strategies
+from viprl.utils.arrays import FloatArray
+from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
+from viprl.utils.state_file import State
+from viprl.weights.surprisal import SurprisalUnit
+
+ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "shrinkage")
+
+
+class RunMemory:
+    """Everything that later plans depend on, generator and options excepted.
+
+    Args:
+        strategies: without history, by name, the active one first.
+    """
+
+    def __init__(self, strategies: Mapping[str, Strategy]) -> None:
+        self.strategies = {name: strategy.fresh() for name, strategy in strategies.items()}
+        self.realised: dict[str, FloatArray] = {name: np.zeros(2) for name in strategies}
+        """Sums of the variance of each strategy and of uniform counts."""
+        self.scale = RewardScale()
+        self.unit = SurprisalUnit()
+        self.sampled = SamplingRecord()
+        self.shrinkage = Shrinkage()
+
+    @property
+    def active(self) -> Strategy:
+        """The strategy that acts."""
+        return next(iter(self.strategies.values()))
+
+    def learn(
+        self,
+        batch: PromptBatch,
+        batches: Mapping[str, Batch],
+        values: Sequence[FloatArray],
+        *,
+        plan: Plan | None = None,
+        nats: Sequence[FloatArray] | None = None,
+        judged: Sequence[FloatArray] | None = None,
+    ) -> tuple[Observation, dict[str, float]]:
+        """Learn from a batch. Returns how the rewards were read, and of a planned batch its metrics.
+
+        Args:
+            batch: Q prompts.
+            batches: what each strategy sees of the distinct ones.
+            values: rewards [Q][n]; NaN is unscorable.
+            plan: of the batch; None if it was not planned.
+            nats: log probabilities, shaped like `values`.
+            judged: as for `viprl.batch_review.observed`.
+        """
+        groups = RewardGroups.of_rewards(values)
+        self.scale.observe(groups)
+        outcomes = GroupOutcomes.of(groups, self.scale)
+        merged = GroupOutcomes.of(groups.merged(batch.rows, len(batch.distinct)), self.scale)
+        surprisal, of_prompts = None, None
+        if nats is not None:
+            halves = [self.scale.half(group) for group in values]
+            surprisal, of_prompts = self.unit.measure(halves, nats, batch.merged, merged)
+        observation = observed(batch.keys, values, groups, judged, names_success=self.scale.names_success)
+        metrics: dict[str, float] = {}
+        if plan is not None:
+            metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal)
+            metrics |= self._review_weights(plan, values)
+            observation = replace(observation, variance=variance)
+        for name, strategy in self.strategies.items():
+            believed = None if plan is None else plan.proposals[name].believed
+            strategy.observe(batches[name], merged, believed, of_prompts)
+        return observation, metrics
+
+    def learn_counts(self, batches: Mapping[str, Batch], successes: FloatArray, rollouts: FloatArray) -> None:
+        """Learn from successes among rollouts of distinct prompts."""
+        for name, strategy in self.strategies.items():
+            strategy.observe(batches[name], GroupOutcomes.of_counts(successes, rollouts))
+
+    def pass_over(self, offered: PromptBatch, batches: Mapping[str, Batch], sampled: PromptBatch) -> None:
+        """Take note of a selection: time passes for the candidates that were not sampled."""
+        passed = ~np.isin(offered.distinct, sampled.distinct)
+        for name, strategy in self.strategies.items():
+            strategy.predictor.pass_over(batches[name].select(passed))
+        self.sampled.add(offered.distinct, sampled.distinct)
+
+    def _review_weights(self, plan: Plan, values: Sequence[FloatArray]) -> dict[str, float]:
+        """Metrics of selection and shrinkage; the guard of the shrinkage learns."""
+        metrics: dict[str, float] = {}
+        if plan.weights is not None:
+            metrics = {
+                names.EFFECTIVE_PROMPTS: float(plan.weights.sum() ** 2 / (plan.weights**2).sum()),
+                names.SQUARED_WEIGHTS: float((plan.weights**2).mean()),
+                names.NEGLECTED: self.sampled.neglected,
+            }
+        if plan.prior is not None:
+            metrics[names.SHRINKAGE] = self.shrinkage.share
+            factors = np.ones(len(values)) if plan.factors is None else plan.factors
+            self.shrinkage.observe(plan.prior, values, factors, self.scale.unit_variance)
+        return metrics
+
+    def state_dict(self) -> State:
+        return {
+            "strategies": {name: strategy.state_dict() for name, strategy in self.strategies.items()},
+            "realised": {name: sums.copy() for name, sums in self.realised.items()},
+            "scale": self.scale.state_dict(),
+            "unit": self.unit.state_dict(),
+            "sampled": self.sampled.state_dict(),
+            "shrinkage": self.shrinkage.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], features: Mapping[str, str], *, same_estimator: bool) -> None:
+        """Take over a state; this memory is without history. If it fails, this memory is of no use.
+
+        Args:
+            features: of each strategy, in words.
+            same_estimator: whether the state was saved with the estimator of this run; otherwise guards and running
+                ratios start afresh.
+
+        Raises StateError if a strategy was saved with other features or another predictor, and for a damaged state.
+        """
+        check_entries("viprl.VIP", state, ENTRIES)
+        load_strategies(self.strategies, dict(features), dict(state), guards=same_estimator)
+        for name in self.realised.keys() & state["strategies"].keys() if same_estimator else ():
+            self.realised[name] = array_entry(state["realised"], name, 2, least=0)
+        self.unit.load_state_dict(state["unit"])
+        parts = (("scale", self.scale), ("sampled", self.sampled), ("shrinkage", self.shrinkage))
+        for name, part in parts:
+            part.load_state_dict(dict(mapping_entry(state, name)))
