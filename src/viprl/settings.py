@@ -24,7 +24,7 @@ from viprl.errors import InputError, InputTypeError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.prompts import Prompt
-from viprl.utils.sequences import listed, scalar, short
+from viprl.utils.sequences import listed, scalar, short, whole_number
 from viprl.utils.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -136,6 +136,26 @@ class EngineSettings(Settings):
         "'prompt': every prompt has the same weight in the gradient. 'rollout': a prompt has the weight n_q/C, as "
         "in a mean over all rollouts.",
     )
+    candidates: int = _option(
+        1,
+        int,
+        "How many prompts are considered for each one that is sampled. With 2, a step takes twice as many prompts from "
+        "the data, samples half of them, those with large gradients more often, and weights them so that the expected "
+        "gradient is that of all. The rollouts of a step stay the same; an epoch has fewer steps.",
+    )
+    unbiased: bool = _option(
+        True,
+        bool,
+        "Weight selected prompts by the inverse of the probability of their selection. False: prompts that are "
+        "selected often count more in the gradient, as in most published methods.",
+    )
+    baseline: str = _option(
+        "group",
+        str,
+        "What the advantage of a rollout is relative to: 'group', the mean of the other rollouts of its prompt; "
+        "'expected', that mean shrunk towards the reward that VIP expects of the prompt, which lowers the variance of "
+        "small groups. Both are unbiased. 'expected' needs the estimator 'rloo'.",
+    )
     id_column: str | None = _option(
         None,
         str | None,
@@ -154,6 +174,9 @@ class EngineSettings(Settings):
 
     def __post_init__(self) -> None:
         check_prompt_weighting(self.prompt_weighting)
+        if self.baseline not in ("group", "expected"):
+            raise InputError(f"baseline is {self.baseline!r}; expected 'group' or 'expected'")
+        whole_number("candidates", self.candidates, least=1)
 
     def for_vip(self) -> dict[str, Any]:
         """The options that `viprl.VIP` takes."""

@@ -69,8 +69,9 @@ class Prediction:
 
     def at(self, rows: np.ndarray) -> Prediction:
         """The prediction for the prompts `rows`."""
-        parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Prediction(**{name: None if part is None else part[rows] for name, part in parts.items()})
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        chosen: dict[str, Any] = {name: None if part is None else part[rows] for name, part in parts.items()}
+        return Prediction(**chosen)
 
     def weighted(self, factors: FloatArray) -> Prediction:
         """The prediction with variance weights times `factors` [Q]."""
