@@ -29,7 +29,7 @@ from viprl.allocation.optimum import Allocation
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.numerics import bisect
 
-FLOOR = 0.1
+FLOOR = 0.2
 """Smallest inclusion probability, in units of the average m/M."""
 
 

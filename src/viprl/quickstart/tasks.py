@@ -155,18 +155,20 @@ def _draw_distinct(
     return problems
 
 
-def late_rl_pool(rng: np.random.Generator, n: int = 1024, held_out: int = 256) -> tuple[list[Problem], list[Problem]]:
+def late_rl_pool(
+    rng: np.random.Generator, n: int = 1024, held_out: int = 256, shares: Mapping[Group, float] = POOL_SHARES
+) -> tuple[list[Problem], list[Problem]]:
     """`n` training problems and `held_out` problems, like a data set late in reinforcement learning.
 
-    No prompt is in both. Each has the groups of `group_of` in the shares `POOL_SHARES`.
+    No prompt is in both. Each has the groups of `group_of` in the given shares, which sum to 1.
     """
     taken: set[str] = set()
     pools: list[list[Problem]] = []
     for size in (n, held_out):
         # Cumulative rounding: each group differs from its share by less than one problem.
-        edges = np.rint(np.cumsum([0.0, *POOL_SHARES.values()]) * size).astype(int)
+        edges = np.rint(np.cumsum([0.0, *shares.values()]) * size).astype(int)
         pool: list[Problem] = []
-        for group, count in zip(POOL_SHARES, np.diff(edges), strict=True):
+        for group, count in zip(shares, np.diff(edges), strict=True):
             members = [cell for cell in cells() if group_of(*cell) == group]
             pool += _draw_distinct(members, int(count), rng, taken)
         pools.append([pool[i] for i in rng.permutation(size)])
