@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-core test-matrix lint types bench lock clean test-verl lock-verl test-tinker
+.PHONY: quickstart test test-core test-matrix lint types bench learning lock clean test-verl lock-verl test-tinker
 
 quickstart: $(READY)
 	$(BIN)/viprl quickstart $(ARGS)
@@ -25,6 +25,10 @@ types: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/step_cost.py $(ARGS)
+
+# Learning curves of the tiny model, about ten minutes on two cores; writes runs/learning/report.html.
+learning: $(READY)
+	PYTHONPATH=benchmarks $(BIN)/python -m learning $(ARGS)
 
 # torch comes first and alone, so that no other package draws in a build with CUDA. Debian's Python has no ensurepip
 # without python3-venv; then its pip fills the environment.
