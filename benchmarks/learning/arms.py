@@ -88,14 +88,15 @@ class DynamicSampling:
     def step(self, run: Run) -> Update:
         kept: list[Rolled] = []
         while sum(len(rolled.tasks) for rolled in kept) < self.groups:
-            rolled = run.roll(self.draw(run), np.full(self.prompts, self.rollouts))
+            tasks = self.draw(run)
+            rolled = run.roll(tasks, np.full(len(tasks), self.rollouts))
             self.learn(rolled)
             kept.append(rolled.only(mixed(rolled)))
             if run.spent >= run.setting.steps * run.setting.budget:
                 break
-        tasks = [task for rolled in kept for task in rolled.tasks][: self.groups]
+        mixed_tasks = [task for rolled in kept for task in rolled.tasks][: self.groups]
         completions = [group for rolled in kept for group in rolled.completions][: self.groups]
-        return Update(Rolled(tasks, np.full(len(tasks), self.rollouts), completions))
+        return Update(Rolled(mixed_tasks, np.full(len(mixed_tasks), self.rollouts), completions))
 
     def draw(self, run: Run) -> list[Task]:
         """The prompts of one round."""
