@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandits import Policy
 from viprl.advantages import group_advantages, group_index, group_std, rollout_weights
 from viprl.allocation.optimum import allocate
 from viprl.errors import InputError
@@ -172,31 +173,6 @@ def test_columns_and_tensors() -> None:
     ):
         np.testing.assert_array_equal(group_advantages(given_, pandas.Series([3, 2], index=[1, 0])), expected)
     np.testing.assert_array_equal(rollout_weights(torch.tensor([3, 2])), weights)
-
-
-class Policy:
-    """Softmax over a few answers with shared parameters: prompt q answers j with probability pi[q, j]."""
-
-    def __init__(self, seed: int, prompts: int, answers: int, parameters: int) -> None:
-        rng = np.random.default_rng(seed)
-        x = rng.normal(size=(prompts, answers, parameters))
-        logits = x @ rng.normal(size=parameters)
-        self.pi = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-        self.score = x - (self.pi[:, :, None] * x).sum(1, keepdims=True)  # d log pi / d theta, [Q, J, D]
-        self.reward = (rng.random((prompts, answers)) < 0.4).astype(float)
-        self.reward[:, 0], self.reward[:, 1] = 1, 0  # no prompt is certain
-        self.p = (self.pi * self.reward).sum(1)
-
-    def gradient(self) -> np.ndarray:
-        """[Q, D] d p_q / d theta."""
-        return np.einsum("qj,qj,qjd->qd", self.pi, self.reward, self.score)
-
-    def estimates(self, q: int, n: int, baseline: str) -> tuple[np.ndarray, np.ndarray]:
-        """Every outcome of a group of n: its probability and its gradient estimate, the mean of A_i Z_i."""
-        answers = np.array(list(itertools.product(range(self.pi.shape[1]), repeat=n)))  # [E, n]
-        chance = self.pi[q][answers].prod(1)
-        advantages = group_advantages(self.reward[q][answers].ravel(), [n] * len(answers), baseline)
-        return chance, np.einsum("en,end->ed", advantages.reshape(-1, n), self.score[q][answers]) / n
 
 
 def mean_and_variance(chance: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
