@@ -249,6 +249,17 @@ class TestLearning:
         even = a.sum() * (1 / 3 * (1 / 5) + 2 / 3 * (1 / 6))  # 40 rollouts on 6 prompts: a third have 6, the others 7
         assert agent.metrics()["variance_ratio/realised"] == pytest.approx(a @ (1 / (n - 1)) / even)
 
+    def test_success_and_reward_are_those_of_all_candidates(self) -> None:
+        """Each prompt weighs in the mean what it weighs in the gradient; prompts without a reward are left out."""
+        agent = trained(20, success=0.5)
+        found = agent.select(CANDIDATES, 40, 6)
+        rewards = [[0.25 * q] * n for q, n in enumerate(found.allocation.counts)]
+        rewards[4] = [None] * len(rewards[4])
+        agent.observe([CANDIDATES[i] for i in found.positions], rewards)
+        v, metrics = np.delete(found.weights, 4), agent.metrics()
+        assert metrics["reward"] == pytest.approx(v @ [0, 0.25, 0.5, 0.75, 1.25] / v.sum())
+        assert metrics["success_rate"] == pytest.approx(v[2:].sum() / v.sum())
+
     def test_allocations_have_no_metrics_of_selection(self) -> None:
         agent = trained(2)
         plan = agent.allocate(CANDIDATES, 64)
