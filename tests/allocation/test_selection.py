@@ -62,8 +62,8 @@ class TestInclusion:
         np.testing.assert_allclose(pi, found.x, atol=2e-3)
 
     def test_by_hand(self) -> None:
-        np.testing.assert_allclose(inclusion_probabilities(np.array([6.0, 2, 1, 1]), 2), [1, 0.5, 0.25, 0.25])
-        np.testing.assert_allclose(inclusion_probabilities(np.array([1.0, 1, 1, 0]), 2), [0.65, 0.65, 0.65, 0.05])
+        np.testing.assert_allclose(inclusion_probabilities(np.array([6.0, 2, 1, 1]), 2, 0.1), [1, 0.5, 0.25, 0.25])
+        np.testing.assert_allclose(inclusion_probabilities(np.array([1.0, 1, 1, 0]), 2, 0.1), [0.65, 0.65, 0.65, 0.05])
 
     @pytest.mark.parametrize("size", [0.0, 5e-324, 0.3, 1e300])
     def test_equal_sizes_are_equally_likely(self, size: float) -> None:
