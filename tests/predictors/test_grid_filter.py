@@ -248,12 +248,12 @@ class TestPassedOver:
 
     def test_the_prior_counts_them_once(self):
         predictor = self.seen()
-        prompts = predictor.belief._histograms.sum()
         for _ in range(50):
             predictor.pass_over(batch("abcd"))
-        assert predictor.belief._histograms.sum() == pytest.approx(prompts, rel=1e-4)
-        assert (predictor.belief._histograms >= 0).all()
         assert len(predictor.belief) == 3
+        total = predictor.belief._belief[:3].sum(axis=0)
+        np.testing.assert_allclose(predictor.belief._histograms.sum(axis=0), total, atol=1e-4)
+        assert (predictor.belief._histograms >= 0).all()
 
     def test_moments_by_quadrature(self):
         predictor = self.seen(1)
