@@ -89,6 +89,16 @@ def test_rollout_weights_give_every_prompt_the_same_weight() -> None:
     np.testing.assert_allclose(rollout_weights([5, 5]), 1)
 
 
+def test_weights_of_prompts_multiply_those_of_their_rollouts() -> None:
+    counts, factors = np.array([2, 6, 4]), [0.5, 3, 0]
+    found = rollout_weights(counts, prompt_weights=factors)
+    np.testing.assert_allclose(found, rollout_weights(counts) * np.repeat(factors, counts))
+    np.testing.assert_allclose(rollout_weights(counts, "rollout", prompt_weights=factors), np.repeat(factors, counts))
+    for wrong in ([1, 1], [1, 1, 1, 1], "abc", 2.0):
+        with pytest.raises(InputError, match="prompt_weights"):
+            rollout_weights(counts, prompt_weights=wrong)
+
+
 def test_counts_of_an_allocation_and_of_an_iterator() -> None:
     planned = allocate([0.5, 0.1], budget=8)
     rewards = [1.0, 0, 1, 0, 0, 1, 1, 0]

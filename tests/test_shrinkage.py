@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits import Policy
@@ -58,6 +58,7 @@ class TestAdvantages:
         np.testing.assert_allclose(group_advantages(rewards, counts, prior=nothing), group_advantages(rewards, counts))
         np.testing.assert_allclose(group_advantages(rewards, counts, prior=everything), rewards - 9)
 
+    @settings(deadline=None)
     @given(
         st.lists(st.lists(st.sampled_from([0.0, 1.0, 0.5, math.nan]), min_size=1, max_size=4), min_size=1, max_size=4),
         st.floats(0, 1), st.floats(0, 1e6), st.sampled_from([1e-6, 1.0, 1000.0]), st.sampled_from([0.0, 100.0, -7.0]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -27,6 +27,7 @@ def cases(draw, sizes):
 
 
 class TestInclusion:
+    @settings(deadline=None)
     @given(cases(ORDINARY | EXTREME))
     def test_they_sum_to_m_within_floor_and_one(self, case) -> None:
         size, m, floor = case
@@ -37,6 +38,7 @@ class TestInclusion:
         order = np.argsort(size, kind="stable")
         assert (np.diff(pi[order]) >= -1e-12).all()  # a larger gradient is not sampled less
 
+    @settings(deadline=None)
     @given(cases(ORDINARY | st.sampled_from([0.0, 1e-140, 1e-12, 1e140])))
     def test_they_are_optimal(self, case) -> None:
         """Kuhn and Tucker: size/pi is the same for all between the bounds, larger at 1, smaller at the floor."""
@@ -118,6 +120,7 @@ class TestSample:
         error = np.sqrt(pi * (1 - pi) / len(draws))
         assert (np.abs(draws.mean(axis=0) - pi) <= 4 * error).all()
 
+    @settings(deadline=None)
     @given(cases(ORDINARY | EXTREME), st.integers(0, 2**32 - 1))
     def test_its_size_is_m(self, case, seed: int) -> None:
         size, m, floor = case
