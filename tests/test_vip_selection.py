@@ -14,7 +14,6 @@ from bandits import Policy
 from sampled_orders import scripts
 from viprl.advantages import rollout_weights
 from viprl.allocation.optimum import allocate_weights
-from viprl.allocation.sampling_record import WINDOW, SamplingRecord
 from viprl.allocation.selection import FLOOR, Selection
 from viprl.errors import InputError, StateError
 from viprl.predictors.base import Batch
@@ -326,43 +325,12 @@ class TestPassedOver:
         seen = {int(i) for _ in range(30) for i in agent.select(CANDIDATES, 24, 6).positions}
         assert seen == set(range(16))
 
-
-class TestSamplingRecord:
-    def test_the_share_that_is_neglected(self) -> None:
-        record = SamplingRecord()
-        assert math.isnan(record.neglected)
-        record.add(("a", "b", "c", "d"), ("a",))
-        assert record.neglected == 0.75
-        record.add(("c", "d"), ("d",))
-        assert record.neglected == 0.5
-        for _ in range(WINDOW - 2):
-            record.add(("e",), ("e",))
-        assert record.neglected == pytest.approx(2 / 5)  # a and b were offered and sampled just within the window
-        record.add(("e",), ("e",))
-        assert record.neglected == pytest.approx(1 / 3)  # of c, d and e; nobody offered the others
-        record.add(("e",), ("e",))
-        assert record.neglected == 0
-
-    def test_the_state(self) -> None:
-        one, other = SamplingRecord(), SamplingRecord()
-        for record, keys in ((one, "abcdef"), (one, "bcdefg"), (one, "aaxyz"), (one, "abq")):
-            record.add(tuple(dict.fromkeys(keys)), tuple(keys[1:3]) if keys[1] != "a" else ("x",))
-        other.load_state_dict(one.state_dict())
-        for record in (one, other):
-            record.add(("new", "a"), ("new",))
-        assert one.neglected == other.neglected
-        state = one.state_dict()
-        for damaged in ({"step": -1}, {"last": state["last"][:-1]}, {"keys": ["a"]}, {"step": None}):
-            with pytest.raises(StateError):
-                other.load_state_dict(state | damaged)
-        assert one.neglected == other.neglected
-
-    def test_the_metric_of_a_run(self, monkeypatch) -> None:
+    def test_their_share_is_a_metric(self, monkeypatch) -> None:
         agent, rng = vip(), np.random.default_rng(0)
-        TestPassedOver.always(monkeypatch, [0, 1, 2, 3, 4, 5])
+        self.always(monkeypatch, [0, 1, 2, 3, 4, 5])
         step(agent, rng)
         assert agent.metrics()["selection/neglected"] == 10 / 16
-        TestPassedOver.always(monkeypatch, [6, 7, 8, 9, 10, 11])
+        self.always(monkeypatch, [6, 7, 8, 9, 10, 11])
         step(agent, rng)
         assert agent.metrics()["selection/neglected"] == 4 / 16
 
