@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandits import Policy
 from viprl.advantages import group_advantages, group_index, group_std, rollout_weights
 from viprl.allocation.optimum import allocate
 from viprl.errors import InputError
@@ -86,6 +87,16 @@ def test_rollout_weights_give_every_prompt_the_same_weight() -> None:
     np.testing.assert_allclose(np.bincount(group_index(counts), scale) / counts.sum(), 1 / 3)
     np.testing.assert_array_equal(rollout_weights(counts, "rollout"), 1)
     np.testing.assert_allclose(rollout_weights([5, 5]), 1)
+
+
+def test_weights_of_prompts_multiply_those_of_their_rollouts() -> None:
+    counts, factors = np.array([2, 6, 4]), [0.5, 3, 0]
+    found = rollout_weights(counts, prompt_weights=factors)
+    np.testing.assert_allclose(found, rollout_weights(counts) * np.repeat(factors, counts))
+    np.testing.assert_allclose(rollout_weights(counts, "rollout", prompt_weights=factors), np.repeat(factors, counts))
+    for wrong in ([1, 1], [1, 1, 1, 1], "abc", 2.0):
+        with pytest.raises(InputError, match="prompt_weights"):
+            rollout_weights(counts, prompt_weights=wrong)
 
 
 def test_counts_of_an_allocation_and_of_an_iterator() -> None:
@@ -172,31 +183,6 @@ def test_columns_and_tensors() -> None:
     ):
         np.testing.assert_array_equal(group_advantages(given_, pandas.Series([3, 2], index=[1, 0])), expected)
     np.testing.assert_array_equal(rollout_weights(torch.tensor([3, 2])), weights)
-
-
-class Policy:
-    """Softmax over a few answers with shared parameters: prompt q answers j with probability pi[q, j]."""
-
-    def __init__(self, seed: int, prompts: int, answers: int, parameters: int) -> None:
-        rng = np.random.default_rng(seed)
-        x = rng.normal(size=(prompts, answers, parameters))
-        logits = x @ rng.normal(size=parameters)
-        self.pi = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-        self.score = x - (self.pi[:, :, None] * x).sum(1, keepdims=True)  # d log pi / d theta, [Q, J, D]
-        self.reward = (rng.random((prompts, answers)) < 0.4).astype(float)
-        self.reward[:, 0], self.reward[:, 1] = 1, 0  # no prompt is certain
-        self.p = (self.pi * self.reward).sum(1)
-
-    def gradient(self) -> np.ndarray:
-        """[Q, D] d p_q / d theta."""
-        return np.einsum("qj,qj,qjd->qd", self.pi, self.reward, self.score)
-
-    def estimates(self, q: int, n: int, baseline: str) -> tuple[np.ndarray, np.ndarray]:
-        """Every outcome of a group of n: its probability and its gradient estimate, the mean of A_i Z_i."""
-        answers = np.array(list(itertools.product(range(self.pi.shape[1]), repeat=n)))  # [E, n]
-        chance = self.pi[q][answers].prod(1)
-        advantages = group_advantages(self.reward[q][answers].ravel(), [n] * len(answers), baseline)
-        return chance, np.einsum("en,end->ed", advantages.reshape(-1, n), self.score[q][answers]) / n
 
 
 def mean_and_variance(chance: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:

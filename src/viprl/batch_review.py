@@ -73,7 +73,7 @@ def review(
         now, running = ratio(own, even), ratio(*realised[name])
         if position == 0:
             variance = own, even
-            metrics |= _batch_metrics(proposal, outcomes, observation)
+            metrics |= _batch_metrics(proposal, outcomes, observation, plan.weights)
             metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
             if strategy.guard is not None:
                 metrics[names.TRUST] = strategy.guard.trust
@@ -83,8 +83,11 @@ def review(
     return metrics, variance
 
 
-def _batch_metrics(proposal: Proposal, outcomes: GroupOutcomes, observation: Observation) -> dict[str, float]:
-    """The metrics of the allocation that was made; NaN where undefined."""
+def _batch_metrics(
+    proposal: Proposal, outcomes: GroupOutcomes, observation: Observation, weights: FloatArray | None
+) -> dict[str, float]:
+    """The metrics of the allocation that was made; NaN where undefined. With the weights [Q] of selected prompts the
+    success rate and the mean reward are estimates for all candidates."""
     counts, seen, judged = proposal.allocation.counts, outcomes.rollouts > 0, observation.judged > 0
     equal_rewards = ratio(float(counts[outcomes.constant].sum()), float(counts[seen].sum()))
     predicted = seen & outcomes.binary
@@ -96,8 +99,8 @@ def _batch_metrics(proposal: Proposal, outcomes: GroupOutcomes, observation: Obs
         names.COUNTS_MEAN: float(counts.mean()),
         names.COUNTS_MAX: float(counts.max()),
         names.PREDICTED_RATIO: proposal.allocation.variance_ratio,
-        names.SUCCESS_RATE: _mean(observation.successes[judged] / observation.judged[judged]),
-        names.PROMPT_REWARD: _mean(observation.reward_mean[seen]),
+        names.SUCCESS_RATE: _mean(observation.successes[judged] / observation.judged[judged], weights, judged),
+        names.PROMPT_REWARD: _mean(observation.reward_mean[seen], weights, seen),
         names.REWARD_VARIANCE: _mean(observation.reward_variance[outcomes.rollouts > 1]),
         names.ZERO_ADVANTAGE: equal_rewards,
         names.UNINFORMATIVE: equal_rewards,
@@ -107,5 +110,8 @@ def _batch_metrics(proposal: Proposal, outcomes: GroupOutcomes, observation: Obs
     }
 
 
-def _mean(values: FloatArray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def _mean(values: FloatArray, weights: FloatArray | None = None, known: np.ndarray | None = None) -> float:
+    """The mean of `values`, which are those of the prompts where `known` [Q]; NaN for none."""
+    if not len(values):
+        return float("nan")
+    return float(np.average(values, weights=None if weights is None else weights[known]))

@@ -21,9 +21,10 @@ RUNNING_RATIO = "variance_ratio/running"
 """The same over the whole run so far."""
 SUCCESS_RATE = "success_rate"
 """Mean over the prompts of the batch of the success rate of their groups. With adaptive counts a mean over rollouts
-weighs prompts with many rollouts more."""
+weighs prompts with many rollouts more. If the batch was selected, prompts have the weights that they have in the
+gradient: an estimate for all candidates, unless `unbiased` is False."""
 PROMPT_REWARD = "reward"
-"""Mean over the prompts of the mean total reward of their groups."""
+"""The same of the mean total reward of the groups."""
 REWARD_VARIANCE = "reward_variance"
 """Mean over the prompts of the sample variance of their rewards."""
 ZERO_ADVANTAGE = "zero_advantage_rollouts"

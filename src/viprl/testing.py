@@ -101,6 +101,37 @@ class PredictorContract(ABC):
         again.load_state_dict(state)
         np.testing.assert_array_equal(self._predict(again).reward_variance, before.reward_variance)
 
+    def test_passing_over_unknown_prompts_changes_nothing(self) -> None:
+        one, other = self.build(), self.build()
+        for predictor in (one, other):
+            predictor.observe(self._batch(range(10)), np.resize([0.0, 4, 8], 10), np.full(10, 8.0))
+        one.pass_over(self._batch(range(20, 30)))
+        one.pass_over(self._batch([]))
+        self._assert_equal(one, other)
+
+    def test_prompts_that_are_passed_over_for_long_stay_predictable(self) -> None:
+        predictor = self._trained(self.build(), steps=6)
+        for _ in range(200):
+            predictor.pass_over(self._batch(range(0, PROMPTS, 2)))
+        prediction = self._predict(predictor)
+        p, variance = prediction.success_probability, prediction.reward_variance
+        assert ((p >= 0) & (p <= 1)).all()
+        assert ((variance >= 0) & (variance <= 0.25 + 1e-12)).all()
+        assert variance.sum() > 0
+
+    def test_a_loaded_state_remembers_who_was_passed_over(self) -> None:
+        one, other = self._trained(self.build(), steps=3), self.build()
+        one.pass_over(self._batch(range(0, PROMPTS, 2)))
+        with tempfile.TemporaryDirectory() as folder:
+            state_file.save(Path(folder) / "state", one.state_dict(), kind="predictor", version=1)
+            other.load_state_dict(state_file.load(Path(folder) / "state", kind="predictor", version=1))
+        for step in range(3):
+            self._assert_equal(one, other)
+            for predictor in (one, other):
+                predictor.pass_over(self._batch(range(step, PROMPTS, 3)))
+            self._observe([one, other], np.random.default_rng(step))
+        self._assert_equal(one, other)
+
     def _batch(self, prompts: Iterable[int]) -> Batch:
         rows = list(prompts)
         with_features = self.build().features is not None

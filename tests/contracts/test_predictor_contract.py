@@ -15,7 +15,7 @@ from viprl.baselines.learned_beta import LearnedBeta
 from viprl.baselines.moving_average import MovingAverage
 from viprl.baselines.ridge import RidgeRegression
 from viprl.errors import StateError
-from viprl.predictors.base import Prediction
+from viprl.predictors.base import Batch, Prediction
 from viprl.predictors.constant import SuccessRate
 from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.predictors.grid_filter import GridFilter
@@ -80,9 +80,28 @@ class LooksAtItsNeighbours(MovingAverage):
         return Prediction.of_points(p * 0.9 + p.mean() * 0.1)
 
 
-@pytest.mark.parametrize(
-    "faulty", [ChangesWhenAsked, ForgetsWhenSaved, SharesItsState, CountsTheUnscorable, LooksAtItsNeighbours]
-)
+class CountsThosePassedOver(MovingAverage):
+    def pass_over(self, batch) -> None:
+        self.observe(batch, np.zeros(len(batch)), np.ones(len(batch)))
+
+
+class ForgetsWhoWasPassedOver(MovingAverage):
+    passed = 0.0
+
+    def pass_over(self, batch) -> None:
+        self.passed += 0.01
+
+    def predict(self, batch):
+        return Prediction.of_points(np.maximum(super().predict(batch).success_probability - self.passed, 0.1))
+
+
+FAULTY = (
+    ChangesWhenAsked, ForgetsWhenSaved, SharesItsState, CountsTheUnscorable, LooksAtItsNeighbours,
+    CountsThosePassedOver, ForgetsWhoWasPassedOver,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("faulty", FAULTY)
 def test_the_contract_catches(faulty) -> None:
     class Checked(PredictorContract):
         def build(self):
@@ -96,3 +115,12 @@ def test_the_contract_catches(faulty) -> None:
             except (AssertionError, IndexError, StateError):
                 failed.append(name)
     assert failed
+
+
+def test_predictors_need_not_care_who_was_passed_over() -> None:
+    predictor = MovingAverage()
+    predictor.observe(Batch(("a", "b"), None), np.array([1.0, 4]), np.full(2, 4.0))
+    before = predictor.state_dict()
+    predictor.pass_over(Batch(("a", "b", "c"), None))
+    assert predictor.state_dict()["keys"] == before["keys"]
+    np.testing.assert_array_equal(predictor.state_dict()["values"], before["values"])

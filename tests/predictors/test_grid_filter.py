@@ -216,3 +216,50 @@ def test_wide_features_are_projected_and_keep_their_inner_products():
     assert projected.shape == (30, 128)
     assert np.abs(projected @ projected.T - x @ x.T).max() < 0.5
     assert np.mean((projected * projected).sum(axis=1)) == pytest.approx(1, abs=0.1)
+
+
+class TestPassedOver:
+    """Prompts that could have been sampled, and were not."""
+
+    @staticmethod
+    def seen(visits: int = 12) -> GridFilter:
+        predictor, n = GridFilter(), np.full(3, 16.0)
+        for _ in range(visits):
+            predictor.observe(batch("abc"), np.array([0.0, 8, 16]), n)
+        return predictor
+
+    def test_the_belief_drifts_as_between_two_visits(self):
+        predictor = self.seen()
+        before, grid = predictor.belief.before(("a", "c"), np.zeros(2)), predictor.belief.grid
+        weights = np.exp(predictor.belief._log_weights)
+        drift = np.tensordot(weights / weights.sum(), grid.walks, axes=1)
+        predictor.pass_over(batch("ac"))
+        np.testing.assert_allclose(predictor.belief.before(("a", "c"), np.zeros(2)), before @ drift, atol=1e-6)
+
+    def test_they_become_uncertain(self):
+        predictor, last = self.seen(), None
+        for _ in range(30):
+            prediction = predictor.predict(batch("abc"))
+            if last is not None:
+                assert (prediction.pseudocounts < last.pseudocounts).all()
+                assert (prediction.variance_rms[[0, 2]] > last.variance_rms[[0, 2]]).all()
+            last = prediction
+            predictor.pass_over(batch("abc"))
+
+    def test_the_prior_counts_them_once(self):
+        predictor = self.seen()
+        for _ in range(50):
+            predictor.pass_over(batch("abcd"))
+        assert len(predictor.belief) == 3
+        total = predictor.belief._belief[:3].sum(axis=0)
+        np.testing.assert_allclose(predictor.belief._histograms.sum(axis=0), total, atol=1e-4)
+        assert (predictor.belief._histograms >= 0).all()
+
+    def test_moments_by_quadrature(self):
+        predictor = self.seen(1)
+        prediction, b = predictor.predict(batch("ab")), predictor.belief.before(("a", "b"), np.zeros(2))
+        np.testing.assert_allclose(prediction.variance_rms**2, b @ (P * (1 - P)) ** 2, rtol=1e-9)
+        mean = b @ P
+        spread = np.einsum("qg,qg->q", b, (P - mean[:, None]) ** 2)
+        np.testing.assert_allclose(prediction.pseudocounts, b @ (P * (1 - P)) / spread, rtol=1e-6)
+        assert (prediction.variance_rms >= prediction.reward_variance).all()

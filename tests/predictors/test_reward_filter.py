@@ -210,3 +210,32 @@ def test_no_stream_is_worse_than_uniform_and_most_are_much_better(kind, monkeypa
         assert found["default"][phase][0] <= limit
     if found["oracle"]["3-5"][0] < 0.65:
         assert found["default"]["3-5"][0] <= 0.80
+
+
+class TestUncertainty:
+    @pytest.mark.parametrize("values", [(0.0, 1.0), (0.0, 1.0, 4.0), tuple(np.linspace(0, 3, 20))], ids=len)
+    def test_it_falls_with_what_was_seen_and_returns_while_passed_over(self, values):
+        learner, rng = Learner(RewardFilter()), np.random.default_rng(0)
+        chances, pseudocounts = np.linspace(0.05, 0.95, 10), []
+        for visit in range(60):
+            if visit < 20:
+                learner.observe([np.array(values)[rng.binomial(len(values) - 1, p, 16)] for p in chances])
+            else:
+                learner.predictor.pass_over(keys(10))
+            prediction = learner.predictor.predict(keys(10))
+            assert (prediction.variance_rms >= prediction.reward_variance * (1 - 1e-12)).all()
+            assert (prediction.pseudocounts > 0).all() and np.isfinite(prediction.pseudocounts).all()
+            pseudocounts.append(np.median(prediction.pseudocounts))
+        assert pseudocounts[19] > 1.5 * pseudocounts[0]
+        assert pseudocounts[59] < 0.8 * pseudocounts[19]
+        relative = prediction.variance_rms / prediction.reward_variance
+        unknown = learner.predictor.predict(Batch(("never seen",), None))
+        assert relative.max() < 3 and unknown.variance_rms > unknown.reward_variance
+
+    def test_a_certain_prompt_may_have_come_alive(self):
+        """The root of the second moment is far above the mean variance where a prompt is probably settled."""
+        learner = Learner(RewardFilter())
+        for _ in range(4):
+            learner.observe([[0.0] * 8, [0.0, 1.0] * 4])
+        settled, live = (learner.predictor.predict(keys(2)).at(np.array([q])) for q in range(2))
+        assert settled.rms_weight / settled.weight > 1.3 * live.rms_weight / live.weight

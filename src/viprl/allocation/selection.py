@@ -70,13 +70,13 @@ def inclusion_probabilities(size: FloatArray, m: int, floor: float = FLOOR) -> F
     if m == candidates:
         return np.ones(candidates)
     least = floor * m / candidates
-    # sizes far below the largest are at the floor in any case; zeros alone are equal
-    b = np.maximum(size / size.max(), 1e-9) if size.max() > 0 else np.ones(candidates)
+    # zeros count as sizes far below all others: they are at the floor, or share evenly what the others leave
+    b = np.maximum(size / size.max(), 1e-300) if size.max() > 0 else np.ones(candidates)
 
     def probabilities(t: float) -> FloatArray:
         return np.clip(b / t, least, 1.0)
 
-    low, high = bisect(lambda t: probabilities(t).sum() > m, 1e-9, 2.0 / least, geometric=True)
+    low, high = bisect(lambda t: probabilities(t).sum() > m, 1e-300, 2.0 / least, geometric=True)
     above, below = probabilities(low), probabilities(high)
     gap = above.sum() - below.sum()
     return below if gap <= 0 else below + (above - below) * (m - below.sum()) / gap
@@ -90,9 +90,10 @@ def systematic_sample(pi: FloatArray, rng: np.random.Generator) -> IntArray:
     """
     order = rng.permutation(len(pi))
     ends = np.cumsum(pi[order])
-    whole = np.rint(ends[-1])
-    if abs(ends[-1] - whole) < 1e-6:
-        ends *= whole / ends[-1]  # rounding must not cost a prompt
-        ends[-1] = whole
-    points = np.ceil(ends - rng.random())  # points below each end
+    whole, start = np.rint(ends[-1]), rng.random()
+    if abs(ends[-1] - whole) > 1e-6:
+        points = np.ceil(ends - start)  # points below each end
+    else:
+        points = np.ceil(ends * (whole / ends[-1]) - start)
+        points[-1] = whole  # rounding must not cost a prompt
     return np.sort(order[np.diff(points, prepend=0.0) > 0])

@@ -77,22 +77,22 @@ class ThresholdFilter:
         for t in range(1, len(heights)):
             below = heights[:t, None] * (1 - passed[:t])
             variance = variance + 2 * heights[t] * passed[t] * below.sum(axis=0)
-        # relative to its expectation the variance is as uncertain as that of the steps
-        own = np.einsum("t,tq->q", heights**2, [belief.reward_variance for belief in beliefs])
-        rms = np.einsum("t,tq->q", heights**2, [np.asarray(belief.variance_rms) for belief in beliefs])
         variance = variance + self._variance_inside
         share = heights / heights.sum()
         text = np.array([expit(belief.text_score) for belief in beliefs if belief.text_score is not None])
         score = logit(np.clip(share @ text, 1e-4, 1 - 1e-4))
-        # at most, because the steps of a prompt rise and fall together
-        of_steps = [np.sqrt(belief.reward_variance / np.asarray(belief.pseudocounts)) for belief in beliefs]
-        sd = np.einsum("t,tq->q", heights, of_steps)
+        # relative to its expectation the variance is as uncertain as that of the steps
+        of_steps = np.array([belief.reward_variance for belief in beliefs])
+        rms = share**2 @ np.array([np.asarray(belief.variance_rms) for belief in beliefs])
+        uncertainty = rms / np.maximum(share**2 @ of_steps, 1e-12)
+        # at most, because the steps of a prompt rise and fall together; as a position in the range
+        sd = share @ np.sqrt(of_steps / np.array([np.asarray(belief.pseudocounts) for belief in beliefs]))
         return Prediction(
             share @ passed,
             variance,
             score,
-            variance_rms=variance * rms / np.maximum(own, 1e-12),
-            pseudocounts=variance / np.maximum(sd**2, 1e-12),
+            variance_rms=variance * uncertainty,
+            pseudocounts=variance / heights.sum() ** 2 / np.maximum(sd**2, 1e-12),
         )
 
     def observe(self, batch: Batch, groups: RewardGroups, scale: RewardScale) -> None:

@@ -100,6 +100,9 @@ def test_centred_totals_are_weighted_advantages_and_keep_the_mean(estimator, bas
     expected = group_advantages(np.concatenate(rewards), counts, baseline) * rollout_weights(counts) * factor
     np.testing.assert_allclose(centred, expected, atol=1e-12)
     np.testing.assert_allclose([t.mean() for t in totals], [r.mean() for r in rewards])
+    heavier = shaped_totals(rewards[1], np.array(counts), estimator, 2.5)
+    np.testing.assert_allclose(heavier - heavier.mean(), 2.5 * centred[2:7], atol=1e-12)
+    assert heavier.mean() == pytest.approx(rewards[1].mean())
 
 
 def test_success_that_names_no_metric_stops_the_first_batch(tmp_path):

@@ -36,6 +36,11 @@ def test_settings_that_break_the_plan_are_refused(tmp_path, name, value):
         ({"min_rollouts": 2.5}, "min_rollouts is 2.5"),
         ({"strategy": "oracle"}, "'oracle'"),
         ({"estimator": "grpo"}, "'grpo'"),
+        ({"baseline": "expected"}, "subtracts the mean of a group"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"candidates": 2.5}, "candidates is 2.5"),
+        ({"candidates": True}, "candidates is True"),
+        ({"unbiased": 0}, "unbiased is 0"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, given, named):

@@ -11,24 +11,13 @@ import tinker
 from tinker_cookbook.rl import train
 from tinker_cookbook.rl.data_processing import compute_advantages
 from tinker_cookbook.rl.types import Trajectory, TrajectoryGroup, Transition
-from tinker_runs import CHANCE, OPTIONS, N, Q, Service, config_in, run, soon
+from tinker_runs import CHANCE, OPTIONS, N, Q, Service, config_in, run, soon, trained
 
 from viprl import VIP
 from viprl.advantages import group_advantages, rollout_weights
 from viprl.engines.tinker import with_vip
 from viprl.engines.tinker.planned_dataset import STATE_FOLDER
 from viprl.errors import InputError
-
-
-def trained(data):
-    """Of the datums of a step: question -> (outcomes, advantages)."""
-    groups = {}
-    for datum in data:
-        question = datum.model_input.to_ints()[0] - 100
-        outcomes, advantages = groups.setdefault(question, ([], []))
-        outcomes.append(datum.loss_fn_inputs["target_tokens"].tolist()[0])
-        advantages.append(datum.loss_fn_inputs["advantages"].tolist()[0])
-    return groups
 
 
 def test_the_loop_has_the_planned_counts_and_trains_on_weighted_advantages(tmp_path):

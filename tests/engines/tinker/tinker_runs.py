@@ -125,6 +125,17 @@ def run(folder, end, *, service=None, save_every=2, **options):
     return asyncio.run(loop()), service, log
 
 
+def trained(data):
+    """Of the datums of a step: question -> (outcomes, advantages)."""
+    groups = {}
+    for datum in data:
+        question = datum.model_input.to_ints()[0] - 100
+        outcomes, advantages = groups.setdefault(question, ([], []))
+        outcomes.append(datum.loss_fn_inputs["target_tokens"].tolist()[0])
+        advantages.append(datum.loss_fn_inputs["advantages"].tolist()[0])
+    return groups
+
+
 def planned(folder, **options):
     return asyncio.run(with_vip(config_in(folder), **(OPTIONS | options)).dataset_builder())[0]
 

@@ -1,7 +1,7 @@
 """`with_vip(config)`: adaptive rollout counts for tinker-cookbook's `rl.train.main`.
 
 The dataset of the config is wrapped. A batch costs as many rollouts as before, but VIP decides how many each prompt
-gets. Nothing of tinker-cookbook is copied or patched.
+gets, and with `candidates` also which prompts are sampled. Nothing of tinker-cookbook is copied or patched.
 
     extension point                         use
     RLDatasetBuilder, RLDataset.get_batch   prompts -> counts -> group builders of that many environments
@@ -35,6 +35,7 @@ from viprl.settings import EngineSettings, documented, options, read_settings
 
 REFUSED = {
     "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
+    "baseline": "tinker-cookbook itself subtracts the mean of a group from its rewards",
     "id_column": "pass prompt=, a function from a group builder to {'prompt': ..., 'id': ...}",
     "register_pool": "a dataset of tinker-cookbook gives its prompts batch by batch",
 }

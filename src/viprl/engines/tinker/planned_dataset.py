@@ -25,6 +25,8 @@ from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, ZERO_ADVANTAGE, logg
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
+from viprl.utils.arrays import FloatArray
+from viprl.utils.words import count
 from viprl.vip import VIP
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ def question(builder: Any) -> Prompt:
 class PlannedGroups(PlannedBatch):
     """The plan of one batch, and the groups that have finished so far."""
 
+    weights: FloatArray
+    """[Q] weight of each prompt in the batch gradient; 1 without selection."""
     values: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
     """Group -> value of each rollout."""
     logprobs: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
@@ -68,6 +72,9 @@ class PlannedGroups(PlannedBatch):
 class VIPDataset(RLDataset):
     """The batches of `inner` with group sizes that `self.vip` plans. Continues from the last checkpoint of `log_path`.
 
+    With k `candidates` a step takes the next k batches of `inner`, which starts again after its last, and samples as
+    many groups as one of them has, of the same average size. The others are not in the batch.
+
     Args:
         inner: the dataset whose group sizes become the average.
         vip: plans and learns.
@@ -75,6 +82,8 @@ class VIPDataset(RLDataset):
         success: which reward decides whether a rollout succeeded.
         log_path: where tinker-cookbook writes its checkpoints.
         prompt: from a group builder to its prompt.
+
+    Raises InputError if `inner` has fewer than k batches.
     """
 
     def __init__(
@@ -87,6 +96,11 @@ class VIPDataset(RLDataset):
         prompt: Callable[[Any], Prompt] = question,
     ) -> None:
         self.inner, self.vip, self.settings, self.log_path, self.prompt = inner, vip, settings, str(log_path), prompt
+        if settings.candidates > max(1, len(inner)):
+            raise InputError(
+                f"candidates is {settings.candidates}, but the dataset has {count(len(inner), 'batch', 'batches')}; "
+                "lower candidates, or make the batches smaller"
+            )
         self._success = success
         self._batch: PlannedGroups | None = None
         record = get_last_checkpoint(self.log_path)
@@ -99,7 +113,7 @@ class VIPDataset(RLDataset):
         self._started = False
 
     def __len__(self) -> int:
-        return len(self.inner)
+        return len(self.inner) // self.settings.candidates
 
     def get_batch(self, index: int) -> Sequence[EnvGroupBuilder]:
         """The group builders of a step. Raises InputError unless VIP has observed the step before."""
@@ -114,17 +128,30 @@ class VIPDataset(RLDataset):
             raise InputError(
                 f"batch {index} was requested, but step {self.step} of {len(self)} batches is the next one"
             )
-        builders = self.inner.get_batch(index)
-        prompts = [self.prompt(builder) for builder in builders]
-        budget = sum(map(group_size, builders))
-        counts = self.vip.allocate(prompts, budget).counts
+        builders, self._batch = self._plan()
+        counts: list[int] = self._batch.counts.tolist()
         if not self._started:
             self._started = True
             where = f"step {self.step} of {self.log_path}" if self.step else None
-            announce(start_line(self.vip, self._success, prompts=len(prompts), rollouts=budget, resumed=where))
-        self._batch = PlannedGroups(prompts, counts)
-        sized = [resized(builder, count) for builder, count in zip(builders, counts.tolist(), strict=True)]
+            announce(start_line(self.vip, self._success, prompts=len(counts), rollouts=sum(counts), resumed=where))
+        sized = [resized(builder, n) for builder, n in zip(builders, counts, strict=True)]
         return [VIPGroupBuilder(builder, self, self._batch, q) for q, builder in enumerate(sized)]
+
+    def _plan(self) -> tuple[list[EnvGroupBuilder], PlannedGroups]:
+        """The builders of this step that are sampled, and their plan."""
+        k, first = self.settings.candidates, self.step * self.settings.candidates
+        batches = [self.inner.get_batch((first + j) % len(self.inner)) for j in range(k)]
+        builders = [builder for batch in batches for builder in batch]
+        prompts, rollouts = [self.prompt(builder) for builder in builders], sum(map(group_size, builders))
+        if k == 1:
+            counts = self.vip.allocate(prompts, rollouts).counts
+            return builders, PlannedGroups(prompts, counts, np.ones(len(counts)))
+        groups = max(1, round(len(builders) / k))
+        budget = round(groups * rollouts / max(1, len(builders)))
+        selection = self.vip.select(prompts, budget, groups, unbiased=self.settings.unbiased)
+        sampled = selection.positions.tolist()
+        plan = PlannedGroups([prompts[i] for i in sampled], selection.allocation.counts, selection.weights)
+        return [builders[i] for i in sampled], plan
 
     def shaped(self, batch: PlannedGroups, q: int, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Given]:
         """Keep the outcomes of group q, whose final rewards are `given`; return the rewards to train on."""
@@ -136,7 +163,7 @@ class VIPDataset(RLDataset):
             )
         given_total = steps + np.array([final for final, _ in given], dtype=float)
         total = np.where(scorable(given_total), given_total, np.nan)
-        rewards = shaped_totals(total, batch.counts, self.settings.estimator) - steps
+        rewards = shaped_totals(total, batch.counts, self.settings.estimator, float(batch.weights[q])) - steps
         metrics = [{**own, PREFIX + ROLLOUTS: int(batch.counts[q])} for _, own in given]
         for reward, own in zip(total.tolist(), metrics, strict=True):
             own |= {} if np.isnan(reward) else {PREFIX + ROLLOUT_REWARD: reward}

@@ -2,8 +2,9 @@
 
 tinker-cookbook's advantage is a reward minus the mean of its group, and Tinker's losses sum over tokens, so that a
 prompt would have the weight n_q. The rewards of a group are therefore returned such that centring them yields
-`group_advantages` times (C/Q)/n_q: every prompt has the same weight, exactly, however a step is split. The mean reward
-of a group does not change.
+`group_advantages` times v_q (C/Q)/n_q: every prompt has the same weight, exactly, however a step is split. v_q is 1, or
+the weight of a selected prompt, with which every candidate has the same expected weight. The mean reward of a group
+does not change.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from viprl.advantages import group_advantages
 from viprl.utils.arrays import FloatArray, IntArray
 
 
-def shaped_totals(rewards: FloatArray, counts: IntArray, estimator: str) -> FloatArray:
+def shaped_totals(rewards: FloatArray, counts: IntArray, estimator: str, weight: float = 1.0) -> FloatArray:
     """[m] totals of one group whose centring yields its weighted advantages.
 
     Args:
@@ -24,6 +25,7 @@ def shaped_totals(rewards: FloatArray, counts: IntArray, estimator: str) -> Floa
         counts: [Q] planned rollouts of the batch.
         estimator: "rloo" (leave-one-out, times 1 - Q/C so that groups of the average size have tinker-cookbook's own
             advantages) or "dr_grpo" (reward minus the mean of the group).
+        weight: v of the prompt.
     """
     average, size = float(np.mean(counts)), len(rewards)
     if estimator == "rloo":
@@ -31,7 +33,7 @@ def shaped_totals(rewards: FloatArray, counts: IntArray, estimator: str) -> Floa
     else:
         advantages = group_advantages(rewards, [size], "mean")
     scorable = rewards[~np.isnan(rewards)]
-    return (scorable.mean() if len(scorable) else 0.0) + advantages * average / size
+    return (scorable.mean() if len(scorable) else 0.0) + weight * advantages * average / size
 
 
 def trajectory_logprob(trajectory: Any) -> float | None:
