@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from viprl.advantages import group_advantages
 from viprl.analysis.gradient_variance import VarianceLaw
@@ -27,6 +28,22 @@ class Bandits:
         features = rng.normal(size=(prompts, completions, d)) + 0.7 * reward[..., None]
         score = features - (probability[..., None] * features).sum(axis=1, keepdims=True)
         return cls(probability, reward, score)
+
+    @classmethod
+    def of_model(cls, network, prompts, rewards):
+        """The completions of one token of a language model.
+
+        Args:
+            prompts: token ids of each.
+            rewards: [N, V] of each token.
+        """
+        parameters, scores, probability = list(network.parameters()), [], []
+        for tokens in prompts:
+            logps = network(torch.tensor([tokens])).logits[0, -1].log_softmax(-1)
+            probability.append(logps.detach().exp().double().numpy())
+            each = [torch.autograd.grad(one, parameters, retain_graph=True) for one in logps]
+            scores.append(np.stack([torch.cat([g.reshape(-1) for g in one]).numpy() for one in each]))
+        return cls(np.array(probability), np.array(rewards), np.array(scores, dtype=np.float64))
 
     @property
     def p(self):

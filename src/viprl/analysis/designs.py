@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from viprl.allocation.optimum import allocate_weights
 from viprl.analysis.gradient_variance import VarianceLaw
-from viprl.analysis.second_moment import Terms
+from viprl.analysis.second_moment import Terms, terms
 from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.numerics import bisect
@@ -130,33 +130,42 @@ def optimal_selection(
     if scale == 0:  # nothing to gain anywhere: spread evenly
         n = np.full(len(G), np.clip(budget / len(G), min_rollouts, max_rollouts))
         return np.minimum(budget / (n * len(G)), 1.0), n
-    _, above = bisect(lambda x: _cost(at(x)) > budget, scale * 1e-18, scale * 1e18, geometric=True)
-    return at(above)
+    cost = np.inf
+
+    def too_much(multiplier: float) -> bool:
+        nonlocal cost
+        pi, n = at(multiplier)
+        cost = float(pi @ n)
+        return cost > budget
+
+    ends = bisect(too_much, scale * 1e-18, scale * 1e18, geometric=True, done=lambda: abs(cost / budget - 1) < 1e-9)
+    return min(map(at, ends), key=lambda choice: abs(float(choice[0] @ choice[1]) - budget))
 
 
-def _cost(choice: Choice) -> float:
-    return float(choice[0] @ choice[1])
-
-
-def expected_terms(design: Design, laws: VarianceLaw, rng: np.random.Generator, batches: int = BATCHES) -> Terms:
-    """The terms of each measured prompt, averaged over the random steps of M of the N prompts in which it takes part.
+def expected_terms(
+    design: Design, laws: VarianceLaw, rng: np.random.Generator, rows: IntArray | None = None, batches: int = 0
+) -> Terms:
+    """The terms of a design, averaged over at least `batches` random steps of M of the measured prompts.
 
     The probability and the count of a prompt depend on the other candidates, because they share a budget.
 
+    Args:
+        design: what a step does.
+        laws: of the N measured prompts.
+        rng: source of the steps.
+        rows: draw from these prompts, which may repeat. Default: all, once.
+        batches: fewest steps. Default: `BATCHES`.
+
     Raises InputError for more candidates than measured prompts.
     """
-    n, M = len(np.atleast_1d(laws.A)), design.candidates
-    if n < M:
-        raise InputError(f"{design.name} has {M} candidates a step, but only {n} prompts are measured")
-    sums, visits = np.zeros((2, n)), np.zeros(n)
-    # whole passes through the prompts, so that each takes part nearly equally often
-    order = np.concatenate([rng.permutation(n) for _ in range(-(-batches * M // n) + 1)])
-    for start in range(0, batches * M, M):
-        rows = order[start : start + M]
-        if len(np.unique(rows)) < M:  # across the end of a pass
-            rows = rng.choice(n, M, replace=False)
-        pi, counts = design.choose(rows)
-        chosen = laws.at(rows)
-        sums[:, rows] += (1 / pi - 1) * chosen.squared_gradient, chosen.variance(counts) / pi
-        visits[rows] += 1
-    return Terms(M, *(sums / np.maximum(visits, 1)))
+    M = design.candidates
+    rows = np.arange(len(np.atleast_1d(laws.A))) if rows is None else rows
+    if len(rows) < M:
+        raise InputError(f"{design.name} has {M} candidates a step, but only {len(rows)} prompts are measured")
+    steps = len(rows) // M  # of one pass, in which no prompt takes part twice
+    found = []
+    for _ in range(-(-(batches or BATCHES) // steps)):
+        for chosen in rng.permutation(rows)[: steps * M].reshape(steps, M):
+            pi, counts = design.choose(chosen)
+            found.append(terms(laws.at(chosen), M, counts, pi))
+    return Terms(M, *(np.mean([getattr(one, part) for one in found]) for part in ("selection", "rollouts")))

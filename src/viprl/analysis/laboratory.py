@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from viprl.analysis.designs import Design, best_counts, best_selection, expected_terms, uniform
 from viprl.analysis.gradient_variance import VarianceLaw
-from viprl.analysis.second_moment import SecondMoment, estimate, resamples, second_moment
+from viprl.analysis.second_moment import SecondMoment, Terms, estimate, second_moment
 from viprl.analysis.statistics import Estimate
 from viprl.errors import DataError
-from viprl.utils.arrays import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
 
+RESAMPLES = 300
+STEPS_OF_A_RESAMPLE = 4
+"""Random steps of each resample; too few would widen the intervals."""
 PARTS = tuple(f.name for f in fields(SecondMoment))
 
 
@@ -110,29 +114,34 @@ def usual_designs(measured: Measurement, step: Step) -> list[Design]:
     belief, laws, bounds = measured.belief, measured.laws, (step.min_rollouts, step.max_rollouts)
     designs = [uniform(step.prompts, step.budget)]
     designs.append(best_counts("counts", belief.mean, step.prompts, step.budget, *bounds))
-    squared, noise = (
-        max(float(np.sum(law)), 0.0) * weight / np.sum(weight)
-        for law, weight in ((laws.squared_gradient, belief.square), (laws.A, belief.mean))
-    )
+    squared, noise = _fitted(laws.squared_gradient, belief.square), _fitted(laws.A, belief.mean)
     designs.append(best_selection("selection", squared, noise, step.candidates, step.budget, *bounds, step.floor))
     return designs
+
+
+def _fitted(law: Any, shape: FloatArray) -> FloatArray:
+    """[N] multiples of `shape` with the mean of `law`, or 0 if that is negative."""
+    return max(float(np.mean(law)), 0.0) / (float(np.mean(shape)) or 1.0) * shape
 
 
 def compare(measured: Measurement, designs: Sequence[Design], rng: np.random.Generator) -> list[Outcome]:
     """The outcome of each design. The first is what the others are compared with.
 
-    Intervals are percentiles of a bootstrap over prompts, with the same resamples for all designs.
+    Intervals are percentiles of a bootstrap over prompts, with the same resamples and random steps for all designs.
 
     Raises DataError if the second moment of the first design is not positive: the rewards hardly vary.
     """
     laws, n = measured.laws, len(measured.cross)
-    again = resamples(n, rng)
+    seed, again = rng.integers(2**62), _resamples(n, rng)
+    weights = np.array([np.bincount(rows, minlength=n) for rows in again])
     base: tuple[SecondMoment, SecondMoment] | None = None
     outcomes = []
     for design in designs:
-        terms = expected_terms(design, laws, rng)
-        point = second_moment(measured.cross, terms, measured.pool)
-        drawn = second_moment(measured.cross, terms, measured.pool, again)
+        steps = np.random.default_rng(seed)
+        point = second_moment(measured.cross, expected_terms(design, laws, steps), measured.pool)
+        each = [expected_terms(design, laws, steps, rows, STEPS_OF_A_RESAMPLE) for rows in again]
+        terms = Terms(design.candidates, np.array([t.selection for t in each]), np.array([t.rollouts for t in each]))
+        drawn = second_moment(measured.cross, terms, measured.pool, weights)
         base = base or (point, drawn)
         if not base[0].total > 0:
             raise DataError(
@@ -141,6 +150,12 @@ def compare(measured: Measurement, designs: Sequence[Design], rng: np.random.Gen
             )
         outcomes.append(_outcome(design.name, point, drawn, *base, n))
     return outcomes
+
+
+def _resamples(n: int, rng: np.random.Generator) -> list[IntArray]:
+    """Bootstrap resamples of n prompts, with at least two different ones each."""
+    drawn = [rng.integers(n, size=n) for _ in range(RESAMPLES)]
+    return [rows for rows in drawn if len(np.unique(rows)) > 1]
 
 
 def _outcome(

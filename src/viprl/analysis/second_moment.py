@@ -40,8 +40,6 @@ from viprl.utils.arrays import FloatArray
 if TYPE_CHECKING:
     import torch
 
-RESAMPLES = 2000
-
 
 def stacked(laws: Sequence[VarianceLaw]) -> VarianceLaw:
     """The laws of N prompts as one, with arrays [N]."""
@@ -69,18 +67,18 @@ def gradient_products(gradients: Sequence[torch.Tensor | None], laws: VarianceLa
 
 @dataclass(frozen=True)
 class Terms:
-    """What a design contributes to the second moment, for each of N prompts as a candidate."""
+    """What a design contributes to the second moment: means over candidates, numbers or arrays [resamples]."""
 
     candidates: int
     """M."""
-    selection: FloatArray
-    """[N] (1/pi - 1) |g|^2."""
-    rollouts: FloatArray
-    """[N] V(n) / pi."""
+    selection: Numbers
+    """mean (1/pi - 1) |g|^2."""
+    rollouts: Numbers
+    """mean V(n) / pi."""
 
 
 def terms(laws: VarianceLaw, candidates: int, counts: ArrayLike, inclusion: ArrayLike = 1.0) -> Terms:
-    """The terms of a design.
+    """The terms of a design that treats each of N prompts in its own way, whatever the other candidates are.
 
     Args:
         laws: of N prompts.
@@ -93,9 +91,8 @@ def terms(laws: VarianceLaw, candidates: int, counts: ArrayLike, inclusion: Arra
         raise InputError(f"inclusion probabilities are {pi.min()} to {pi.max()}; expected 0 < pi <= 1")
     if candidates < 1:
         raise InputError(f"candidates is {candidates}; expected at least 1")
-    shape = np.shape(laws.A)
     selection = (1 / pi - 1) * laws.squared_gradient
-    return Terms(candidates, *(np.broadcast_to(x, shape) for x in (selection, laws.variance(counts) / pi)))
+    return Terms(candidates, np.mean(selection), np.mean(laws.variance(counts) / pi))
 
 
 @dataclass(frozen=True)
@@ -129,33 +126,24 @@ def second_moment(
             draws.
         weights: [N] or [resamples, N] how often each prompt occurs in a resample. Default: once.
 
-    Raises InputError for shapes that do not fit, and for fewer prompts in the pool than candidates.
+    Raises InputError for another shape, and for fewer prompts in the pool than candidates.
     """
-    n = len(cross)
-    if n < 2 or cross.shape != (n, n) or np.shape(design.rollouts) != (n,):
-        raise InputError(
-            f"cross has shape {cross.shape} and the terms {np.shape(design.rollouts)}; expected [N, N] and [N], N >= 2"
-        )
-    if pool < max(design.candidates, 2):
-        raise InputError(f"the pool has {pool} prompts, but a step has {design.candidates} candidates")
+    n, M = len(cross), design.candidates
+    if n < 2 or cross.shape != (n, n):
+        raise InputError(f"cross has shape {cross.shape}; expected [N, N] with N >= 2")
+    if pool < max(M, 2):
+        raise InputError(f"the pool has {pool} prompts, but a step has {M} candidates")
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     size, own = w.sum(-1), np.diag(cross)
     # copies of a prompt in a resample are no pair: their product is the diagonal's
     pairs = ((w @ cross) * w).sum(-1) - w**2 @ own
     c, m = pairs / (size**2 - (w**2).sum(-1)), w @ own / size
-    M = design.candidates
     return SecondMoment(
         signal=c + (m - c) / pool,
         prompts=(m - c) * (1 / M - 1 / pool),
-        selection=w @ design.selection / size / M,
-        rollouts=w @ design.rollouts / size / M,
+        selection=design.selection / M,
+        rollouts=design.rollouts / M,
     )
-
-
-def resamples(prompts: int, rng: np.random.Generator, draws: int = RESAMPLES) -> FloatArray:
-    """[draws, N] how often each prompt occurs in bootstrap resamples of N prompts, at least two of them different."""
-    drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=draws).astype(np.float64)
-    return drawn[(drawn > 0).sum(axis=1) > 1]
 
 
 def estimate(value: Any, drawn: Any, n: int) -> Estimate:

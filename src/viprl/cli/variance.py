@@ -56,10 +56,10 @@ def variance(
     further_rollouts: Annotated[
         int,
         typer.Option(
-            help="Further rollouts of a prompt, from which the designs know how much its reward varies.",
+            help="Further rollouts of a prompt, from which the best designs know how much its reward varies.",
             rich_help_panel=MEASUREMENT,
         ),
-    ] = 32,
+    ] = 64,
     temperature: Annotated[
         float | None,
         typer.Option(help="Sampling temperature. Default: that of the run, or 1.", rich_help_panel=MEASUREMENT),
@@ -147,7 +147,7 @@ def variance(
     outcomes, step_of = run_designs(plan, found)
     console = Console(soft_wrap=True)
     console.print(parts_table(outcomes[0]), designs_table(outcomes), sep="\n")
-    for line in (*sentences(outcomes, step_of), *remarks(found)):
+    for line in (*sentences(outcomes), *remarks(found, step_of)):
         console.print(line, highlight=False, markup=False)
     if json is not None:
         make_folder(json.parent)

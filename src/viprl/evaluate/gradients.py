@@ -47,7 +47,7 @@ class Subject:
     """N, drawn at random from the data set; all of it if it is smaller."""
     rollouts: int = 16
     """m, rollouts of a prompt from which its gradient is estimated."""
-    further: int = 32
+    further: int = 64
     """Further rollouts of a prompt, which tell the designs its reward variance."""
     temperature: float = 1.0
     max_new_tokens: int = 256

@@ -14,11 +14,7 @@ from viprl.analysis.laboratory import PARTS, Outcome, Step
 from viprl.analysis.statistics import Estimate
 from viprl.evaluate.gradients import Found
 
-NAMES = {
-    "uniform": "uniform",
-    "counts": "counts (knows p)",
-    "selection": "selection and counts (knows p)",
-}
+NAMES = {"uniform": "uniform", "counts": "best counts", "selection": "best selection"}
 """Designs of `viprl.analysis.laboratory.usual_designs` in words; others have the name of their strategy."""
 ORIGIN = {
     "signal": "the mean gradient of the pool (S)",
@@ -37,7 +33,7 @@ def parts_table(uniform: Outcome) -> Table:
 
 def designs_table(outcomes: Sequence[Outcome]) -> Table:
     """rho and R of each design."""
-    table = Table("design", "rho: rollouts' variance", "R: second moment", "R^(-1/2)")
+    table = Table("design", "rho (rollouts)", "R (second moment)", "R^(-1/2)")
     for outcome in outcomes:
         cells = _cell(outcome.rollouts_ratio), _cell(outcome.ratio), f"{speed_up(outcome):.2f}"
         first = outcome is outcomes[0]
@@ -45,31 +41,29 @@ def designs_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def sentences(outcomes: Sequence[Outcome], step: Step) -> list[str]:
+def sentences(outcomes: Sequence[Outcome]) -> list[str]:
     """What follows from the numbers, in plain words."""
     uniform, *others = outcomes
     limit = uniform.shares["signal"].mean + uniform.shares["prompts"].mean
     found = [
-        f"A step of {step.prompts} prompts and {step.budget} rollouts: {_percent(uniform.shares['rollouts'])} of the "
-        f"second moment come from the rollouts, {_percent(uniform.shares['prompts'])} from which prompts are drawn. "
-        f"Counts alone cannot lower it below R = {max(limit, 0.0):.2f}, however well they are chosen."
+        f"{_percent(uniform.shares['rollouts'])} of the second moment come from the rollouts. Counts lower this part "
+        f"alone: R cannot fall below {max(limit, 0.0):.2f}, however well they are chosen."
     ]
     for outcome in others:
         who = NAMES.get(outcome.name, outcome.name)
-        if outcome.ratio.against(1.0) != "lower":
-            found.append(f"{who}: no clear change of the second moment (R = {_cell(outcome.ratio)}).")
+        if outcome.ratio.against(1.0) == "lower":
+            gain = f"with Adam, expect training to need up to {speed_up(outcome):.2f} times fewer rollouts"
         else:
-            found.append(
-                f"{who}: R = {_cell(outcome.ratio)}; with Adam at a fixed learning rate, expect training to need about "
-                f"{speed_up(outcome):.2f} times fewer rollouts at best."
-            )
+            gain = "no clear change"
+        found.append(f"{who}: R = {_cell(outcome.ratio)}: {gain}.")
     found.append(
-        "Measured with Adam, the speed-up was about R^(-1/2); with SGD at a small learning rate there was none."
+        "With Adam at a fixed learning rate, the speed-up that was measured is about R^(-1/2); with SGD at a small "
+        "rate there was none."
     )
     return found
 
 
-def remarks(found: Found) -> list[str]:
+def remarks(found: Found, step: Step) -> list[str]:
     """What the numbers are based on."""
     varied = sum(len(np.unique(r)) > 1 for r in found.rewards)
     rewards = float(np.mean([r.mean() for r in found.rewards]))
@@ -79,7 +73,10 @@ def remarks(found: Found) -> list[str]:
     return [
         f"{n} of {pool:,} prompts, {len(found.rewards[0])} rollouts each; mean reward {rewards:.3f}; rewards vary in "
         f"{varied} prompts; {found.parameters:,} parameters, {how}{error}",
-        "prompts of a step: drawn from the data set without replacement; brackets: 95 % intervals over prompts",
+        f"step: {step.prompts} prompts drawn from the data set without replacement, {step.budget} rollouts; best "
+        f"selection: from {step.candidates} candidates; the best designs know each prompt's reward variance from "
+        "further rollouts",
+        "brackets: 95 % intervals over prompts",
     ]
 
 

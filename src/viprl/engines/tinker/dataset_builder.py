@@ -37,6 +37,7 @@ REFUSED = {
     "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
     "id_column": "pass prompt=, a function from a group builder to {'prompt': ..., 'id': ...}",
     "register_pool": "a dataset of tinker-cookbook gives its prompts batch by batch",
+    "gradient_moments": "the service keeps the gradients",
 }
 """Option -> why tinker-cookbook does not have it."""
 
