@@ -128,16 +128,27 @@ def second_moment(
 
     Raises InputError for another shape, and for fewer prompts in the pool than candidates.
     """
-    n, M = len(cross), design.candidates
+    n = len(cross)
     if n < 2 or cross.shape != (n, n):
         raise InputError(f"cross has shape {cross.shape}; expected [N, N] with N >= 2")
-    if pool < max(M, 2):
-        raise InputError(f"the pool has {pool} prompts, but a step has {M} candidates")
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     size, own = w.sum(-1), np.diag(cross)
     # copies of a prompt in a resample are no pair: their product is the diagonal's
     pairs = ((w @ cross) * w).sum(-1) - w**2 @ own
-    c, m = pairs / (size**2 - (w**2).sum(-1)), w @ own / size
+    return split(pairs / (size**2 - (w**2).sum(-1)), w @ own / size, design, pool)
+
+
+def split(c: Numbers, m: Numbers, design: Terms, pool: float = math.inf) -> SecondMoment:
+    """E|G|^2 from its ingredients.
+
+    Args:
+        c: mean product g_q . g_q' of the gradients of different prompts.
+        m: mean |g_q|^2.
+        design, pool: as for `second_moment`.
+    """
+    M = design.candidates
+    if pool < max(M, 2):
+        raise InputError(f"the pool has {pool} prompts, but a step has {M} candidates")
     return SecondMoment(
         signal=c + (m - c) / pool,
         prompts=(m - c) * (1 / M - 1 / pool),
