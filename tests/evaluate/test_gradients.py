@@ -85,7 +85,7 @@ def test_some_prompts_of_a_larger_pool(folder):
 def test_several_rewards_are_added(folder):
     one = measure(subject(folder, prompts=3))
     both = measure(subject(folder, prompts=3, rewards=["tiny:contains", "tiny:contains"], weights=[2, 1]))
-    assert both.measurement.laws.A == pytest.approx(9 * one.measurement.laws.A, rel=1e-4)
+    assert pytest.approx(9 * one.measurement.laws.A, rel=1e-4) == both.measurement.laws.A
     assert both.rewards[0] == pytest.approx(3 * one.rewards[0])
 
 

@@ -41,7 +41,7 @@ def test_inner_products_are_unbiased_with_the_stated_error(monkeypatch, rows):
     for seed in range(600):
         sketch = GradientSketch(53, seed=seed)
         found.append(float(sketch(x) @ sketch(y)))
-    product, bound = float(flat_x @ flat_y), float(((flat_x**2).sum() * (flat_y**2).sum() + (flat_x @ flat_y) ** 2))
+    product, bound = float(flat_x @ flat_y), float((flat_x**2).sum() * (flat_y**2).sum() + (flat_x @ flat_y) ** 2)
     assert np.mean(found) == pytest.approx(product, abs=4 * np.std(found) / np.sqrt(600))
     assert np.std(found) <= 1.3 * np.sqrt(bound / 53)
 

@@ -168,7 +168,7 @@ def scores(
             if vectors is None:
                 vectors = vector.new_empty(len(distinct), len(vector))
             vectors[row] = vector
-            squared_norms[row] = sum(float(g.float().square().sum(dtype=torch.float64)) for g in gradients)
+            squared_norms[row] = sum(float(torch.linalg.vector_norm(g.float())) ** 2 for g in gradients)
     assert vectors is not None  # there is a completion
     return Scores(vectors, squared_norms, np.array(owner))
 

@@ -91,8 +91,8 @@ def terms(laws: VarianceLaw, candidates: int, counts: ArrayLike, inclusion: Arra
         raise InputError(f"inclusion probabilities are {pi.min()} to {pi.max()}; expected 0 < pi <= 1")
     if candidates < 1:
         raise InputError(f"candidates is {candidates}; expected at least 1")
-    selection = (1 / pi - 1) * laws.squared_gradient
-    return Terms(candidates, np.mean(selection), np.mean(laws.variance(counts) / pi))
+    selection, rollouts = (1 / pi - 1) * laws.squared_gradient, laws.variance(counts) / pi
+    return Terms(candidates, np.float64(np.mean(selection)), np.float64(np.mean(rollouts)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The command line: `viprl quickstart | init | train | sweep | data | evaluate | variance | replay | report`, one file a command.
+"""The command line, one file a command: `viprl quickstart`, `init`, `train`, `sweep`, `data`, `evaluate`, `variance`,
+`replay` and `report`.
 
 Each file imports what its command needs inside the command, so that `viprl --help` does not wait for torch.
 """

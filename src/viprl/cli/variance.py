@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from viprl.cli.options import (
-    PROMPTS,
     Chat,
     ChatTemplateKwargs,
     Instruction,
@@ -29,9 +27,7 @@ WHAT, MEASUREMENT, STEP = "What to measure", "Measurement", "Training step"
 
 
 def variance(
-    model: Annotated[
-        str, typer.Option(help="Policy: a run folder, a model folder or Hub name.", rich_help_panel=WHAT)
-    ],
+    model: Annotated[str, typer.Option(help="Policy: a run folder, a model folder or Hub name.", rich_help_panel=WHAT)],
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -50,9 +46,7 @@ def variance(
     prompts: Annotated[
         int, typer.Option(help="Prompts to measure, drawn at random from the data set.", rich_help_panel=MEASUREMENT)
     ] = 64,
-    rollouts: Annotated[
-        int, typer.Option(help="Rollouts of a prompt; at least 4.", rich_help_panel=MEASUREMENT)
-    ] = 16,
+    rollouts: Annotated[int, typer.Option(help="Rollouts of a prompt; at least 4.", rich_help_panel=MEASUREMENT)] = 16,
     further_rollouts: Annotated[
         int,
         typer.Option(
@@ -74,8 +68,8 @@ def variance(
         int | None,
         typer.Option(
             min=0,
-            help="Numbers to which a gradient is reduced by a random projection; 0 keeps it whole. Default: 4093, whole "
-            "for small models.",
+            help="Numbers to which a gradient is reduced by a random projection; 0 keeps it whole. Default: 4093, or "
+            "whole for small models.",
             rich_help_panel=MEASUREMENT,
         ),
     ] = None,
@@ -100,12 +94,8 @@ def variance(
             min=1, help="Prompts that a selection chooses from. Default: 2 for each of a step.", rich_help_panel=STEP
         ),
     ] = None,
-    min_rollouts: Annotated[
-        int | None, typer.Option(min=2, help=help_of("min_rollouts"), rich_help_panel=STEP)
-    ] = None,
-    max_rollouts: Annotated[
-        int | None, typer.Option(min=2, help=help_of("max_rollouts"), rich_help_panel=STEP)
-    ] = None,
+    min_rollouts: Annotated[int | None, typer.Option(min=2, help=help_of("min_rollouts"), rich_help_panel=STEP)] = None,
+    max_rollouts: Annotated[int | None, typer.Option(min=2, help=help_of("max_rollouts"), rich_help_panel=STEP)] = None,
     chat: Chat = None,
     instruction: Instruction = None,
     chat_template_kwargs: ChatTemplateKwargs = None,
@@ -151,7 +141,11 @@ def variance(
         console.print(line, highlight=False, markup=False)
     if json is not None:
         make_folder(json.parent)
-        settings = {"model": plan.subject.model, "dataset": plan.subject.data.name, "reward": list(plan.subject.rewards)}
+        settings = {
+            "model": plan.subject.model,
+            "dataset": plan.subject.data.name,
+            "reward": list(plan.subject.rewards),
+        }
         settings |= {key: getattr(plan.subject, key) for key in ("temperature", "max_new_tokens", "seed")}
         text = json_text.dumps(document(outcomes, step_of, found, settings), indent=1, allow_nan=False)
         write_text(json, text + "\n")

@@ -171,11 +171,9 @@ def _network(model: str, *, adapter: bool) -> Any:
 
     logging.disable_progress_bar()
     try:
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise InputError(f"the weights of {model!r} cannot be loaded ({error}); give a model folder or a Hub name") from (
-            error
-        )
+        raise InputError(f"the weights of {model!r} cannot be loaded: {error}") from error
     if adapter:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_("lora_" in name)

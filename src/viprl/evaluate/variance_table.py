@@ -114,7 +114,7 @@ def document(outcomes: Sequence[Outcome], step: Step, found: Found, settings: Ma
 
 def speed_up(outcome: Outcome) -> float:
     """R^(-1/2)."""
-    return outcome.ratio.mean ** -0.5 if outcome.ratio.mean > 0 else math.inf
+    return outcome.ratio.mean**-0.5 if outcome.ratio.mean > 0 else math.inf
 
 
 def _numbers(e: Estimate) -> dict[str, float | None]:

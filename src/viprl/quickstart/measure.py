@@ -126,7 +126,9 @@ def _law(batch: dict[str, Any]) -> VarianceLaw:
     return VarianceLaw(*(np.array(batch[key]) for key in ("A", "B", "squared_gradient")))
 
 
-def second_moment(result: dict[str, Any], strategy: str, pool: int, batch: dict[str, Any] | None = None) -> SecondMoment:
+def second_moment(
+    result: dict[str, Any], strategy: str, pool: int, batch: dict[str, Any] | None = None
+) -> SecondMoment:
     """E|G|^2 of a step at a checkpoint, with the counts of a strategy.
 
     Args:
@@ -135,10 +137,10 @@ def second_moment(result: dict[str, Any], strategy: str, pool: int, batch: dict[
         pool: training prompts.
         batch: the rollouts' part is that of this batch alone. Default: the mean over all batches.
     """
-    squared = np.mean([one["squared_gradient"] for one in result["batches"]])
+    squared = np.float64(np.mean([one["squared_gradient"] for one in result["batches"]]))
     prompts = len(result["batches"][0]["ids"])
     some = result["batches"] if batch is None else [batch]
-    rollouts = np.mean([_law(one).variance(one["counts"][strategy]) for one in some])
+    rollouts = np.float64(np.mean([_law(one).variance(one["counts"][strategy]) for one in some]))
     return split(result["pair_product"], squared, Terms(prompts, np.float64(0), rollouts), pool)
 
 

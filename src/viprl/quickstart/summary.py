@@ -57,17 +57,18 @@ def in_words(summary: dict[str, Any]) -> list[str]:
         "",
         "Strategies compared at the same number of rollouts:",
         "",
-        f"  {'':<46} {'rollouts noise':<15} {'whole second':<13} rollouts without",
-        f"  {'':<46} {'of the gradient':<15} {'moment':<13} a gradient",
+        f"  {'':<46} {'gradient':<13} {'second':<13} rollouts without",
+        f"  {'':<46} {'variance':<13} {'moment':<13} a gradient",
         *(
-            f"  {DESCRIPTIONS.get(name, name):<46} {_with_spread(summary, 'variance_ratio', name):<15} "
+            f"  {DESCRIPTIONS.get(name, name):<46} {_with_spread(summary, 'variance_ratio', name):<13} "
             f"{_with_spread(summary, 'second_moment_ratio', name) if name in moments else '':<13} "
             f"{wasted[name]['mean']:.0%}"
             for name in order
         ),
         "",
-        "Relative to uniform; lower is better in all columns. Rollouts noise: variance of the gradient of a training",
-        "step, given its prompts. A rollout has no gradient if all answers to its prompt are right, or if all are wrong.",
+        "Variance and moment are relative to uniform; lower is better in all columns. The gradient variance is the",
+        "noise of a training step from its rollouts; the second moment has also the noise from which prompts are in a",
+        "batch. A rollout has no gradient if all answers to its prompt are right, or if all are wrong.",
         f"±: standard deviation over {over}.",
         *_moment_in_words(summary),
         *_accuracy_in_words(summary["learning"].get("paired_difference")),
@@ -80,11 +81,10 @@ def _moment_in_words(summary: dict[str, Any]) -> list[str]:
     if not parts or not ratio or not ratio["mean"] > 0:
         return []
     return [
-        f"With uniform counts, {parts['rollouts']['mean']:.0%} of the gradient's second moment come from the rollouts "
-        f"and {parts['prompts']['mean']:.0%} from which",
-        "prompts are in the batch, which counts cannot change. With Adam, expect the default to need up to "
-        f"{ratio['mean'] ** -0.5:.2f} times fewer",
-        "rollouts for the same learning.",
+        f"With uniform counts, {parts['rollouts']['mean']:.0%} of the second moment come from the rollouts, which "
+        f"counts can lower, and {parts['prompts']['mean']:.0%} from the",
+        f"choice of prompts. With Adam, expect up to {ratio['mean'] ** -0.5:.2f} times fewer rollouts for the same "
+        "learning, which one short run cannot show.",
     ]
 
 

@@ -48,8 +48,8 @@ def second_moment(view: View) -> Section | None:
     for run, ratios in found:
         words += [view.titled(run, sentence) for sentence in _sentences(run, ratios)]
     lead = (
-        "An optimiser feels the whole second moment of the batch gradient, E|G|²: its mean, the noise from which prompts "
-        "are in the batch, and the noise of their rollouts. Counts lower the last part alone."
+        "An optimiser feels the whole second moment of the batch gradient, E|G|²: its mean, the noise from which "
+        "prompts are in the batch, and the noise of their rollouts. Counts lower the last part alone."
     )
     return Section("Second moment of the gradient", [lead, *words], drawings) if drawings else None
 
@@ -66,11 +66,12 @@ def _sentences(run: Run, ratios: Mapping[str, Estimate]) -> list[str]:
     if name is None:
         return sentences
     ratio = ratios[name]
-    text = f"With the {name} allocation, it is R = {num(ratio.mean)} of that with uniform{interval(ratio)}."
+    evidence = f" ({interval(ratio).removeprefix('; ')})" if ratio.interval else ""
+    text = f"With the {name} allocation, the second moment is R = {num(ratio.mean)} times that with uniform{evidence}."
     if ratio.against(1.0) == "lower":
         text += (
-            f" In experiments with Adam at a fixed learning rate, training sped up by about R^(−1/2), here "
-            f"{num(ratio.mean**-0.5)} times fewer rollouts; with SGD at a small rate it did not."
+            f" In experiments with Adam at a fixed learning rate, training sped up by about R^(−1/2), which is "
+            f"{num(ratio.mean**-0.5)} here; with SGD at a small rate it did not."
         )
     elif ratio.against(1.0) == "within noise":
         text += " That is within noise of 1: no faster learning is to be expected."

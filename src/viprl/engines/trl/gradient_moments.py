@@ -11,8 +11,8 @@ symbols S, V_b, V_w):
 
 The second line holds because TRL shuffles the C rollouts of a batch before it splits them: two rollouts in different
 micro-batches are a random pair. Pairs of one group share its prompt and hence V_b, but not their noise. Their expected
-product is (n^2 - 2n + 2)/(n^2 - n) |g_q|^2 with the leave-one-out baseline, so the line is low by at most a sixth of the
-part mean |g_q|^2 / Q. The third line takes the policy of two consecutive steps as the same; it needs no micro-batches.
+product is (n^2 - 2n + 2)/(n^2 - n) |g_q|^2 with the leave-one-out baseline, so the line is low by at most a sixth of
+mean |g_q|^2 / Q. The third line takes the policy of two consecutive steps as the same; it needs no micro-batches.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class GradientMoments:
         if self.split and K > 1:
             shared = K / (K - 1) * (C - 1) / C * (total - sum(parts))
             found[GRADIENT_WITHOUT_ROLLOUTS] = shared
-            self._means = tuple(FORGETTING * m + x for m, x in zip(self._means, (shared, total), strict=True))
+            self._means = FORGETTING * self._means[0] + shared, FORGETTING * self._means[1] + total
             if self._means[1] > 0:
                 found[ROLLOUT_NOISE] = 1 - self._means[0] / self._means[1]
         return found

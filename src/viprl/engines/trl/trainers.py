@@ -66,6 +66,7 @@ STATE_FILE = "vip_state.safetensors"
 GROUP_ARGUMENT = "vip_group"
 """Argument of reward functions: the position in the batch of the prompt of each completion."""
 
+
 @dataclass(frozen=True)
 class Groups:
     """One generation batch, the argument of `trainer.vip_listeners`."""
