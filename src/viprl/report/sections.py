@@ -39,11 +39,11 @@ from viprl.report.findings import (
     learning,
     others,
     prediction_error,
+    second_moments,
     variance_ratios,
     wasted_rollouts,
 )
 from viprl.report.page import Drawing, Section, table
-from viprl.report.second_moment import second_moments
 from viprl.report.uniform_steps import uniform_steps
 from viprl.report.view import View, count_lines, line, strategies
 from viprl.report.words import VERDICTS, cell, num
@@ -283,7 +283,7 @@ def numbers(view: View) -> Section | None:
     rows = []
     for run in view.runs:
         ratios, shares, final = variance_ratios(run), wasted_rollouts(run), final_accuracy(run)
-        moments = second_moments(run)
+        moments = second_moments(run).estimates
         for name in strategies(run):
             ratio, share = ratios.estimates.get(name), shares.estimates.get(name)
             cells = (
