@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import beta
 
 from analysis.bandits import Bandits
-from viprl.analysis import laboratory
+from viprl.analysis import designs, laboratory
 from viprl.analysis.designs import best_counts, expected_terms
 from viprl.analysis.gradient_variance import VarianceLaw
 from viprl.analysis.laboratory import Measurement, Step, VarianceBelief, compare, usual_designs
@@ -21,7 +21,8 @@ KNOWN = Measurement(POOL.laws, POOL.cross, 24, VarianceBelief(V, V**2))
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
-    monkeypatch.setattr(laboratory, "RESAMPLES", 40)
+    monkeypatch.setattr(laboratory, "RESAMPLES", 25)
+    monkeypatch.setattr(designs, "BATCHES", 32)
 
 
 STEP = Step(prompts=8, budget=32, candidates=16, max_rollouts=16)
@@ -55,22 +56,22 @@ def test_rho_of_a_strategy_is_that_of_its_counts():
 
 
 def test_intervals_hold_the_truth_of_the_pool():
-    """R of 40 prompts of a large pool, 20 times: about 95 % of the intervals hold that of the pool."""
-    pool = Bandits.make(seed=1, prompts=300, settled=100)
+    """R of 40 prompts of a large pool, 12 times: about 95 % of the intervals hold that of the pool."""
+    pool = Bandits.make(seed=1, prompts=150, settled=50)
     v = (pool.p * (1 - pool.p)).clip(0)
-    step, hits = Step(prompts=6, budget=24, candidates=6), []
+    step, hits, all_laws, products = Step(prompts=6, budget=24, candidates=6), [], pool.laws, pool.cross
 
     def ratio(rows, rng):
-        laws, cross = pool.laws.at(rows), pool.cross[np.ix_(rows, rows)]
-        own = Measurement(laws, cross, 300, VarianceBelief(v[rows], v[rows] ** 2))
+        laws, cross = all_laws.at(rows), products[np.ix_(rows, rows)]
+        own = Measurement(laws, cross, 150, VarianceBelief(v[rows], v[rows] ** 2))
         return compare(own, usual_designs(own, step)[:2], rng)[1].ratio
 
     rng = np.random.default_rng(0)
-    truth = ratio(np.arange(300), rng).mean
-    for _ in range(20):
-        found = ratio(rng.choice(300, 40, replace=False), rng)
+    truth = ratio(np.arange(150), rng).mean
+    for _ in range(12):
+        found = ratio(rng.choice(150, 40, replace=False), rng)
         hits.append(found.low <= truth <= found.high)
-    assert np.mean(hits) > 0.7
+    assert np.mean(hits) > 0.6
 
 
 def test_gradients_that_are_zero_are_refused():
@@ -108,5 +109,5 @@ def test_the_expected_terms_are_those_of_all_batches():
     for batch in combinations(range(6), 3):
         counts = design.choose(np.array(batch))[1]
         each.append(laws.at(np.array(batch)).variance(counts).mean() / 3)
-    terms = expected_terms(design, laws, np.random.default_rng(0), batches=2000)
-    assert second_moment(cross, terms).rollouts == pytest.approx(np.mean(each), rel=0.02)
+    terms = expected_terms(design, laws, np.random.default_rng(0), batches=600)
+    assert second_moment(cross, terms).rollouts == pytest.approx(np.mean(each), rel=0.04)
