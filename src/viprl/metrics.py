@@ -51,6 +51,16 @@ ROLLOUTS = "rollouts"
 """verl: rollouts of the step."""
 ROLLOUT_REWARD = "rollout_reward"
 """tinker-cookbook: total reward of each rollout, before it is shaped for training."""
+GRADIENT_SECOND_MOMENT = "gradient/second_moment"
+"""TRL: |G|^2 of the batch gradient before clipping. Its mean over steps is S + V_b + V_w."""
+GRADIENT_WITHOUT_ROLLOUTS = "gradient/without_rollouts"
+"""TRL: estimate of S + V_b, what remains of the second moment without the noise of rollouts, from products of
+micro-batches; noisy for a single step."""
+GRADIENT_SIGNAL = "gradient/signal"
+"""TRL: estimate of S, the squared mean gradient, from the product of consecutive batch gradients; noisy."""
+ROLLOUT_NOISE = "gradient/rollout_noise"
+"""TRL: V_w/(S + V_b + V_w), the share of the second moment that counts can lower, from means over the last 20 steps or
+so."""
 PADDING_ROWS = "padding_rows"
 """verl: masked rows that verl added to the step."""
 

@@ -171,6 +171,11 @@ class EngineSettings(Settings):
         "Learn from the log probabilities of the rollouts, where the engine knows them, which prompts have large "
         "gradients.",
     )
+    gradient_moments: bool = _option(
+        False,
+        bool,
+        "Log the second moment of the batch gradient, and which part of it comes from the rollouts. With TRL only.",
+    )
 
     def __post_init__(self) -> None:
         check_prompt_weighting(self.prompt_weighting)

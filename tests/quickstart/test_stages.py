@@ -18,7 +18,7 @@ from viprl.errors import StateError, TrainingFailedError
 from viprl.quickstart import stages
 from viprl.quickstart.experiment import Experiment
 from viprl.quickstart.measure import variance_ratio, zero_advantage_share
-from viprl.quickstart.summary import in_words
+from viprl.quickstart.summary import in_words, summarise
 from viprl.runs.engine_logs import read_history
 from viprl.utils.json_lines import log_rows
 
@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
 
 def test_everything_is_written(finished):
     summary = json.loads((finished / "summary.json").read_text())
-    for key in ("variance_ratio", "zero_advantage_rollouts"):
+    for key in ("variance_ratio", "zero_advantage_rollouts", "second_moment_ratio"):
         assert set(summary[key]) == set(STRATEGIES)
         assert all(entry["n"] == 2 for entry in summary[key].values())
     assert summary["variance_ratio"]["uniform"]["mean"] == 1
@@ -80,6 +80,33 @@ def test_the_summary_follows_from_the_measurements(finished):
         (line,) = (line for line in lines if line.startswith(f"  {name}"))
         assert f"{summary['variance_ratio'][name]['mean']:.2f}" in line
         assert line.endswith(f"{summary['zero_advantage_rollouts'][name]['mean']:.0%}")
+
+
+def test_the_second_moment_follows_from_the_measurements(finished):
+    """R = (S + V_b + rho V_w)/(S + V_b + V_w), where S + V_b = c + (m - c)/Q."""
+    ratios, shares = [], []
+    for step in (2, 4):
+        result = json.loads((finished / "measured" / f"variance-seed0-step{step}.json").read_text())
+        (batch,) = result["batches"]
+        law = VarianceLaw(np.array(batch["A"]), np.array(batch["B"]), np.array(batch["squared_gradient"]))
+        own, even = (law.variance(batch["counts"][name]).mean() / 8 for name in ("default", "uniform"))
+        c, m = result["pair_product"], law.squared_gradient.mean()
+        rest = c + (m - c) / 8
+        ratios.append((rest + own) / (rest + even))
+        shares.append(even / (rest + even))
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["second_moment_ratio"]["default"]["mean"] == pytest.approx(np.mean(ratios))
+    assert summary["second_moment_ratio"]["uniform"]["mean"] == 1
+    assert summary["second_moment"]["rollouts"]["mean"] == pytest.approx(np.mean(shares))
+    assert sum(part["mean"] for part in summary["second_moment"].values()) == pytest.approx(1)
+
+
+def test_measurements_of_earlier_versions_have_no_second_moment(finished):
+    files = sorted((finished / "measured").glob("variance-*.json"))
+    old = [{k: v for k, v in json.loads(file.read_text()).items() if k != "pair_product"} for file in files]
+    accuracy = [json.loads(file.read_text()) for file in sorted((finished / "measured").glob("accuracy-*.json"))]
+    summary = summarise(old, accuracy, SMALL, 1)
+    assert summary["second_moment_ratio"] == {} and any(line.startswith("  default") for line in in_words(summary))
 
 
 def test_the_folder_of_another_quickstart_is_refused(finished):

@@ -12,6 +12,8 @@ from log_files import write_lines
 
 Q, C, MIN_ROLLOUTS, MAX_ROLLOUTS = 32, 256, 2, 48
 RATIOS = {"default": 0.72, "paper": 1.04, "oracle": 0.51, "random": 1.9, "uniform": 1.0}
+MOMENTS = {"default": 0.81, "paper": 1.02, "oracle": 0.7, "random": 1.5, "uniform": 1.0}
+SHARES = {"signal": 0.05, "prompts": 0.35, "rollouts": 0.6}
 WASTED = {"default": 0.587, "paper": 0.71, "oracle": 0.327, "random": 0.79, "uniform": 0.805}
 
 
@@ -61,7 +63,12 @@ def summary(rng, seeds=3):
     """A summary as of the quickstart: 4 batches at each of 3 steps and for each seed."""
     draws = {
         key: {name: mean + rng.normal(0, 0.05, size=(seeds, 3, 4)) for name, mean in means.items()}
-        for key, means in (("variance_ratio", RATIOS), ("zero_advantage_rollouts", WASTED))
+        for key, means in (
+            ("variance_ratio", RATIOS),
+            ("zero_advantage_rollouts", WASTED),
+            ("second_moment_ratio", MOMENTS),
+            ("second_moment", SHARES),
+        )
     }
 
     def moments(*part):

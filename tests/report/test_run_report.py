@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 
 SECTIONS = {
     "Gradient variance", "Rollouts without a gradient", "Learning", "Predictions of success", "Rollouts per prompt",
-    "Predicted and realised variance", "All numbers", "Settings",
+    "Predicted and realised variance", "Second moment of the gradient", "All numbers", "Settings",
 }  # fmt: skip
 
 
@@ -82,7 +82,10 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 
 def test_a_training_run_is_reported_from_its_log(tmp_path):
     run = report_data.write_training_run(tmp_path / "train", np.random.default_rng(1))
-    assert sections_of(write_report([run], tmp_path / "report.html")) == SECTIONS - {"Gradient variance"}
+    assert sections_of(write_report([run], tmp_path / "report.html")) == SECTIONS - {
+        "Gradient variance",
+        "Second moment of the gradient",
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,7 @@ def test_a_training_run_is_reported_from_its_log(tmp_path):
         ("vip/counts/mean", "Rollouts per prompt"),
         ("vip/variance_ratio/realised", "Predicted and realised variance"),
         ("vip/shadow/oracle/variance_ratio", "Predicted and realised variance"),
+        ("vip/gradient/rollout_noise", "Second moment of the gradient"),
     ],
 )
 def test_each_metric_has_its_section(tmp_path, key, section):
@@ -105,7 +109,12 @@ def test_each_metric_has_its_section(tmp_path, key, section):
 
 
 @pytest.mark.parametrize(
-    ("key", "section"), [("variance_ratio", "Gradient variance"), ("calibration", "Predictions of success")]
+    ("key", "section"),
+    [
+        ("variance_ratio", "Gradient variance"),
+        ("second_moment_ratio", "Second moment of the gradient"),
+        ("calibration", "Predictions of success"),
+    ],
 )
 def test_each_entry_of_the_summary_has_its_section(tmp_path, key, section):
     rows = [{"strategy": "default", "seed": 0, "step": 1}]
@@ -115,6 +124,19 @@ def test_each_entry_of_the_summary_has_its_section(tmp_path, key, section):
     assert section not in sections_of(write_report([run], tmp_path / "report.html"))
     run = folder_with(tmp_path / "with", rows, {key: whole[key]})
     assert section in sections_of(write_report([run], tmp_path / "report.html"))
+
+
+@pytest.mark.parametrize(("mean", "speed_up"), [(0.64, "1.25"), (1.0, "within noise"), (1.44, None)])
+def test_what_follows_from_the_second_moment(tmp_path, mean, speed_up):
+    """R^(-1/2), if R is clearly below 1."""
+    parts = {name: {"mean": share, "sd": 0.01, "n": 3} for name, share in report_data.SHARES.items()}
+    summary = {"second_moment_ratio": {"default": {"mean": mean, "sd": 0.02, "n": 12}}, "second_moment": parts}
+    run = folder_with(tmp_path / "run", [{"strategy": "default", "seed": 0, "step": 1}], summary)
+    words = text_of(write_report([run], tmp_path / "report.html").read_text())
+    assert f"R = {mean:.2f}" in words and "60 %" in words and "35 %" in words
+    assert ("R^(−1/2)" in words) == (mean < 1)
+    if speed_up is not None:
+        assert speed_up in words
 
 
 def test_without_a_measurement_the_history_gives_rollouts_by_difficulty(tmp_path):

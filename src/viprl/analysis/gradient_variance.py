@@ -8,8 +8,9 @@ g = E[(r - p) Z], the trace of the covariance of the RLOO gradient of n rollouts
 and that of Dr.GRPO is ((n - 1) / n)^2 times as large. The law allows for dependent rewards and scores; Propositions
 4.2 and 4.3 of arXiv 2602.01601 are the special case A = B.
 
-`exact_law` estimates A, B and |g|^2 without bias from the rewards and the Gram matrix of the scores. `score_gram`
-computes that matrix, with one backward pass per distinct completion. `measure_law` does both.
+`exact_law` estimates A, B and |g|^2 without bias from the rewards and the Gram matrix of the scores. `scores` computes
+the scores, with one backward pass per distinct completion, whole or as a sketch (`viprl.utils.gradient_sketch`).
+`measure_prompt` gives the law of a prompt and its gradient, `measure_law` the law alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from viprl.errors import InputError
-from viprl.utils.arrays import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.gradient_sketch import Projection, whole_gradient
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +45,10 @@ class VarianceLaw:
     """Var(r) E|Z|^2 + |g|^2, shape [] or [Q]: the cost of estimating the baseline."""
     squared_gradient: Numbers
     """|g|^2, the squared norm of the gradient, shape [] or [Q]."""
+
+    def at(self, rows: IntArray) -> VarianceLaw:
+        """The laws of some of many prompts."""
+        return VarianceLaw(*(np.asarray(x)[rows] for x in (self.A, self.B, self.squared_gradient)))
 
     def variance(self, counts: ArrayLike, estimator: Literal["rloo", "dr_grpo"] = "rloo") -> Numbers:
         """Trace of the covariance of the gradient with `counts` rollouts, at least 2; shapes broadcast."""
@@ -97,14 +103,43 @@ def exact_law(rewards: ArrayLike, gram: ArrayLike) -> VarianceLaw:
     )
 
 
-def score_gram(
-    model: Any, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]], temperature: float = 1.0
-) -> FloatArray:
-    """Gram matrix [m, m] of the scores of m completions of one prompt.
+@dataclass(frozen=True)
+class Scores:
+    """The scores of m completions of one prompt; equal completions share a row."""
+
+    vectors: torch.Tensor
+    """[distinct, k] projected scores."""
+    squared_norms: FloatArray
+    """[distinct] of the scores before the projection."""
+    owner: IntArray
+    """[m] the row of each completion."""
+
+    def gram(self) -> FloatArray:
+        """[m, m] inner products, the squared norms exact."""
+        products = (self.vectors @ self.vectors.T).double().cpu().numpy()
+        np.fill_diagonal(products, self.squared_norms)
+        return products[np.ix_(self.owner, self.owner)]
+
+    def weighted_sum(self, weights: FloatArray) -> torch.Tensor:
+        """[k] sum of weights [m] times the projected scores."""
+        import torch
+
+        by_row = np.bincount(self.owner, weights, minlength=len(self.squared_norms))
+        return torch.as_tensor(by_row, dtype=self.vectors.dtype, device=self.vectors.device) @ self.vectors
+
+
+def scores(
+    model: Any,
+    prompt_ids: Sequence[int],
+    completions: Sequence[Sequence[int]],
+    temperature: float = 1.0,
+    projection: Projection = whole_gradient,
+) -> Scores:
+    """The scores of m completions of one prompt.
 
     A score is the gradient of the log probability of a completion (sum over its tokens, eos included) with respect to
-    all trainable parameters. It costs one backward pass for each distinct completion, and (distinct completions) x
-    (trainable parameters) floats of memory, so use a small model or freeze most of a large one.
+    all trainable parameters. It costs one backward pass for each distinct completion, and (distinct completions) x k
+    floats of memory, where k is the length of a projected gradient.
 
     Args:
         model: the policy that drew the completions: a causal language model that maps `input_ids` to `.logits`, without
@@ -112,6 +147,7 @@ def score_gram(
         prompt_ids: tokens of the prompt, without padding, at least one.
         completions: tokens of each completion, without padding, at least one each.
         temperature: the temperature at which the completions were drawn.
+        projection: `whole_gradient` for small models, a `GradientSketch` for large ones.
     """
     import torch
 
@@ -122,14 +158,26 @@ def score_gram(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise InputError("the model has no trainable parameter; set requires_grad on those to measure")
-    scores = torch.empty(len(distinct), sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
+    vectors: torch.Tensor | None = None
+    squared_norms = np.empty(len(distinct))
     with torch.enable_grad():
         for completion, row in distinct.items():
             log_probability = _log_probability(model, prompt_ids, completion, temperature)
             gradients = torch.autograd.grad(log_probability, parameters, allow_unused=True, materialize_grads=True)
-            torch.cat([gradient.reshape(-1) for gradient in gradients], out=scores[row])
-    gram = (scores @ scores.T).double().numpy()
-    return gram[np.ix_(owner, owner)]
+            vector = projection(gradients)
+            if vectors is None:
+                vectors = vector.new_empty(len(distinct), len(vector))
+            vectors[row] = vector
+            squared_norms[row] = sum(float(torch.linalg.vector_norm(g.float())) ** 2 for g in gradients)
+    assert vectors is not None  # there is a completion
+    return Scores(vectors, squared_norms, np.array(owner))
+
+
+def score_gram(
+    model: Any, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]], temperature: float = 1.0
+) -> FloatArray:
+    """[m, m] Gram matrix of the scores of m completions of one prompt. Arguments: see `scores`."""
+    return scores(model, prompt_ids, completions, temperature).gram()
 
 
 def _log_probability(
@@ -154,11 +202,31 @@ def measure_law(
 ) -> VarianceLaw:
     """The variance law of one prompt from m >= 4 of its rollouts (96 is a good number) and their rewards.
 
-    If all rewards are equal, every estimate is exactly 0 and no gradient is computed. Arguments: see `score_gram`.
+    Arguments: see `measure_prompt`.
+    """
+    return measure_prompt(model, prompt_ids, completions, rewards, temperature)[0]
+
+
+def measure_prompt(
+    model: Any,
+    prompt_ids: Sequence[int],
+    completions: Sequence[Sequence[int]],
+    rewards: ArrayLike,
+    temperature: float = 1.0,
+    projection: Projection = whole_gradient,
+) -> tuple[VarianceLaw, torch.Tensor | None]:
+    """The variance law of one prompt and its gradient, from m >= 4 of its rollouts and their rewards [m].
+
+    The gradient is the RLOO estimate (1/(m-1)) sum_i (r_i - mean r) Z_i, projected, [k]: unbiased, so that its inner
+    product with the gradient of another prompt is unbiased too. If all rewards are equal, every estimate is exactly 0,
+    no gradient is computed, and None is returned for it.
+
+    Other arguments: see `scores`.
     """
     r = np.asarray(rewards, dtype=np.float64)
     if len(completions) != r.size:
         raise InputError(f"got {r.size} rewards for {len(completions)} completions; expected one for each")
     if r.size >= 4 and np.all(r == r.flat[0]):
-        return VarianceLaw(A=np.float64(0), B=np.float64(0), squared_gradient=np.float64(0))
-    return exact_law(r, score_gram(model, prompt_ids, completions, temperature))
+        return VarianceLaw(A=np.float64(0), B=np.float64(0), squared_gradient=np.float64(0)), None
+    found = scores(model, prompt_ids, completions, temperature, projection)
+    return exact_law(r, found.gram()), found.weighted_sum((r - r.mean()) / (r.size - 1))

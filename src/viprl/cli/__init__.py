@@ -1,4 +1,5 @@
-"""The command line: `viprl quickstart | init | train | sweep | data | evaluate | replay | report`, one file a command.
+"""The command line, one file a command: `viprl quickstart`, `init`, `train`, `sweep`, `data`, `evaluate`, `variance`,
+`replay` and `report`.
 
 Each file imports what its command needs inside the command, so that `viprl --help` does not wait for torch.
 """
@@ -22,6 +23,7 @@ from viprl.cli.replay import replay
 from viprl.cli.report import report
 from viprl.cli.sweep import sweep
 from viprl.cli.train import train
+from viprl.cli.variance import variance
 from viprl.errors import ViprlError
 
 
@@ -52,7 +54,7 @@ def _options(
     """Adaptive rollout allocation for reinforcement learning with verifiable rewards."""
 
 
-for command in (quickstart, init, train, sweep, evaluate, replay, report):
+for command in (quickstart, init, train, sweep, evaluate, variance, replay, report):
     app.command(epilog=end_of(command.__name__))(command)
 for registered in data.registered_commands:
     registered.epilog = end_of(f"data {registered.callback.__name__}")  # type: ignore[union-attr]

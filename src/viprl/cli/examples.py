@@ -24,6 +24,11 @@ _ENDS = {
         "viprl evaluate --model Qwen/Qwen2.5-0.5B-Instruct --dataset aime24 --n 8 --out runs/aime24",
         "viprl evaluate --generations samples.jsonl --k 1,8 --verify mine:correct",
     ),
+    "variance": (
+        "docs/variance.md",
+        "viprl variance --model runs/mine",
+        "viprl variance --model Qwen/Qwen2.5-0.5B-Instruct --dataset rows.jsonl --reward mine:correct --prompts 128",
+    ),
     "replay": ("docs/replay.md", "viprl replay runs/mine --strategies default,uniform --report runs/mine/replay"),
     "report": ("docs/train.md", "viprl report runs/mine", "viprl report runs/a runs/b --out compared.html"),
 }

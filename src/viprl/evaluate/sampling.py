@@ -115,19 +115,47 @@ def transformers_sampler(
     Raises InputError if neither the model nor the tokenizer has an end-of-sequence token.
     """
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
-
-    from viprl.evaluate.nucleus import DrawByNumbers
+    from transformers import AutoModelForCausalLM
 
     network: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     usual = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    network = network.to(device or usual).eval()
+    complete = token_sampler(network.to(device or usual).eval(), tokenizer, settings, batch_size=batch_size)
+    stops = _stops(network, tokenizer)
+
+    def sample(problems: Sequence[Problem]) -> Iterator[Generations]:
+        for problem in problems:
+            drawn = complete(problem)
+            ended = [tokens[-1] in stops for tokens in drawn]
+            texts = [
+                tokenizer.decode(tokens[:-1] if end else tokens, skip_special_tokens=True)
+                for tokens, end in zip(drawn, ended, strict=True)
+            ]
+            yield Generations(problem.id, problem.answer, tuple(texts), ended.count(False))
+
+    return sample
+
+
+def token_sampler(
+    network: Any, tokenizer: Any, settings: Sampling, *, batch_size: int
+) -> Callable[[Problem], list[list[int]]]:
+    """A function that draws n completions of a problem, as tokens. The last token is that which ended the completion,
+    unless it was cut off.
+
+    Args:
+        network: the model. Its sampling defaults are replaced.
+        tokenizer, settings, batch_size: as for `transformers_sampler`.
+    """
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    from viprl.evaluate.nucleus import DrawByNumbers
+
     stops = _stops(network, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
     # Replaces the sampling defaults of the model (top_k, repetition penalty).
     network.generation_config = GenerationConfig(eos_token_id=stops, pad_token_id=pad)
 
-    def complete(problem: Problem, numbers: np.ndarray) -> list[list[int]]:
+    def some(problem: Problem, numbers: np.ndarray) -> list[list[int]]:
         prompt = torch.tensor([problem.tokens] * len(numbers), device=network.device)
         draw = DrawByNumbers(numbers, prompt.shape[1], settings.temperature, settings.top_p)
         made = network.generate(
@@ -139,20 +167,17 @@ def transformers_sampler(
         )
         return made[:, prompt.shape[1] :].tolist()
 
-    def sample(problems: Sequence[Problem]) -> Iterator[Generations]:
-        for problem in problems:
-            first = seed_of(settings.seed, problem.id)
-            streams = [np.random.default_rng([first, i]) for i in range(settings.n)]
-            texts, truncated = [], 0
-            for rngs in batches(streams, batch_size):
-                numbers = np.stack([rng.random(settings.max_new_tokens) for rng in rngs])
-                for tokens in complete(problem, numbers):
-                    end = next((i for i, token in enumerate(tokens) if token in stops), None)
-                    truncated += end is None
-                    texts.append(tokenizer.decode(tokens[:end], skip_special_tokens=True))
-            yield Generations(problem.id, problem.answer, tuple(texts), truncated)
+    def complete(problem: Problem) -> list[list[int]]:
+        first = seed_of(settings.seed, problem.id)
+        streams = [np.random.default_rng([first, i]) for i in range(settings.n)]
+        completions = []
+        for rngs in batches(streams, batch_size):
+            for tokens in some(problem, np.stack([rng.random(settings.max_new_tokens) for rng in rngs])):
+                end = next((i for i, token in enumerate(tokens) if token in stops), len(tokens) - 1)
+                completions.append(tokens[: end + 1])
+        return completions
 
-    return sample
+    return complete
 
 
 def _stops(network: Any, tokenizer: Any) -> list[int]:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from viprl.analysis.gradient_variance import VarianceLaw, measure_law
+from viprl.analysis.gradient_variance import VarianceLaw, measure_prompt
+from viprl.analysis.second_moment import SecondMoment, Terms, gradient_products, split, stacked
 from viprl.prompts import identity
 from viprl.quickstart.experiment import Experiment
 from viprl.runs.files import OUTCOMES_FILE
@@ -34,7 +35,8 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
 
     Returns: for each batch the counts of every strategy, and for each prompt, estimated from the same
         `experiment.rollouts` rollouts, successes and the coefficients A and B of the variance
-        Var(n) = A/n + B/(n(n-1)). The oracle gets success rates of `experiment.truth` other rollouts.
+        Var(n) = A/n + B/(n(n-1)). The oracle gets success rates of `experiment.truth` other rollouts. "pair_product"
+        is the mean product of the gradients of two different prompts.
     """
     import torch
 
@@ -51,7 +53,7 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
     visits = Counter(key for row in outcomes if row["step"] <= step for key in row["ids"])
     rng = np.random.default_rng([seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    batches = []
+    batches, gradients, every_law, keys = [], [], [], []
     for _ in range(experiment.batches):
         batch = [rows[i] for i in rng.choice(len(rows), experiment.prompts, replace=False)]
         texts = [row["prompt"] for row in batch]
@@ -63,10 +65,13 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
         vip.tell_oracle(batch, truth)
         proposals = vip.propose(batch, experiment.budget, rng=rng)
         prompt_ids = tokenizer(texts)["input_ids"]
-        laws = [
-            measure_law(model, ids, group[: experiment.rollouts], r)
-            for ids, group, r in zip(prompt_ids, drawn, common, strict=True)
-        ]
+        laws = []
+        for ids, group, r in zip(prompt_ids, drawn, common, strict=True):
+            law, gradient = measure_prompt(model, ids, group[: experiment.rollouts], r)
+            laws.append(law)
+            gradients.append(gradient)
+        every_law += laws
+        keys += [row["id"] for row in batch]
         batches.append(
             {
                 "ids": [row["id"] for row in batch],
@@ -81,7 +86,15 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
                 },
             }
         )
-    return {"seed": seed, "step": step, "rollouts": experiment.rollouts, "batches": batches}
+    cross, named = gradient_products(gradients, stacked(every_law)), np.array(keys)
+    different = named[:, None] != named  # batches may share prompts
+    return {
+        "seed": seed,
+        "step": step,
+        "rollouts": experiment.rollouts,
+        "pair_product": float(cross[different].mean()),
+        "batches": batches,
+    }
 
 
 def measure_accuracy(
@@ -105,9 +118,30 @@ def measure_accuracy(
 
 def variance_ratio(batch: dict[str, Any], strategy: str) -> float:
     """Gradient variance with the counts of a strategy relative to uniform, on a batch of `measure_variance`."""
-    law = VarianceLaw(*(np.array(batch[key]) for key in ("A", "B", "squared_gradient")))
-    own, uniform = (law.variance(batch["counts"][name]).sum() for name in (strategy, "uniform"))
+    own, uniform = (_law(batch).variance(batch["counts"][name]).sum() for name in (strategy, "uniform"))
     return float(own / uniform)
+
+
+def _law(batch: dict[str, Any]) -> VarianceLaw:
+    return VarianceLaw(*(np.array(batch[key]) for key in ("A", "B", "squared_gradient")))
+
+
+def second_moment(
+    result: dict[str, Any], strategy: str, pool: int, batch: dict[str, Any] | None = None
+) -> SecondMoment:
+    """E|G|^2 of a step at a checkpoint, with the counts of a strategy.
+
+    Args:
+        result: of `measure_variance`.
+        strategy: whose counts.
+        pool: training prompts.
+        batch: the rollouts' part is that of this batch alone. Default: the mean over all batches.
+    """
+    squared = np.float64(np.mean([one["squared_gradient"] for one in result["batches"]]))
+    prompts = len(result["batches"][0]["ids"])
+    some = result["batches"] if batch is None else [batch]
+    rollouts = np.float64(np.mean([_law(one).variance(one["counts"][strategy]) for one in some]))
+    return split(result["pair_product"], squared, Terms(prompts, np.float64(0), rollouts), pool)
 
 
 def zero_advantage_share(batch: dict[str, Any], strategy: str, rollouts: int) -> float:

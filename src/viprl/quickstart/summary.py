@@ -11,7 +11,7 @@ import numpy as np
 
 from viprl.analysis.statistics import Estimate
 from viprl.quickstart.experiment import ARMS, Experiment
-from viprl.quickstart.measure import variance_ratio, zero_advantage_share
+from viprl.quickstart.measure import second_moment, variance_ratio, zero_advantage_share
 
 DESCRIPTIONS = {
     "default": "default (adaptive)",
@@ -27,17 +27,19 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of summary.json, from the results of `measure_variance` and `measure_accuracy`.
 
-    It has means over batches, steps and seeds, also by step and by seed; predicted and true success probabilities
+    It has means over batches, steps and seeds, also by step and by seed: the variance of the rollouts (rho), the whole
+    second moment (R) and its parts with uniform allocation; predicted and true success probabilities
     ("calibration"); held-out accuracy ("learning"); the settings.
     """
+    pool = experiment.pool
     by_step = {
-        str(step): _means([result for result in variance if result["step"] == step])
+        str(step): _means([result for result in variance if result["step"] == step], pool)
         for step in sorted({result["step"] for result in variance})
     }
     return {
-        **_means(variance),
+        **_means(variance, pool),
         "by_step": by_step,
-        "by_seed": {str(seed): _means([r for r in variance if r["seed"] == seed]) for seed in range(seeds)},
+        "by_seed": {str(seed): _means([r for r in variance if r["seed"] == seed], pool) for seed in range(seeds)},
         "calibration": list(_calibration(variance)),
         "learning": _learning(accuracy, experiment.steps),
         "settings": {**asdict(experiment), "seeds": seeds, "estimator": "rloo"},
@@ -47,6 +49,7 @@ def summarise(
 def in_words(summary: dict[str, Any]) -> list[str]:
     """The summary as lines for the terminal."""
     ratios, wasted = summary["variance_ratio"], summary["zero_advantage_rollouts"]
+    moments = summary.get("second_moment_ratio", {})
     seeds = summary["settings"]["seeds"]
     over = f"{seeds} seeds" if seeds > 1 else f"{ratios['default']['n']} batches"
     order = [*DESCRIPTIONS, *(name for name in ratios if name not in DESCRIPTIONS)]
@@ -54,18 +57,34 @@ def in_words(summary: dict[str, Any]) -> list[str]:
         "",
         "Strategies compared at the same number of rollouts:",
         "",
-        f"  {'':<46} {'gradient variance':<19} rollouts without",
-        f"  {'':<46} {'relative to uniform':<19} a gradient",
+        f"  {'':<46} {'gradient':<13} {'second':<13} rollouts without",
+        f"  {'':<46} {'variance':<13} {'moment':<13} a gradient",
         *(
-            f"  {DESCRIPTIONS.get(name, name):<46} {ratios[name]['mean']:.2f} ± {_spread(summary, name):<12.2f} "
+            f"  {DESCRIPTIONS.get(name, name):<46} {_with_spread(summary, 'variance_ratio', name):<13} "
+            f"{_with_spread(summary, 'second_moment_ratio', name) if name in moments else '':<13} "
             f"{wasted[name]['mean']:.0%}"
             for name in order
         ),
         "",
-        "Lower is better in both columns. The gradient variance is the noise of a training step.",
-        "A rollout has no gradient if all answers to its prompt are right, or if all are wrong.",
+        "Variance and moment are relative to uniform; lower is better in all columns. The gradient variance is the",
+        "noise of a training step from its rollouts; the second moment has also the noise from which prompts are in a",
+        "batch. A rollout has no gradient if all answers to its prompt are right, or if all are wrong.",
         f"±: standard deviation over {over}.",
+        *_moment_in_words(summary),
         *_accuracy_in_words(summary["learning"].get("paired_difference")),
+    ]
+
+
+def _moment_in_words(summary: dict[str, Any]) -> list[str]:
+    """What follows from R."""
+    parts, ratio = summary.get("second_moment", {}), summary.get("second_moment_ratio", {}).get("default")
+    if not parts or not ratio or not ratio["mean"] > 0:
+        return []
+    return [
+        f"With uniform counts, {parts['rollouts']['mean']:.0%} of the second moment come from the rollouts, which "
+        f"counts can lower, and {parts['prompts']['mean']:.0%} from the",
+        f"choice of prompts. With Adam, expect up to {ratio['mean'] ** -0.5:.2f} times fewer rollouts for the same "
+        "learning, which one short run cannot show.",
     ]
 
 
@@ -79,23 +98,36 @@ def _accuracy_in_words(gap: dict[str, Any] | None) -> list[str]:
     return [f"{line} (95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}, {gap['n']} {gap['basis']}): {clear}."]
 
 
-def _spread(summary: dict[str, Any], name: str) -> float:
-    """Standard deviation of the variance ratio: over the means of the seeds, or over the batches of a single seed."""
-    if summary["settings"]["seeds"] == 1:
-        return summary["variance_ratio"][name]["sd"] or 0.0
-    return _moments([entry["variance_ratio"][name]["mean"] for entry in summary["by_seed"].values()])["sd"]
+def _with_spread(summary: dict[str, Any], key: str, name: str) -> str:
+    """A ratio and its standard deviation: over the means of the seeds, or over the batches of a single seed."""
+    entry = summary[key][name]
+    sd = entry["sd"]
+    if summary["settings"]["seeds"] > 1:
+        sd = _moments([one[key][name]["mean"] for one in summary["by_seed"].values()])["sd"]
+    return f"{entry['mean']:.2f} ± {sd or 0.0:.2f}"
 
 
-def _means(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    ratios, wasted = defaultdict(list), defaultdict(list)
+def _means(results: Sequence[dict[str, Any]], pool: int) -> dict[str, Any]:
+    ratios, wasted, moments, parts = (defaultdict(list) for _ in range(4))
     for result in results:
         for batch in result["batches"]:
             for name in batch["counts"]:
                 ratios[name].append(variance_ratio(batch, name))
                 wasted[name].append(zero_advantage_share(batch, name, result["rollouts"]))
+        if "pair_product" not in result:  # measured by an earlier version
+            continue
+        uniform = second_moment(result, "uniform", pool)
+        for part in ("signal", "prompts", "rollouts"):
+            parts[part].append(float(getattr(uniform, part) / uniform.total))
+        for batch in result["batches"]:
+            base = second_moment(result, "uniform", pool, batch).total
+            for name in batch["counts"]:
+                moments[name].append(float(second_moment(result, name, pool, batch).total / base))
     return {
         "variance_ratio": {name: _moments(values) for name, values in ratios.items()},
         "zero_advantage_rollouts": {name: _moments(values) for name, values in wasted.items()},
+        "second_moment_ratio": {name: _moments(values) for name, values in moments.items()},
+        "second_moment": {name: _moments(values) for name, values in parts.items()},
     }
 
 

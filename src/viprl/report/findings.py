@@ -64,6 +64,11 @@ def variance_ratios(run: Run) -> Measured:
     return _measured(run, "variance_ratio", REALISED)
 
 
+def second_moments(run: Run) -> Measured:
+    """Second moment of the gradient relative to uniform, as measured."""
+    return _measured(run, "second_moment_ratio", "")
+
+
 def wasted_rollouts(run: Run) -> Measured:
     """Share of rollouts without a gradient: as measured, otherwise as logged."""
     return _measured(run, "zero_advantage_rollouts", WASTED)

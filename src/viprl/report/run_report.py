@@ -13,6 +13,7 @@ from viprl.errors import InputError
 from viprl.report import canvas, sections
 from viprl.report.findings import findings
 from viprl.report.page import INTERVAL, Section, page, references, table
+from viprl.report.second_moment import second_moment
 from viprl.report.view import View, strategies
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
@@ -22,6 +23,7 @@ from viprl.utils.words import count
 
 _SECTIONS = (
     sections.variance,
+    second_moment,
     sections.waste,
     sections.accuracy,
     sections.predictions,
@@ -34,6 +36,11 @@ _GLOSSARY = (
         "Variance ratio",
         "gradient variance with an allocation, divided by that with uniform allocation at the same budget. Lower is "
         "better.",
+    ),
+    (
+        "Second moment",
+        "mean squared norm of the batch gradient, E|G|². R is that with an allocation, divided by that with uniform "
+        "allocation at the same budget. Lower is better.",
     ),
     ("Without a gradient", "rollouts in groups whose rewards are all equal: every advantage is zero. Lower is better."),
     INTERVAL,

@@ -39,6 +39,7 @@ from viprl.report.findings import (
     learning,
     others,
     prediction_error,
+    second_moments,
     variance_ratios,
     wasted_rollouts,
 )
@@ -282,18 +283,27 @@ def numbers(view: View) -> Section | None:
     rows = []
     for run in view.runs:
         ratios, shares, final = variance_ratios(run), wasted_rollouts(run), final_accuracy(run)
+        moments = second_moments(run).estimates
         for name in strategies(run):
             ratio, share = ratios.estimates.get(name), shares.estimates.get(name)
             cells = (
                 "1 by definition" if ratio and name == UNIFORM else cell(ratio, 2, ratios.basis),
                 "" if ratio is None or name == UNIFORM else VERDICTS[ratio.against(1.0)],
+                "1 by definition" if name == UNIFORM and moments else cell(moments.get(name), 2, ratios.basis),
                 cell(None if share is None else share.scaled(100), 1, shares.basis),
                 cell(final.get(name), 3, "seeds"),
             )
             if any(cells):
                 rows.append((view.style(run, name).label, *cells))
     wasted = "rollouts without a gradient,\u00a0%"
-    head = ("strategy", "variance ratio", "compared with uniform", wasted, "held-out accuracy at the end")
+    head = (
+        "strategy",
+        "variance ratio",
+        "compared with uniform",
+        "second moment",
+        wasted,
+        "held-out accuracy",
+    )
     lead = "Mean ± standard deviation (95 % interval of the mean), and the number of values."
     return Section("All numbers", [lead], (), table(head, rows)) if rows else None
 

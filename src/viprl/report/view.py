@@ -12,7 +12,7 @@ from viprl.analysis.statistics import Estimate, smooth
 from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, PREFIX
 from viprl.report.canvas import Style, styles
 from viprl.report.figures import Line
-from viprl.report.findings import Measured, variance_ratios, wasted_rollouts
+from viprl.report.findings import Measured, second_moments, variance_ratios, wasted_rollouts
 from viprl.runs.reader import Run
 
 
@@ -61,7 +61,7 @@ class View:
 def strategies(run: Run) -> list[str]:
     """All strategies of a run: trained, measured or in shadow; references last."""
     shadows = [shadow for name in run.strategies for shadow in run.shadows(name)]
-    measured = [*variance_ratios(run).estimates, *wasted_rollouts(run).estimates]
+    measured = [name for of in (variance_ratios, second_moments, wasted_rollouts) for name in of(run).estimates]
     stepwise = estimates_by_step(run, "variance_ratio")
     order = ("default", "paper", "oracle", "uniform", "random")
     names = dict.fromkeys([*run.strategies, *measured, *stepwise, *shadows])

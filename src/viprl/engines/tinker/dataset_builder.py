@@ -38,6 +38,7 @@ REFUSED = {
     "baseline": "tinker-cookbook itself subtracts the mean of a group from its rewards",
     "id_column": "pass prompt=, a function from a group builder to {'prompt': ..., 'id': ...}",
     "register_pool": "a dataset of tinker-cookbook gives its prompts batch by batch",
+    "gradient_moments": "the service keeps the gradients",
 }
 """Option -> why tinker-cookbook does not have it."""
 

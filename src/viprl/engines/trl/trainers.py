@@ -9,6 +9,7 @@ calls `super()`; nothing of TRL is copied or patched.
     _generate_and_score_completions     prompts -> counts -> rows; advantages and outcomes afterwards
     _calculate_rewards                  checks and keeps the rewards of all functions; names a function that failed
     _set_signature_columns_if_needed    keeps the columns that identify a prompt
+    training_step (`gradient_moments`)  sketches of the gradients, if asked for
     _get_train_sampler                  order fixed by (seed, epoch), so that a resumed run sees the same prompts
     _save_checkpoint                    writes the state of VIP into the checkpoint folder
     _load_optimizer_and_scheduler       reads it again
@@ -44,6 +45,7 @@ from viprl.advantages import group_index, group_std, rollout_weights
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.epoch_sampler import EpochSampler
+from viprl.engines.trl.gradient_moments import MeasuredSteps
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
 from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls
 from viprl.engines.trl.row_prompts import reset_columns, row_prompt
@@ -63,8 +65,6 @@ from viprl.vip import VIP, Observation
 STATE_FILE = "vip_state.safetensors"
 GROUP_ARGUMENT = "vip_group"
 """Argument of reward functions: the position in the batch of the prompt of each completion."""
-
-_Host: Any = object  # for a type checker: a trainer, whose attributes are not declared
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Generation:
         """[C, F] of all processes; infinite where a reward cannot be trained on."""
 
 
-class VIPTrainer(_Host):
+class VIPTrainer(MeasuredSteps):
     """Mixin to place before a TRL trainer."""
 
     _config_class: ClassVar[type]

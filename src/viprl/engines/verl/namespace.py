@@ -17,6 +17,7 @@ ESTIMATORS = {"vip_rloo": "rloo", "vip_dr_grpo": "dr_grpo"}
 REFUSED = {
     "estimator": "algorithm.adv_estimator=vip_rloo or vip_dr_grpo decides it",
     "register_pool": "features are computed when a prompt is drawn for the first time",
+    "gradient_moments": "its workers keep the gradients; measure a checkpoint with `viprl variance`",
     "text": "it is a function, which only Python can pass",
 }
 """Option -> why verl does not have it."""
