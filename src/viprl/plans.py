@@ -36,6 +36,9 @@ class Plan:
     prior: RewardPrior | None = None
     """What was expected of the rewards, without the guard of `viprl.shrinkage`."""
 
+    alternatives: FloatArray | None = None
+    """[mixtures, Q] inclusion probabilities by `viprl.allocation.selection_guard`; None without selection."""
+
     @property
     def factors(self) -> FloatArray | None:
         """[Q] by which the variance of a prompt counts in that of the batch gradient; None if equally."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from viprl import metrics as names
 from viprl.allocation.sampling_record import SamplingRecord
+from viprl.allocation.selection_guard import SelectionGuard
 from viprl.batch_review import observed, review
 from viprl.outcomes import Observation
 from viprl.plans import Plan
@@ -21,9 +22,9 @@ from viprl.strategies import Strategy, load_strategies
 from viprl.utils.arrays import FloatArray
 from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
 from viprl.utils.state_file import State
-from viprl.weights.surprisal import SurprisalUnit
+from viprl.weights.surprisal import SurprisalUnit, measured_weight
 
-ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "shrinkage")
+ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "selection", "shrinkage")
 
 
 class RunMemory:
@@ -40,6 +41,7 @@ class RunMemory:
         self.scale = RewardScale()
         self.unit = SurprisalUnit()
         self.sampled = SamplingRecord()
+        self.selection = SelectionGuard()
         self.shrinkage = Shrinkage()
 
     @property
@@ -79,7 +81,7 @@ class RunMemory:
         metrics: dict[str, float] = {}
         if plan is not None:
             metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal)
-            metrics |= self._review_weights(plan, values)
+            metrics |= self._review_weights(plan, values, measured_weight(outcomes, surprisal))
             observation = replace(observation, variance=variance)
         for name, strategy in self.strategies.items():
             believed = None if plan is None else plan.proposals[name].believed
@@ -98,15 +100,17 @@ class RunMemory:
             strategy.predictor.pass_over(batches[name].select(passed))
         self.sampled.add(offered.distinct, sampled.distinct)
 
-    def _review_weights(self, plan: Plan, values: Sequence[FloatArray]) -> dict[str, float]:
-        """Metrics of selection and shrinkage; the guard of the shrinkage learns."""
+    def _review_weights(self, plan: Plan, values: Sequence[FloatArray], measured: FloatArray) -> dict[str, float]:
+        """Metrics of selection and shrinkage; their guards learn. `measured` [Q] as for `SelectionGuard.observe`."""
         metrics: dict[str, float] = {}
-        if plan.weights is not None:
+        if plan.weights is not None and plan.alternatives is not None:
             metrics = {
                 names.EFFECTIVE_PROMPTS: float(plan.weights.sum() ** 2 / (plan.weights**2).sum()),
                 names.SQUARED_WEIGHTS: float((plan.weights**2).mean()),
                 names.NEGLECTED: self.sampled.neglected,
+                names.SELECTION_TRUST: self.selection.trust,
             }
+            self.selection.observe(plan.alternatives, measured)
         if plan.prior is not None:
             metrics[names.SHRINKAGE] = self.shrinkage.share
             factors = np.ones(len(values)) if plan.factors is None else plan.factors
@@ -120,6 +124,7 @@ class RunMemory:
             "scale": self.scale.state_dict(),
             "unit": self.unit.state_dict(),
             "sampled": self.sampled.state_dict(),
+            "selection": self.selection.state_dict(),
             "shrinkage": self.shrinkage.state_dict(),
         }
 
@@ -138,6 +143,7 @@ class RunMemory:
         for name in self.realised.keys() & state["strategies"].keys() if same_estimator else ():
             self.realised[name] = array_entry(state["realised"], name, 2, least=0)
         self.unit.load_state_dict(state["unit"])
+        self.selection.load_state_dict(dict(mapping_entry(state, "selection")))
         parts = (("scale", self.scale), ("sampled", self.sampled), ("shrinkage", self.shrinkage))
         for name, part in parts:
             part.load_state_dict(dict(mapping_entry(state, name)))

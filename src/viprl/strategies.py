@@ -144,14 +144,17 @@ class Strategy:
             factors: [Q] squared weights of the prompts in the batch gradient; None for equal weights.
         """
         believed = self.predict(batch)
-        prediction = believed.at(rows) if factors is None else believed.at(rows).weighted(factors)
+        prediction = believed.at(rows)
+
+        def weighted(prediction: Prediction) -> Prediction:
+            return prediction if factors is None else prediction.weighted(factors)
 
         def allocate(prediction: Prediction) -> IntArray:
-            return self.rule(prediction, budget, np.random.default_rng(seed))
+            return self.rule(weighted(prediction), budget, np.random.default_rng(seed))
 
         candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
         counts = candidates[self.guard.choice if self.guard else 0]
-        allocation = Allocation.of(counts, prediction.weight, budget, prediction.success_probability)
+        allocation = Allocation.of(counts, weighted(prediction).weight, budget, prediction.success_probability)
         return Proposal(allocation, prediction, believed, candidates)
 
     def variance_weights(self, prediction: Prediction) -> FloatArray | None:

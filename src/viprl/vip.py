@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from viprl import metrics as names
 from viprl.allocation.budget import Budget, bounds, default_max_rollouts
 from viprl.allocation.optimum import Allocation
-from viprl.allocation.selection import Selection, inclusion_probabilities, systematic_sample
+from viprl.allocation.selection import Selection, systematic_sample
 from viprl.allocation.variance_models import get_variance_model
 from viprl.errors import InputError
 from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups
@@ -166,11 +166,12 @@ class VIP(Settings):
         limits, rng = self._budget(m, budget, min_rollouts, max_rollouts), copy.deepcopy(self._rng)
         batches = self._features.batches(offered)
         sizes = self._memory.active.gradient_sizes(batches[self._active])[offered.rows]
-        pi = inclusion_probabilities(sizes, m)
+        alternatives = self._memory.selection.probabilities(sizes, m)
+        pi = alternatives[self._memory.selection.choice]
         positions = systematic_sample(pi, rng) if m < len(pi) else np.arange(m)
         weights = pi.mean() / pi[positions] if unbiased else np.ones(m)
         sampled = offered.at(positions)
-        allocation = self._plan(sampled, limits, rng, weights)
+        allocation = self._plan(sampled, limits, rng, weights, alternatives[:, positions])
         self._memory.pass_over(offered, batches, sampled)
         self._seconds += time.perf_counter() - began
         return Selection(positions, allocation, pi, weights)
@@ -382,16 +383,22 @@ class VIP(Settings):
         return PromptBatch(prompts, self.text or text_of)
 
     def _plan(
-        self, batch: PromptBatch, limits: Budget, rng: np.random.Generator, weights: FloatArray | None = None
+        self,
+        batch: PromptBatch,
+        limits: Budget,
+        rng: np.random.Generator,
+        weights: FloatArray | None = None,
+        alternatives: FloatArray | None = None,
     ) -> Allocation:
-        """Keep the plan of a batch, and the generator `rng`; `weights` as for `Plan`."""
+        """Keep the plan of a batch, and the generator `rng`; `weights` and `alternatives` as for `Plan`."""
         batches = self._features.batches(batch)
         proposals = self._proposals(batches, batch, limits, rng, None if weights is None else weights**2)
-        proposal = proposals[self._active]
-        prior = reward_prior(proposal.prediction, self._memory.scale)
+        active, memory = proposals[self._active], self._memory
+        prior = reward_prior(active.prediction, memory.scale)
         self._rng = rng  # only now: a refused call changes nothing
-        self._pending.add(batch.keys, Plan(limits, proposals, batches, proposal.allocation.counts, weights, prior))
-        return replace(proposal.allocation, prior=None if prior is None else prior.shrunk(self._memory.shrinkage.share))
+        plan = Plan(limits, proposals, batches, active.allocation.counts, weights, prior, alternatives)
+        self._pending.add(batch.keys, plan)
+        return replace(active.allocation, prior=None if prior is None else prior.shrunk(memory.shrinkage.share))
 
     def _proposals(
         self,
