@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import transfer_queue as tq
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
@@ -12,7 +13,8 @@ from viprl.prompts import text
 
 
 class Record(CheckpointCallback):
-    """One file record/STEP.json for each saved step: planned counts by prompt, advantages of the rows of the batch."""
+    """One file record/STEP.json for each saved step: planned counts, weights and expected rewards by prompt, and
+    the advantages of the rows of the batch."""
 
     def on_save(self, trainer, global_step, checkpoint_dir, async_save=False, **_):
         rows = {key: tag for key, tag in tq.kv_list("train")["train"].items() if not tag.get("is_prompt", False)}
@@ -21,6 +23,10 @@ class Record(CheckpointCallback):
         record = {
             "uids": dict(zip(planned.uids, map(text, planned.prompts), strict=True)),
             "planned": dict(zip(planned.uids, planned.counts.tolist(), strict=True)),
+            "weights": dict(zip(planned.uids, planned.weights.tolist(), strict=True)),
+            "expected": None
+            if planned.prior is None
+            else dict(zip(planned.uids, np.c_[planned.prior.mean, planned.prior.rollouts].tolist(), strict=True)),
             "padding": [key for key, tag in rows.items() if tag.get("is_padding", False)],
             "advantages": {
                 key: [advantages.tolist(), mask.tolist()]

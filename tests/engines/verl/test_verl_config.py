@@ -63,6 +63,14 @@ def test_the_estimator_decides_the_smallest_group():
         options(adv_estimator="grpo")
 
 
+def test_the_expected_baseline_belongs_to_vip_rloo():
+    assert options({"baseline": "expected"}).baseline == "expected"
+    with pytest.raises(InputError, match=r"baseline=expected.*vip_rloo.*vip_dr_grpo"):
+        options({"baseline": "expected"}, adv_estimator="vip_dr_grpo")
+    (line,) = contradictions([MODE[0], "algorithm.adv_estimator=vip_dr_grpo", "+trainer.v1.vip_sync.baseline=expected"])
+    assert "vip_rloo" in line
+
+
 def test_the_namespace_is_written_back_with_the_values_that_are_used():
     used = options({"shadow": "paper", "success": "acc>=0.5", "cache": None, "use_logprobs": False})
     written = written_namespace(used)
@@ -83,6 +91,9 @@ def test_the_namespace_is_written_back_with_the_values_that_are_used():
         ({"strategy": "vip"}, "'vip'"),
         ({"shadow": ["papers"]}, "'papers'"),
         ({"prompt_weighting": "tokens"}, "prompt_weighting is 'tokens'"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"candidates": 1.5}, "candidates is 1.5"),
+        ({"baseline": "group_mean"}, "baseline is 'group_mean'"),
         *(({name: None}, name) for name in REFUSED),
     ],
 )

@@ -12,16 +12,25 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_adv_estimator_fn
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
+from viprl.advantages import RewardPrior
 from viprl.engines.verl.consistency import EVEN_LOSSES
-from viprl.engines.verl.estimators import SETTINGS, vip_dr_grpo, vip_rloo
+from viprl.engines.verl.estimators import SETTINGS, planned, vip_dr_grpo, vip_rloo
+from viprl.engines.verl.rollouts import PlannedStep
 from viprl.errors import InputError
 
 COUNTS = [2, 7, 3, 4]  # rollout.n = 4
+EQUAL = (1.0, 1.0, 1.0, 1.0)
+SELECTED = (0.5, 2.5, 0.7, 1.0)  # weights of prompts that were selected
 T = 5
 
 
 def algorithm(weighting: str = "prompt", rollout_n: int = 4):
     return OmegaConf.create({SETTINGS: {"rollout_n": rollout_n, "prompt_weighting": weighting}})
+
+
+def plan(weights, prior=None):
+    uids = tuple(f"u{q}" for q in range(len(COUNTS)))
+    return PlannedStep(list(uids), np.array(COUNTS), uids, np.array(weights), prior)
 
 
 def rows(counts=COUNTS, seed=0, padding=0):
@@ -65,6 +74,24 @@ def test_verl_passes_what_the_estimator_needs():
     assert torch.equal(out.batch["advantages"], expected)
 
 
+@pytest.mark.parametrize("weighting", ["prompt", "rollout"])
+def test_weights_and_expected_rewards_of_the_plan(weighting):
+    """Row by row against the formula; the plan does not outlive its step."""
+    rewards, mask, uid = rows(padding=3)
+    mu, kappa = np.array([0.2, 0.9, 0.5, 0.0]), np.array([3.0, 0.5, 10.0, 0.0])
+    before, _ = vip_rloo(rewards, mask, uid, algorithm(weighting))
+    with planned(plan(SELECTED, RewardPrior(mu, kappa))):
+        advantages, _ = vip_rloo(rewards, mask, uid, algorithm(weighting))
+    for q, n in enumerate(COUNTS):
+        mine = np.flatnonzero(uid == f"u{q}")
+        r = rewards[mine].sum(-1).numpy()
+        baselines = (kappa[q] * mu[q] + r.sum() - r) / (kappa[q] + n - 1)
+        expected = (r - baselines) * SELECTED[q] * (4 / n if weighting == "prompt" else 1)
+        np.testing.assert_allclose(advantages[mine], expected[:, None] * mask[mine].numpy(), atol=1e-6)
+    assert torch.isfinite(advantages).all() and not advantages[uid == "pad"].any()
+    assert torch.equal(vip_rloo(rewards, mask, uid, algorithm(weighting))[0], before)
+
+
 def test_unscorable_rollouts_are_outside_every_mean():
     rewards, mask, uid = rows([3, 2])
     rewards[np.flatnonzero(uid == "u0")[0], 0] = float("nan")
@@ -85,11 +112,12 @@ def test_they_need_their_trainer(estimator, config):
         estimator(rewards, mask, uid, config)
 
 
-def gradients(mode: str, mini_batches: int, ranks: int = 1, micro: int = 3, padding: int = 0):
+def gradients(mode: str, mini_batches: int, ranks: int = 1, micro: int = 3, padding: int = 0, weights=EQUAL):
     """[rows] derivative of a step's mean loss with respect to each row's log probability per token, by verl's own loss
     as its workers call it: rows shuffled over mini-batches, ranks and micro-batches; gradients averaged over ranks."""
     rewards, mask, uid = rows(padding=padding)
-    advantages, _ = vip_rloo(rewards, mask, uid, algorithm())
+    with planned(plan(weights)):
+        advantages, _ = vip_rloo(rewards, mask, uid, algorithm())
     logp = torch.zeros(len(uid), T, requires_grad=True)
     order = np.random.default_rng(1).permutation(len(uid))
     for mini in np.array_split(order, mini_batches):
@@ -118,9 +146,9 @@ def gradients(mode: str, mini_batches: int, ranks: int = 1, micro: int = 3, padd
     return slope.numpy(), mask.sum(-1).numpy(), uid
 
 
-def weights_of(slope, uid, per_token=1.0):
-    """Weight of each prompt whose rollouts have advantages, from those of its rollouts."""
-    counts = {f"u{q}": n for q, n in enumerate(COUNTS)}
+def weights_of(slope, uid, per_token=1.0, weights=EQUAL):
+    """Weight of each prompt whose rollouts have advantages, from those of its rollouts, relative to `weights`."""
+    counts = {f"u{q}": n / weight for q, (n, weight) in enumerate(zip(COUNTS, weights, strict=True))}
     used = np.isfinite(slope)
     assert len(set(uid[used])) >= 3, "groups of several sizes are mixed"
     return (slope * per_token)[used] * np.array([counts[u] for u in uid[used]])
@@ -128,10 +156,12 @@ def weights_of(slope, uid, per_token=1.0):
 
 @pytest.mark.parametrize("mode", EVEN_LOSSES)
 @pytest.mark.parametrize("mini_batches, ranks, padding", [(1, 1, 0), (4, 1, 0), (2, 2, 0), (2, 2, 4)])
-def test_every_prompt_has_the_same_weight_in_verls_loss(mode, mini_batches, ranks, padding):
-    """Weight of a rollout in the mean over the mini-batches of a step = constant / n_q, however rows are split."""
-    slope, length, uid = gradients(mode, mini_batches, ranks, padding=padding)
-    weight = weights_of(slope, uid, length if mode == "seq-mean-token-mean" else 1.0)
+@pytest.mark.parametrize("weights", [EQUAL, SELECTED])
+def test_every_prompt_has_its_weight_in_verls_loss(mode, mini_batches, ranks, padding, weights):
+    """Weight of a rollout in the mean over the mini-batches of a step = constant / n_q, however rows are split, times
+    that of a selected prompt."""
+    slope, length, uid = gradients(mode, mini_batches, ranks, padding=padding, weights=weights)
+    weight = weights_of(slope, uid, length if mode == "seq-mean-token-mean" else 1.0, weights)
     np.testing.assert_allclose(weight, weight[0], rtol=1e-5)
     if mode != "token-sum":  # and the constant is 1/Q, the mean over prompts (Q rows of rollout.n when padded)
         scale = 8 if mode.endswith("norm") else 1

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from toy import compute_score
 
-from viprl.advantages import group_advantages
 from viprl.runs.engine_logs import read_history
 
 N = 4
@@ -26,11 +25,12 @@ def records(run):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Q = 6 and C = 24 with mini-batches of 16 rows: 8 rows of padding. Half of the prompts use a tool.
+    """Q = 6 of 12 candidates and C = 24 with mini-batches of 16 rows: 8 rows of padding. Half of the prompts use a
+    tool. A pass over the data has 7 prompts more than a step takes.
 
     The run is killed in step 6; the record of steps 4 and 5 is kept in `before`, the "latest" marker set back to 3.
     Resumed from there, it continues to step 7 or 8, where the rollout server dies."""
-    run = launch.Run(tmp_path_factory.mktemp("run"), ranks=2, prompts=12, tools=True)
+    run = launch.Run(tmp_path_factory.mktemp("run"), ranks=2, prompts=19, tools=True)
     settings = {
         "trainer.checkpoint_callback_class": "record.Record",
         "trainer.save_freq": 1,
@@ -41,6 +41,8 @@ def finished(tmp_path_factory):
         "actor_rollout_ref.rollout.multi_turn.function_tool_path": launch.HERE / "toy_tool.py",
         "actor_rollout_ref.rollout.multi_turn.format": "toy",
         "trainer.total_training_steps": 9,
+        "+trainer.v1.vip_sync.candidates": 2,
+        "+trainer.v1.vip_sync.baseline": "expected",
         "trainer.resume_mode": "auto",
         "trainer.max_actor_ckpt_to_keep": 3,
     }
@@ -76,6 +78,9 @@ def test_every_step_has_the_planned_rollouts_and_the_budget(finished):
 
 def test_groups_are_intact(finished):
     """Advantages that reached the actor = those of the rewards in verl's own dump, by group, with prompt weights."""
+    weights = [weight for record in records(finished).values() for weight in record["weights"].values()]
+    assert max(weights) > 1.1 and min(weights) < 0.9
+    assert all((record["expected"] is None) == (step == 1) for step, record in records(finished).items())
     for step, record in records(finished).items():
         groups: dict[str, list[dict]] = {}
         for row in finished.dump(step):
@@ -84,9 +89,11 @@ def test_groups_are_intact(finished):
         assert groups.keys() == record["planned"].keys()
         for uid, rollouts in groups.items():
             assert {row["input"].removesuffix(" <go>") for row in rollouts} == {record["uids"][uid]}
-            rewards = [row["score"] for row in rollouts]
-            assert rewards == [compute_score("toy", row["output"], row["gts"]) for row in rollouts]
-            expected = group_advantages(rewards, [len(rewards)]) * N / len(rewards)
+            rewards = np.array([row["score"] for row in rollouts])
+            assert rewards.tolist() == [compute_score("toy", row["output"], row["gts"]) for row in rollouts]
+            n, (mu, kappa) = len(rewards), (record["expected"] or {}).get(uid, (0, 0))
+            baselines = (kappa * mu + rewards.sum() - rewards) / (kappa + n - 1)
+            expected = (rewards - baselines) * record["weights"][uid] * N / n
             for row, value in zip(rollouts, expected, strict=True):
                 advantages, mask = record["advantages"][row["uid"]]
                 np.testing.assert_allclose(advantages, value * np.array(mask), atol=1e-5)
@@ -109,6 +116,8 @@ def test_metrics_and_settings_are_logged(finished):
         counts = record["planned"].values()
         assert metrics[step]["vip/counts/min"] == min(counts) and metrics[step]["vip/counts/max"] == max(counts)
         assert {"vip/variance_ratio/predicted", "vip/brier", "vip/overhead_seconds"} <= metrics[step].keys()
+        weights = np.array(list(record["weights"].values()))
+        assert metrics[step]["vip/selection/squared_weights"] == pytest.approx((weights**2).mean())
         assert record["outstanding"] == 0, "nothing piles up"
         assert record["mode"] == ["sync", "vip_sync"]
     assert "loss_agg_mode=seq-mean-token-sum-norm" in finished.log()
@@ -126,14 +135,16 @@ def test_tool_loops_get_variable_counts(finished):
     assert turns == {True} and len(counts) > 1
 
 
-def test_a_resumed_run_repeats_the_allocations(finished):
+def test_a_resumed_run_repeats_the_selections_and_allocations(finished):
     resumed = records(finished)
     for step in (4, 5):
         before = json.loads((finished.folder / "before" / f"{step}.json").read_text())
-        by_prompt = [
-            {record["uids"][uid]: n for uid, n in record["planned"].items()} for record in (before, resumed[step])
-        ]
-        assert by_prompt[0] == by_prompt[1]
+        for entry, error in (("planned", 0), ("weights", 1e-6)):  # log probabilities depend on the order of the rows
+            by_prompt = [
+                {record["uids"][uid]: value for uid, value in record[entry].items()}
+                for record in (before, resumed[step])
+            ]
+            assert by_prompt[0] == pytest.approx(by_prompt[1], rel=error, abs=0)
 
 
 def test_state_is_pruned_with_verls_checkpoints(finished):

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import toy
 from tensordict import TensorDict
 from test_verl_config import config
 from transfer_queue import KVBatchMeta
+from transformers import AutoTokenizer
 from verl.trainer.ppo.v1 import trainer_base
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
@@ -132,6 +135,110 @@ def test_a_step_from_counts_to_advantages(queue):
     assert len(trainer.vip._pending) == 0 and trainer._vip_step is None
 
 
+def selecting(*overrides: str) -> tuple[VIPTrainerSync, list]:
+    """A trainer with two candidates for each prompt, and what VIP was offered and selected."""
+    trainer, selections = build("+trainer.v1.vip_sync.candidates=2", *overrides), []
+    select = trainer.vip.select
+
+    def recorded(candidates, *given, **more):
+        selections.append((candidates, select(candidates, *given, **more)))
+        return selections[-1][1]
+
+    trainer.vip.select = recorded
+    return trainer, selections
+
+
+def check_rows(queue: Queue, trainer: VIPTrainerSync, selection, *, expected: bool, weight=lambda pi: 1 / (2 * pi)):
+    """The advantages in verl's queue against the formula, prompt by prompt."""
+    prior = selection.allocation.prior
+    for q, (uid, n) in enumerate(zip(trainer.vip_batch.uids, selection.allocation.counts, strict=True)):
+        rows = [queue.rows[f"{uid}_{i}_0"] for i in range(n)]
+        r = np.array([float(row["rm_scores"].sum()) for row in rows])
+        mu, kappa = (prior.mean[q], prior.rollouts[q]) if expected and prior is not None else (0.0, 0.0)
+        advantages = r - (kappa * mu + r.sum() - r) / (kappa + n - 1)
+        factor = weight(selection.inclusion[selection.positions[q]]) * N / n
+        for row, value in zip(rows, factor * advantages, strict=True):
+            np.testing.assert_allclose(row["advantages"], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("unbiased, baseline", [(True, "group"), (True, "expected"), (False, "expected")])
+def test_a_step_of_selected_prompts(queue, unbiased, baseline):
+    trainer, selections = selecting(
+        f"+trainer.v1.vip_sync.unbiased={unbiased}", f"+trainer.v1.vip_sync.baseline={baseline}"
+    )
+    rng, weight = np.random.default_rng(0), (lambda pi: 1 / (2 * pi)) if unbiased else (lambda pi: 1.0)
+    for number in range(8):
+        counts, metrics = step(trainer, queue, rng, padding=3)
+        candidates, selection = selections[-1]
+        assert len(candidates) == 2 * Q
+        assert trainer.vip_batch.prompts == [candidates[i] for i in selection.positions]
+        assert len(counts) == Q and sum(counts) == Q * N and min(counts) >= 2, "those passed over are not in the batch"
+        check_rows(queue, trainer, selection, expected=baseline == "expected", weight=weight)
+        assert (trainer.vip_batch.prior is not None) == (baseline == "expected" and number > 0)
+    assert len(selections) == 8 and np.ptp(selection.inclusion) > 0.2
+    assert metrics["vip/selection/squared_weights"] == pytest.approx((selection.weights**2).mean())
+    assert {"vip/selection/effective_prompts", "vip/selection/neglected", "vip/shrinkage"} <= metrics.keys()
+
+
+def test_the_check_notices_missing_weights(queue, monkeypatch):
+    trainer, selections = selecting()
+    monkeypatch.setattr(PlannedStep, "of_groups", lambda plan, uids: (np.ones(len(uids)), None))
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        step(trainer, queue, rng)
+    with pytest.raises(AssertionError):
+        check_rows(queue, trainer, selections[-1][1], expected=False)
+
+
+def loading(tmp_path: Path, *overrides: str) -> VIPTrainerSync:
+    """A trainer with verl's own data set and loader: 22 prompts, 4 a step."""
+    files, model = tmp_path / "data.parquet", tmp_path / "model"
+    if not files.exists():
+        toy.save_data(files, 22)
+        toy.save_model(model)
+    sizes = ("data.train_batch_size=4", "data.seed=3", "data.dataloader_num_workers=0", "trainer.total_epochs=3")
+    trainer = build(f"data.train_files={files}", f"data.val_files={files}", *sizes, *overrides)
+    trainer.tokenizer, trainer.processor = AutoTokenizer.from_pretrained(model), None
+    trainer._init_dataloader()
+    return with_workers(trainer, tmp_path, trainer.train_dataloader)
+
+
+def test_candidates_come_in_verls_order_and_an_epoch_has_fewer_steps(queue, tmp_path):
+    """A pass over the data has five batches of four, so that candidates come from the end of one and the start of the
+    next. A resumed run selects what the uninterrupted one would have selected."""
+    stock = loading(tmp_path)
+    given = [PPOTrainerSync._next_train_batch(stock).get("index").tolist() for _ in range(12)]
+    trainer = loading(tmp_path, "+trainer.v1.vip_sync.candidates=2")
+    assert (stock.steps_per_epoch, stock.total_training_steps) == (5, 15)
+    assert (trainer.steps_per_epoch, trainer.total_training_steps) == (2, 6)
+    assert trainer.config.actor_rollout_ref.actor.optim.total_training_steps == 6
+    assert trainer.config.data.train_batch_size == 4 and len(trainer.train_dataloader) == 5
+    rng, offered, chosen, select = np.random.default_rng(0), [], [], trainer.vip.select
+    trainer.vip.select = lambda prompts, *sizes, **more: offered.append(prompts) or select(prompts, *sizes, **more)
+    for trainer.global_steps in range(1, 7):
+        counts, _ = step(trainer, queue, rng)
+        chosen.append((trainer.vip_batch.prompts, counts))
+        if trainer.global_steps in (3, 5):  # within a pass, and at the end of one
+            trainer._save_checkpoint()
+    rows = [[trainer._vip_prompt(trainer.train_dataset[i]) for i in first + second]
+            for first, second in zip(given[::2], given[1::2], strict=True)]  # fmt: skip
+    assert offered == rows
+
+    for done in (3, 5):
+        resumed = loading(tmp_path, "+trainer.v1.vip_sync.candidates=2", "trainer.resume_mode=resume_path")
+        resumed.config.trainer.resume_from_path = str(tmp_path / f"global_step_{done}")
+        resumed._load_checkpoint()
+        assert resumed.global_steps == done
+        batch = resumed._next_train_batch()
+        assert (resumed._vip_step.prompts, batch.get("__rollout_n__").tolist()) == chosen[done]
+
+
+def test_a_training_set_that_is_too_small_for_the_candidates(tmp_path):
+    with pytest.raises(InputError, match=r"7 prompts.*takes 8.*candidates=2"):
+        loading(tmp_path, "data.train_max_samples=7", "+trainer.v1.vip_sync.candidates=2")
+    assert loading(tmp_path, "data.train_max_samples=7").steps_per_epoch == 1
+
+
 def test_the_configuration_holds_the_values_that_are_used(queue):
     trainer = build()
     assert trainer.config.trainer.v1.trainer_mode == "vip_sync" and trainer.trainer_mode == "sync"
@@ -152,7 +259,7 @@ def test_a_missing_rollout_is_an_error_that_names_it(queue):
 
 
 def planned(counts=(2, 3)):
-    return PlannedStep(["a", "b"], np.array(counts), ("u", "v"))
+    return PlannedStep(["a", "b"], np.array(counts), ("u", "v"), np.ones(2))
 
 
 def test_rows_come_in_the_order_of_the_prompts():
@@ -276,10 +383,10 @@ class Workers:
         pass
 
 
-def with_workers(trainer: VIPTrainerSync, folder: Path) -> VIPTrainerSync:
+def with_workers(trainer: VIPTrainerSync, folder: Path, loader: object = None) -> VIPTrainerSync:
     trainer.config.trainer.default_local_dir = str(folder)
     trainer.actor_rollout_wg = Workers()
-    trainer.train_dataloader = SimpleNamespace(state_dict=dict, load_state_dict=lambda _: None)
+    trainer.train_dataloader = loader or SimpleNamespace(state_dict=dict, load_state_dict=lambda _: None)
     return trainer
 
 

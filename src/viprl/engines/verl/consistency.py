@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from viprl.engines.verl.namespace import ESTIMATORS, MODE, NAMESPACE
+from viprl.engines.verl.namespace import ESTIMATORS, MODE, NAMESPACE, expected_needs_rloo
 from viprl.errors import InputError
 from viprl.metrics import PADDING_ROWS, PREFIX
 
@@ -143,4 +143,6 @@ def contradictions(arguments: Sequence[str]) -> list[str]:
     estimator = given.get("algorithm.adv_estimator")
     if estimator is not None and estimator not in ESTIMATORS:
         lines.append(f"algorithm.adv_estimator={estimator}; expected {' or '.join(ESTIMATORS)}")
+    if given.get(f"{NAMESPACE}.baseline") == "expected" and estimator == "vip_dr_grpo":
+        lines.append(expected_needs_rloo(estimator))
     return lines

@@ -32,19 +32,31 @@ def read_namespace(
         given: content of the namespace.
         adv_estimator: verl's `algorithm.adv_estimator`.
 
-    Raises InputError for unknown names, values of other types, and bounds that the budget cannot meet.
+    Raises InputError for unknown names, values of other types, bounds that the budget cannot meet, and a baseline that
+    the estimator does not have.
     """
     if adv_estimator not in ESTIMATORS:
         raise InputError(
             f"algorithm.adv_estimator is {adv_estimator!r}; trainer_mode={MODE} needs {' or '.join(ESTIMATORS)}"
         )
+    settings = read_settings(given or {}, where=NAMESPACE, refused=REFUSED)
+    if settings.baseline == "expected" and ESTIMATORS[adv_estimator] != "rloo":
+        raise InputError(expected_needs_rloo(adv_estimator))
     return resolve(
-        read_settings(given or {}, where=NAMESPACE, refused=REFUSED),
+        settings,
         prefix=f"{NAMESPACE}.",
         estimator=ESTIMATORS[adv_estimator],
         prompts=prompts,
         rollouts=prompts * rollout_n,
         where=f"{NAMESPACE} with data.train_batch_size={prompts}, rollout.n={rollout_n}, adv_estimator={adv_estimator}",
+    )
+
+
+def expected_needs_rloo(adv_estimator: str) -> str:
+    """Why baseline=expected is refused."""
+    return (
+        f"{NAMESPACE}.baseline=expected needs algorithm.adv_estimator=vip_rloo; it is {adv_estimator}, which is "
+        "relative to the mean of the whole group"
     )
 
 

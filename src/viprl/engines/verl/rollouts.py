@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from viprl.advantages import RewardPrior
 from viprl.engines.planned_batch import PlannedBatch
 from viprl.utils.arrays import FloatArray
 
@@ -21,6 +22,19 @@ class PlannedStep(PlannedBatch):
 
     uids: tuple[str, ...]
     """[Q] verl's name of each prompt in this step."""
+    weights: FloatArray
+    """[Q] weight of each prompt for its selection; 1 if nothing was selected."""
+    prior: RewardPrior | None = None
+    """What baselines are shrunk towards; None for baselines of the group alone."""
+
+    def of_groups(self, uids: Sequence[str]) -> tuple[FloatArray, RewardPrior | None]:
+        """Weight and prior of groups by their names. Padding rows, which are in no plan, have weight 0."""
+        position = {uid: q for q, uid in enumerate(self.uids)}
+        rows = [position.get(uid, -1) for uid in uids]  # -1: what is appended
+        prior = self.prior
+        if prior is not None:
+            prior = RewardPrior(np.append(prior.mean, 0.0)[rows], np.append(prior.rollouts, 0.0)[rows])
+        return np.append(self.weights, 0.0)[rows], prior
 
 
 def row_sums(values: Any, mask: Any = None) -> FloatArray:

@@ -1,11 +1,13 @@
 """`trainer.v1.trainer_mode=vip_sync`: verl's synchronous trainer with adaptive rollout counts.
 
 verl's data loading, rollout, losses and workers stay as they are. `rollout.n` = C/Q is the *average* group size: a step
-has Q = data.train_batch_size prompts and exactly C = Q * rollout.n rollouts. Each override calls `super()`; nothing of
+has Q = data.train_batch_size prompts and exactly C = Q * rollout.n rollouts. With `candidates` = k it takes k Q prompts
+from the data, of which VIP selects Q; the others never enter verl's queue. Each override calls `super()`; nothing of
 verl is copied or patched.
 
     overridden method of PPOTrainerSync   purpose
     __init__                              check and complete the configuration before any worker starts
+    _init_dataloader                      the length of an epoch with several candidates
     _next_train_batch                     prompts -> counts, passed to the agent loops as `__rollout_n__`
     _compute_advantage                    received = planned; outcomes to VIP; then verl calls our estimator
     _save_checkpoint                      writes the state of VIP before verl moves its "latest" marker
@@ -30,11 +32,12 @@ from verl.utils import tensordict_utils as tu
 
 from viprl import metrics as names
 from viprl.advantages import group_advantages
+from viprl.allocation.optimum import Allocation
 from viprl.engines.prompt_id import identified
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.verl import consistency
-from viprl.engines.verl.estimators import SETTINGS
+from viprl.engines.verl.estimators import SETTINGS, planned
 from viprl.engines.verl.namespace import MODE, NAMESPACE, read_namespace, written_namespace
 from viprl.engines.verl.rollouts import ROLLOUTS, PlannedStep, prompt_order, row_sums
 from viprl.engines.verl.verl_api import CONTRACT
@@ -98,13 +101,44 @@ class VIPTrainerSync(PPOTrainerSync):
         if value != MODE:
             raise InputError(f"trainer.v1.trainer_mode is {value!r}; this trainer is {MODE!r}")
 
+    def _init_dataloader(self) -> None:
+        data, k = self.config.data, self.vip_settings.candidates
+        size = data.train_batch_size
+        if k > 1:  # verl computes the length of an epoch from train_batch_size, the loader reads gen_batch_size
+            data.gen_batch_size = data.get("gen_batch_size") or size
+            data.train_batch_size = k * size
+        try:
+            super()._init_dataloader()
+        finally:
+            data.train_batch_size = size
+        if not self.steps_per_epoch:
+            raise InputError(
+                f"the training set has {len(self.train_dataset)} prompts, but a step takes {k * size} "
+                f"(data.train_batch_size={size}, {NAMESPACE}.candidates={k}); lower one of the two"
+            )
+
     def _next_train_batch(self, num_prompts: int | None = None) -> Any:
-        batch = super()._next_train_batch(num_prompts)
+        size = self.config.data.train_batch_size if num_prompts is None else num_prompts
+        batch = super()._next_train_batch(self.vip_settings.candidates * size)
         prompts = [self._vip_prompt(row) for row in _rows(batch, self.vip_settings.id_column)]
-        counts = self.vip.allocate(prompts, len(prompts) * self.config.actor_rollout_ref.rollout.n).counts
-        tu.assign_non_tensor_stack(batch, ROLLOUTS, counts.tolist())
-        self._vip_step = PlannedStep(prompts, counts, tuple(map(str, _column(batch, "uid"))))
+        positions, weights, allocation = self._vip_plan(prompts, size)
+        if len(positions) < len(prompts):
+            batch = tu.index_select_tensor_dict(batch, positions)
+            prompts = [prompts[i] for i in positions]
+        tu.assign_non_tensor_stack(batch, ROLLOUTS, allocation.counts.tolist())
+        uids, prior = tuple(map(str, _column(batch, "uid"))), allocation.prior
+        if self.vip_settings.baseline == "group":
+            prior = None
+        self._vip_step = PlannedStep(prompts, allocation.counts, uids, weights, prior)
         return batch
+
+    def _vip_plan(self, candidates: list[Any], size: int) -> tuple[list[int], FloatArray, Allocation]:
+        """Of `size` selected candidates: positions, weights, allocation."""
+        budget = size * self.config.actor_rollout_ref.rollout.n
+        if self.vip_settings.candidates == 1:
+            return list(range(size)), np.ones(size), self.vip.allocate(candidates, budget)
+        selection = self.vip.select(candidates, budget, size, unbiased=self.vip_settings.unbiased)
+        return selection.positions.tolist(), selection.weights, selection.allocation
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         plan, self._vip_step = self._vip_step, None
@@ -121,12 +155,13 @@ class VIPTrainerSync(PPOTrainerSync):
             raise
         self.vip_batch = plan
         total = np.where(scorable(total), total, np.nan)
-        advantages = group_advantages(total, plan.counts)
+        advantages = group_advantages(total, plan.counts, prior=plan.prior)
         own = self.vip.metrics() | {names.ZERO_ADVANTAGE: float((advantages == 0).mean())}
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
         own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
         metrics.update(names.logged(own))
-        return super()._compute_advantage(batch, metrics)
+        with planned(plan):
+            return super()._compute_advantage(batch, metrics)
 
     def _vip_values(self, keys: list[str], partition: str) -> tuple[FloatArray, list[float | None], FloatArray | None]:
         """Of each rollout [C] the reward; what decides about it, the reward or the one that `success` names; and the

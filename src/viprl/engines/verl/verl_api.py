@@ -9,13 +9,17 @@ CONTRACT = VersionContract(
     {
         "verl.trainer.ppo.v1.trainer_sync": {
             "PPOTrainerSync.__init__": ("config",),
+            "PPOTrainerSync._init_dataloader": (),
             "PPOTrainerSync._next_train_batch": ("num_prompts",),
             "PPOTrainerSync._compute_advantage": ("batch", "metrics"),
             "PPOTrainerSync._save_checkpoint": (),
             "PPOTrainerSync._load_checkpoint": (),
             "PPOTrainerSync.fit": ("agent_loop_manager",),
         },
-        "verl.utils.tensordict_utils": {"assign_non_tensor_stack": ("tensor_dict", "key", "val")},
+        "verl.utils.tensordict_utils": {
+            "assign_non_tensor_stack": ("tensor_dict", "key", "val"),
+            "index_select_tensor_dict": ("batch", "indices"),
+        },
         "transfer_queue": {"kv_batch_get": ("keys", "partition_id", "select_fields")},
         "verl.trainer.ppo.core_algos": {"register_adv_est": ("name_or_enum",)},
         "verl.trainer.ppo.v1.trainer_base": {"register_trainer": ("name",)},
