@@ -66,7 +66,7 @@ class Opposite(Predictor):
     """Believes that live prompts are settled and settled ones live."""
 
     def predict(self, batch):
-        return Prediction.of_points(np.where([key.startswith("live") for key in batch.keys], 0.01, 0.5))
+        return Prediction.of_points(np.where(["live" in key for key in batch.keys], 0.01, 0.5))
 
     def observe(self, batch, successes, rollouts):
         pass
@@ -80,11 +80,11 @@ class Opposite(Predictor):
 
 def test_vip_falls_back_to_equal_probabilities():
     vip, rng = VIP(strategy=Strategy(Opposite()), features=None, min_rollouts=2), np.random.default_rng(0)
-    prompts = [f"live {i}" for i in range(16)] + [f"dead {i}" for i in range(16)]
+    prompts = [{"prompt": "", "id": f"{kind} {i}"} for kind in ("live", "dead") for i in range(16)]
     for _ in range(150):
         selection = vip.select(prompts, 64, 16)
         sampled = [prompts[i] for i in selection.positions]
-        p = [0.5 if prompt.startswith("live") else 0.0 for prompt in sampled]
+        p = [0.5 if "live" in prompt["id"] else 0.0 for prompt in sampled]
         vip.observe(
             sampled, [(rng.random(n) < q).astype(float) for q, n in zip(p, selection.allocation.counts, strict=True)]
         )
