@@ -242,3 +242,14 @@ def tally(outcomes: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
     known = ~np.isnan(values)
     successes = np.bincount(owner[known], values[known], minlength=len(outcomes)).astype(float)
     return successes, np.bincount(owner[known], minlength=len(outcomes)).astype(float)
+
+
+def read_probabilities(keys: Sequence[str], success_probability: Any) -> dict[str, float]:
+    """True success probabilities by key. Raises InputError unless there is one number in [0, 1] for each key."""
+    p = read_numbers("success_probability", success_probability)
+    if len(p) != len(keys) or not ((p >= 0) & (p <= 1)).all():
+        raise InputError(
+            f"got {len(p)} success probabilities {short(p.tolist())} for {len(keys)} prompts; expected one number in "
+            "[0, 1] for each"
+        )
+    return dict(zip(keys, p.tolist(), strict=True))

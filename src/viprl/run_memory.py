@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from viprl import metrics as names
+from viprl.allocation.budget import Budget
 from viprl.allocation.sampling_record import SamplingRecord
 from viprl.allocation.selection_guard import SelectionGuard
 from viprl.batch_review import observed, review
@@ -18,7 +19,7 @@ from viprl.predictors.base import Batch
 from viprl.prompts import PromptBatch
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.shrinkage import Shrinkage
-from viprl.strategies import Strategy, load_strategies
+from viprl.strategies import Proposal, Strategy, load_strategies
 from viprl.utils.arrays import FloatArray
 from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
 from viprl.utils.state_file import State
@@ -48,6 +49,21 @@ class RunMemory:
     def active(self) -> Strategy:
         """The strategy that acts."""
         return next(iter(self.strategies.values()))
+
+    def propose(
+        self,
+        batches: Mapping[str, Batch],
+        batch: PromptBatch,
+        budget: Budget,
+        rng: np.random.Generator,
+        factors: FloatArray | None = None,
+    ) -> dict[str, Proposal]:
+        """What each strategy would do; `factors` as for `Strategy.propose`."""
+        seed = int(rng.integers(2**63))  # the same for all, so that a shadow does not change the active strategy's ties
+        return {
+            name: strategy.propose(batches[name], batch.rows, budget, seed, factors)
+            for name, strategy in self.strategies.items()
+        }
 
     def learn(
         self,

@@ -17,12 +17,19 @@ from numpy.typing import ArrayLike
 from viprl import metrics as names
 from viprl.allocation.budget import Budget, bounds, default_max_rollouts
 from viprl.allocation.optimum import Allocation
-from viprl.allocation.selection import Selection, systematic_sample
+from viprl.allocation.selection import Selection
 from viprl.allocation.variance_models import get_variance_model
 from viprl.errors import InputError
-from viprl.outcomes import Observation, RewardReader, counted, read_logprobs, read_successes, rollout_groups
+from viprl.outcomes import (
+    Observation,
+    RewardReader,
+    counted,
+    read_logprobs,
+    read_probabilities,
+    read_successes,
+    rollout_groups,
+)
 from viprl.plans import PendingPlans, Plan
-from viprl.predictors.base import Batch
 from viprl.prompts import Prompt, PromptBatch
 from viprl.prompts import text as text_of
 from viprl.run_memory import RunMemory
@@ -31,11 +38,11 @@ from viprl.runs.history import PromptHistory, all_of_one_kind, visits
 from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
 from viprl.shrinkage import reward_prior
-from viprl.strategies import Proposal, Strategy, named_strategies
+from viprl.strategies import Strategy, named_strategies
 from viprl.strategy_features import StrategyFeatures
 from viprl.utils import state_file
 from viprl.utils.arrays import FloatArray
-from viprl.utils.sequences import numbers, short, whole_number
+from viprl.utils.sequences import whole_number
 from viprl.utils.state_checks import check_entries, mapping_entry, number_entry
 from viprl.utils.state_file import State
 from viprl.utils.threads import Lock, locked_method
@@ -145,10 +152,9 @@ class VIP(Settings):
     ) -> Selection:
         """Choose `size` of the candidates, and spend `budget` rollouts on them, all of them, within the bounds.
 
-        The plan is kept until `observe` is called with the sampled prompts,
-        `[candidates[i] for i in selection.positions]`. With their advantages multiplied by
-        `viprl.rollout_weights(selection.allocation, prompt_weights=selection.weights)` the expected gradient is that of
-        the mean over all candidates.
+        The plan is kept until `observe` is called with `[candidates[i] for i in selection.positions]`. With advantages
+        times `viprl.rollout_weights(selection.allocation, prompt_weights=selection.weights)` the expected gradient is
+        that of the mean over all candidates.
 
         Args:
             candidates: [M] prompts; they may repeat.
@@ -166,12 +172,10 @@ class VIP(Settings):
         limits, rng = self._budget(m, budget, min_rollouts, max_rollouts), copy.deepcopy(self._rng)
         batches = self._features.batches(offered)
         sizes = self._memory.active.gradient_sizes(batches[self._active])[offered.rows]
-        alternatives = self._memory.selection.probabilities(sizes, m)
-        pi = alternatives[self._memory.selection.choice]
-        positions = systematic_sample(pi, rng) if m < len(pi) else np.arange(m)
+        pi, positions, alternatives = self._memory.selection.draw(sizes, m, rng)
         weights = pi.mean() / pi[positions] if unbiased else np.ones(m)
         sampled = offered.at(positions)
-        allocation = self._plan(sampled, limits, rng, weights, alternatives[:, positions])
+        allocation = self._plan(sampled, limits, rng, weights, alternatives)
         self._memory.pass_over(offered, batches, sampled)
         self._seconds += time.perf_counter() - began
         return Selection(positions, allocation, pi, weights)
@@ -184,7 +188,7 @@ class VIP(Settings):
         batch = self._batch(prompts)
         limits = self._budget(len(batch.keys), budget, None, None)
         rng = np.random.default_rng(0) if rng is None else rng
-        proposals = self._proposals(self._features.batches(batch), batch, limits, rng)
+        proposals = self._memory.propose(self._features.batches(batch), batch, limits, rng)
         return {name: proposal.allocation for name, proposal in proposals.items()}
 
     # --- learning -----------------------------------------------------------------------------------------------------
@@ -300,13 +304,7 @@ class VIP(Settings):
 
         Raises InputError (a ValueError) for other lengths and for anything but numbers in [0, 1].
         """
-        keys, p = PromptBatch(prompts, lambda prompt: "").keys, numbers("success_probability", success_probability)
-        if len(p) != len(keys) or not ((p >= 0) & (p <= 1)).all():
-            raise InputError(
-                f"got {len(p)} success probabilities {short(p.tolist())} for {len(keys)} prompts; expected one number "
-                "in [0, 1] for each"
-            )
-        truth = dict(zip(keys, p.tolist(), strict=True))
+        truth = read_probabilities(PromptBatch(prompts, lambda prompt: "").keys, success_probability)
         for strategy in self._memory.strategies.values():
             strategy.predictor.tell(truth)
 
@@ -392,24 +390,10 @@ class VIP(Settings):
     ) -> Allocation:
         """Keep the plan of a batch, and the generator `rng`; `weights` and `alternatives` as for `Plan`."""
         batches = self._features.batches(batch)
-        proposals = self._proposals(batches, batch, limits, rng, None if weights is None else weights**2)
+        proposals = self._memory.propose(batches, batch, limits, rng, None if weights is None else weights**2)
         active, memory = proposals[self._active], self._memory
         prior = reward_prior(active.prediction, memory.scale)
         self._rng = rng  # only now: a refused call changes nothing
         plan = Plan(limits, proposals, batches, active.allocation.counts, weights, prior, alternatives)
         self._pending.add(batch.keys, plan)
         return replace(active.allocation, prior=None if prior is None else prior.shrunk(memory.shrinkage.share))
-
-    def _proposals(
-        self,
-        batches: dict[str, Batch],
-        batch: PromptBatch,
-        budget: Budget,
-        rng: np.random.Generator,
-        factors: FloatArray | None = None,
-    ) -> dict[str, Proposal]:
-        seed = int(rng.integers(2**63))  # the same for all, so that a shadow does not change the active strategy's ties
-        return {
-            name: strategy.propose(batches[name], batch.rows, budget, seed, factors)
-            for name, strategy in self._memory.strategies.items()
-        }

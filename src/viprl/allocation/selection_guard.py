@@ -12,13 +12,26 @@ t = 1, where every candidate has the same probability.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from viprl.allocation.guard import SHARES
-from viprl.allocation.selection import inclusion_probabilities
-from viprl.utils.arrays import FloatArray
+from viprl.allocation.selection import inclusion_probabilities, systematic_sample
+from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.running_comparison import RunningComparison
 from viprl.utils.state_file import State
+
+
+class Draw(NamedTuple):
+    """A sample of candidates."""
+
+    inclusion: FloatArray
+    """[M] pi."""
+    positions: IntArray
+    """[m] of the sampled candidates, ascending."""
+    alternatives: FloatArray
+    """[mixtures, m] pi_t of the sampled candidates."""
 
 
 class SelectionGuard:
@@ -40,6 +53,13 @@ class SelectionGuard:
     def probabilities(self, size: FloatArray, m: int) -> FloatArray:
         """[mixtures, M] the inclusion probabilities of every mixture; arguments as for `inclusion_probabilities`."""
         return np.array([inclusion_probabilities((1 - t) * size + t * size.mean(), m) for t in SHARES])
+
+    def draw(self, size: FloatArray, m: int, rng: np.random.Generator) -> Draw:
+        """A sample of m candidates; arguments as for `inclusion_probabilities` and `systematic_sample`."""
+        alternatives = self.probabilities(size, m)
+        pi = alternatives[self.choice]
+        positions = systematic_sample(pi, rng) if m < len(pi) else np.arange(m)
+        return Draw(pi, positions, alternatives[:, positions])
 
     def observe(self, alternatives: FloatArray, measured: FloatArray) -> None:
         """Learn from a batch.
