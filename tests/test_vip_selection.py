@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import viprl.vip as vip_module
 from bandits import Policy
 from sampled_orders import scripts
 from viprl.advantages import rollout_weights
+from viprl.allocation import selection_guard
 from viprl.allocation.optimum import allocate_weights
 from viprl.allocation.selection import FLOOR, Selection
 from viprl.errors import InputError, StateError
@@ -286,7 +286,7 @@ class TestPassedOver:
 
     @staticmethod
     def always(monkeypatch, positions) -> None:
-        monkeypatch.setattr(vip_module, "systematic_sample", lambda pi, rng: np.array(positions))
+        monkeypatch.setattr(selection_guard, "systematic_sample", lambda pi, rng: np.array(positions))
 
     def test_they_become_uncertain_and_are_sampled_more_often(self, monkeypatch) -> None:
         agent, rng, counts = vip(), np.random.default_rng(0), np.full(16, 8)
