@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from viprl.analysis.statistics import Estimate
+from viprl.analysis.statistics import Estimate, ratio_of_means
 from viprl.utils.arrays import FloatArray
 
 POOL, HELD_OUT = 2, 3
@@ -47,14 +47,8 @@ def rollouts_to(curve: Curve, level: float, budget: float, column: int = POOL) -
 def area_ratio(arm: Mapping[int, Curve], uniform: Mapping[int, Curve], budget: float, column: int) -> Estimate | None:
     """Mean area of the arm over that of uniform, paired by seed; the interval is that of a ratio of means."""
     seeds = sorted(arm.keys() & uniform.keys())
-    if not seeds:
-        return None
-    x, y = (np.array([area(curves[seed], budget, column) for seed in seeds]) for curves in (arm, uniform))
-    ratio = x.mean() / y.mean()
-    residual = Estimate.of((x - ratio * y) / y.mean())
-    if residual is None or residual.sd is None:
-        return Estimate(float(ratio), len(seeds))
-    return Estimate.from_moments(float(ratio), residual.sd, len(seeds))
+    gains = (np.array([area(curves[seed], budget, column) for seed in seeds]) for curves in (arm, uniform))
+    return ratio_of_means(*gains)
 
 
 def speed_ups(arm: Mapping[int, Curve], uniform: Mapping[int, Curve], budget: float) -> list[Estimate | None]:

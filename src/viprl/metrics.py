@@ -78,8 +78,8 @@ EVALUATION_REWARD = "eval_reward"
 """TRL: mean reward of an evaluation."""
 EQUAL_REWARD_GROUPS = "frac_reward_zero_std"
 """TRL: share of the groups whose rewards are all equal."""
-HELD_OUT_ACCURACY = "eval/mean_at_8"
-"""Quickstart: mean correctness of 8 answers to each held-out prompt."""
+HELD_OUT_SUCCESS, POOL_SUCCESS = "eval/held_out_success", "eval/pool_success"
+"""Quickstart: mean success probability, which is exact, of the held-out and of the training prompts."""
 
 
 def shadow_ratio(strategy: str, *, running: bool = False) -> str:

@@ -24,8 +24,8 @@ from viprl.utils.json_lines import log_rows
 
 STRATEGIES = ("default", "paper", "oracle", "random", "uniform", "learned_beta")
 SMALL = Experiment(
-    prompts=8, budget=32, max_rollouts=12, steps=4, warmup_steps=1, pool=48, held_out=12, pretraining_steps=30,
-    checkpoint_every=2, measure_every=2, batches=1, rollouts=16, truth=8, answers=2, shadow=("learned_beta",),
+    prompts=8, default_prompts=16, budget=32, max_rollouts=12, steps=4, warmup_steps=1, pool=48, held_out=12, pretraining_steps=30,
+    checkpoint_every=2, measure_every=2, batches=1, rollouts=16, truth=8, shadow=("learned_beta",),
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_everything_is_written(finished):
     assert {row["strategy"] for row in rows} == {"default", "uniform"}
     steps = [row["step"] for row in rows if row["strategy"] == "default" and "reward" in row]
     assert steps == [1, 2, 3, 4]
-    assert sum("eval/mean_at_8" in row for row in rows) == 6
+    assert sum("eval/held_out_success" in row for row in rows) == 6
     histories = read_history(finished)
     assert sum(history.rollouts.sum() for history in histories) == 4 * 32
     assert all((history.successes <= history.rollouts).all() and history.prompt for history in histories)
@@ -104,7 +104,7 @@ def test_the_second_moment_follows_from_the_measurements(finished):
 def test_measurements_of_earlier_versions_have_no_second_moment(finished):
     files = sorted((finished / "measured").glob("variance-*.json"))
     old = [{k: v for k, v in json.loads(file.read_text()).items() if k != "pair_product"} for file in files]
-    accuracy = [json.loads(file.read_text()) for file in sorted((finished / "measured").glob("accuracy-*.json"))]
+    accuracy = [json.loads(file.read_text()) for file in sorted((finished / "measured").glob("success-*.json"))]
     summary = summarise(old, accuracy, SMALL, 1)
     assert summary["second_moment_ratio"] == {} and any(line.startswith("  default") for line in in_words(summary))
 

@@ -41,7 +41,7 @@ def training_rows(rng, strategy, seed, steps=120):
             row |= {f"vip/shadow/{name}/variance_ratio": RATIOS[name] + 0.2 * noise[5] for name in ("paper", "random")}
         rows.append(row)
         if step % 20 == 0:
-            rows.append(where | {"eval/mean_at_8": 0.66 + 0.012 * learned + 0.008 * rng.normal()})
+            rows.append(where | {"eval/held_out_success": 0.66 + 0.012 * learned + 0.008 * rng.normal()})
     return rows
 
 

@@ -106,7 +106,7 @@ def test_a_difference_over_the_prompts_of_one_seed_is_not_one_over_seeds():
 def test_without_a_summary_the_paired_difference_is_computed_from_the_log():
     # seeds differ by far more than strategies: only pairing shows the difference
     rows = [
-        {"strategy": name, "seed": seed, "step": 5, "eval/mean_at_8": 0.2 * seed + gain + 0.001 * (seed == 1)}
+        {"strategy": name, "seed": seed, "step": 5, "eval/held_out_success": 0.2 * seed + gain + 0.001 * (seed == 1)}
         for seed in range(3)
         for name, gain in (("default", 0.02 + 0.001 * seed), ("uniform", 0.0))
     ]

@@ -54,7 +54,7 @@ def test_a_full_run_has_every_section_in_well_formed_html_that_refers_to_nothing
 
 def test_figures_are_written_as_files_too(quickstart, page):
     names = {file.name for file in (quickstart / "plots").iterdir()}
-    assert {"variance_ratio.svg", "variance_ratio.png", "heldout_accuracy.svg", "calibration_0.png"} <= names
+    assert {"variance_ratio.svg", "variance_ratio.png", "held_out_success.svg", "calibration_0.png"} <= names
     assert len(names) == 2 * Page(page).tags.count("figure")
 
 
@@ -92,7 +92,7 @@ def test_a_training_run_is_reported_from_its_log(tmp_path):
     ("key", "section"),
     [
         ("reward", "Learning"),
-        ("eval/mean_at_8", "Learning"),
+        ("eval/held_out_success", "Learning"),
         ("vip/zero_advantage_rollouts", "Rollouts without a gradient"),
         ("frac_reward_zero_std", "Rollouts without a gradient"),
         ("vip/brier", "Predictions of success"),

@@ -100,6 +100,17 @@ def paired_difference(left: Mapping[int, float], right: Mapping[int, float]) -> 
     return Estimate.of([left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())])
 
 
+def ratio_of_means(x: FloatArray, y: FloatArray) -> Estimate | None:
+    """mean(x)/mean(y) of paired values [n], with the interval of the linearised ratio; None if there are none, and for
+    a denominator of 0."""
+    if len(x) == 0 or y.mean() == 0:
+        return None
+    ratio = float(x.mean() / y.mean())
+    residual = Estimate.of((x - ratio * y) / y.mean())
+    sd = None if residual is None else residual.sd
+    return Estimate.from_moments(ratio, sd, len(x))
+
+
 def over_blocks(values: FloatArray, blocks: int = 8) -> Estimate | None:
     """Mean of correlated steps [seeds, T], with an interval from the means of consecutive blocks.
 

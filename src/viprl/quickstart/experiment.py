@@ -14,13 +14,17 @@ class Experiment:
     """What the quickstart trains and measures. The defaults take minutes on two cores."""
 
     prompts: int = 32
-    """Q, prompts of a step."""
-    budget: int = 256
+    """Q, prompts of a step with uniform allocation."""
+    budget: int = 128
     """C, rollouts of a step."""
+    default_prompts: int = 64
+    """Prompts of a step with the default strategy, whose baselines allow smaller groups."""
+    candidates: int = 2
+    """Prompts that the default strategy considers for each one that it samples."""
     min_rollouts: int = 2
     max_rollouts: int = 48
     steps: int = 120
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     warmup_steps: int = 10
     pool: int = 1024
     """Training prompts."""
@@ -38,8 +42,6 @@ class Experiment:
     """Rollouts of a prompt from which its gradient variance is estimated; the same for all strategies."""
     truth: int = 256
     """Further, independent rollouts of a prompt that give the oracle its success probability."""
-    answers: int = 8
-    """Answers to each held-out prompt."""
     max_tokens: int = 12
     """Longest completion."""
     shadow: tuple[str, ...] = ()
@@ -51,6 +53,8 @@ class Experiment:
 
     def config(self, *, model: str, dataset: str, output_dir: str, strategy: str, seed: int) -> dict[str, Any]:
         """The `viprl train` configuration of one training."""
+        adaptive = strategy == "default"
+        chosen = {"vip_candidates": self.candidates, "vip_baseline": "expected"} if adaptive else {}
         return {
             "model": model,
             "dataset": dataset,
@@ -58,12 +62,13 @@ class Experiment:
             "algorithm": "rloo",
             "reward": "exact_match",
             "vip_strategy": strategy,
-            "vip_shadow": ["paper", "random", *self.shadow] if strategy == "default" else ["random"],
+            "vip_shadow": ["paper", "random", *self.shadow] if adaptive else ["random"],
             "vip_min_rollouts": self.min_rollouts,
             "vip_max_rollouts": self.max_rollouts,
             "vip_id_column": "id",
             "vip_register_pool": True,
-            "num_generations": self.budget // self.prompts,
+            **chosen,
+            "num_generations": self.budget // (self.default_prompts if adaptive else self.prompts),
             "per_device_train_batch_size": self.budget,
             "max_completion_length": self.max_tokens,
             "max_steps": self.steps,

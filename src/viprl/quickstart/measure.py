@@ -1,6 +1,6 @@
-"""The measurements of the quickstart at a checkpoint: gradient variance of every strategy, held-out accuracy.
+"""The measurements of the quickstart at a checkpoint: gradient variance of every strategy, success.
 
-`measure_variance` and `measure_accuracy` take paths, return a result that JSON can hold and run in processes of their
+`measure_variance` and `measure_success` take paths, return a result that JSON can hold and run in processes of their
 own.
 """
 
@@ -97,23 +97,19 @@ def measure_variance(run: str, pool: str, step: int, seed: int, experiment: Expe
     }
 
 
-def measure_accuracy(
-    model: str, held_out: str, strategy: str, step: int, seed: int, experiment: Experiment
-) -> dict[str, Any]:
-    """Mean reward of the answers to each prompt of the file `held_out`, from the model in the folder `model`.
+def measure_success(model: str, pool: str, held_out: str, strategy: str, step: int, seed: int) -> dict[str, Any]:
+    """Exact success probabilities of the prompts in the files `pool` and `held_out`, from the model in a folder.
 
-    `strategy`, `step` and `seed` say where the model comes from. All strategies of a seed get the same random numbers.
+    `strategy`, `step` and `seed` say where the model comes from.
     """
-    import torch
-
-    from viprl.quickstart.model import sample_completions
+    from viprl.quickstart.model import success_probabilities
 
     network, tokenizer = _load(Path(model))
-    rows = list(log_rows(held_out))
-    texts, generator = [row["prompt"] for row in rows], torch.Generator().manual_seed(1_000_003 * seed + step)
-    drawn = sample_completions(network, tokenizer, texts, experiment.answers, generator, experiment.max_tokens)
-    rewards = [_rewards(tokenizer, group, row["solution"]) for group, row in zip(drawn, rows, strict=True)]
-    return {"strategy": strategy, "seed": seed, "step": step, "scores": [float(np.mean(group)) for group in rewards]}
+    found = {}
+    for name, path in (("pool", pool), ("held_out", held_out)):
+        problems = [(row["prompt"], row["solution"]) for row in log_rows(path)]
+        found[name] = success_probabilities(network, tokenizer, problems)
+    return {"strategy": strategy, "seed": seed, "step": step, **found}
 
 
 def variance_ratio(batch: dict[str, Any], strategy: str) -> float:

@@ -174,3 +174,25 @@ def sample_completions(
         ended = [row[: row.index(eos) + 1] if eos in row else row for row in tokens.tolist()]
         completions += batches(ended, n)
     return completions
+
+
+@torch.inference_mode()
+def success_probabilities(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: Sequence[tuple[str, str]], chunk: int = 256
+) -> list[float]:
+    """The exact probability that each problem is solved: that of its only right completion, eos included.
+
+    Args:
+        model: the policy, at temperature 1.
+        tokenizer: its tokenizer.
+        problems: pairs of prompt and solution.
+        chunk: problems that are computed at the same time.
+    """
+    found = []
+    for part in batches(problems, chunk):
+        inputs = _answer_batch(part, tokenizer)
+        labels = inputs.pop("labels")[:, 1:]
+        logp = model(**inputs).logits[:, :-1].log_softmax(-1)
+        own = logp.gather(2, labels.clamp(min=0)[..., None])[..., 0]
+        found += (own * (labels >= 0)).sum(1).exp().tolist()
+    return found

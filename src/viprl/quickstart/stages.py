@@ -23,9 +23,9 @@ from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
 from viprl.errors import MissingPackageError, TrainingFailedError
-from viprl.metrics import HELD_OUT_ACCURACY
+from viprl.metrics import HELD_OUT_SUCCESS, POOL_SUCCESS
 from viprl.quickstart.experiment import ARMS, Experiment
-from viprl.quickstart.measure import measure_accuracy, measure_variance
+from viprl.quickstart.measure import measure_success, measure_variance
 from viprl.quickstart.summary import in_words, summarise
 from viprl.runs.files import HISTORY_FILE, METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
 from viprl.runs.history import history_of_outcomes, save_history
@@ -100,9 +100,9 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
     with progress_bars(console) as progress:
         _pretrain(folder, experiment, progress)
         _train(folder, experiment, seeds, jobs, progress)
-        variance, accuracy = _measure(folder, experiment, seeds, jobs, progress)
-    summary = summarise(variance, accuracy, experiment, seeds)
-    _collect(folder, accuracy, summary, seeds)
+        variance, success = _measure(folder, experiment, seeds, jobs, progress)
+    summary = summarise(variance, success, experiment, seeds)
+    _collect(folder, success, summary, seeds)
     from viprl.report.run_report import write_report
 
     report = write_report([out], out / "report.html", plots_dir=out / "plots")
@@ -160,7 +160,7 @@ def _train(folder: Folder, experiment: Experiment, seeds: int, jobs: int, progre
 def _measure(
     folder: Folder, experiment: Experiment, seeds: int, jobs: int, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Gradient variance at checkpoints of the default run, and held-out accuracy at checkpoints of all runs."""
+    """Gradient variance at checkpoints of the default run, and success at checkpoints of all runs."""
     end, every = experiment.steps + 1, experiment.measure_every
     variance: Tasks = {
         f"variance-seed{seed}-step{step}": (
@@ -168,15 +168,15 @@ def _measure(
         )
         for seed in range(seeds) for step in range(every, end, every)
     }  # fmt: skip
-    accuracy: Tasks = {
-        f"accuracy-{strategy}-seed{seed}-step{step}": (
-            measure_accuracy,
-            (str(folder.weights(strategy, seed, step)), str(folder.held_out), strategy, step, seed, experiment),
+    success: Tasks = {
+        f"success-{strategy}-seed{seed}-step{step}": (
+            measure_success,
+            (str(folder.weights(strategy, seed, step)), str(folder.pool), str(folder.held_out), strategy, step, seed),
         )
         for seed in range(seeds) for strategy in ARMS for step in range(0, end, experiment.checkpoint_every)
     }  # fmt: skip
-    done = _results(folder, {**variance, **accuracy}, jobs, progress)
-    return [done[name] for name in variance], [done[name] for name in accuracy]
+    done = _results(folder, {**variance, **success}, jobs, progress)
+    return [done[name] for name in variance], [done[name] for name in success]
 
 
 def _results(folder: Folder, tasks: Tasks, jobs: int, progress: Progress) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _results(folder: Folder, tasks: Tasks, jobs: int, progress: Progress) -> dic
     waiting = {name: task for name, task in tasks.items() if name not in done}
     if not waiting:
         return done
-    bar = progress.add_task("measuring gradient variance and accuracy", total=len(tasks), completed=len(done))
+    bar = progress.add_task("measuring gradient variance and success", total=len(tasks), completed=len(done))
     folder.measured("").parent.mkdir(exist_ok=True)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_on_one_core) as pool:
@@ -206,14 +206,14 @@ def _on_one_core() -> None:
     threadpool_limits(1)
 
 
-def _collect(folder: Folder, accuracy: Sequence[dict[str, Any]], summary: dict[str, Any], seeds: int) -> None:
+def _collect(folder: Folder, success: Sequence[dict[str, Any]], summary: dict[str, Any], seeds: int) -> None:
     """Write the metrics, the history and the summary of the whole quickstart."""
     rows = [row for seed in range(seeds) for arm in ARMS for row in log_rows(folder.arm(arm, seed) / METRICS_FILE)]
     budget = summary["settings"]["budget"]
-    for result in accuracy:
-        mean = sum(result["scores"]) / len(result["scores"])
-        row = {key: result[key] for key in ("strategy", "seed", "step")}
-        rows.append({**row, "rollouts": result["step"] * budget, HELD_OUT_ACCURACY: mean})
+    for result in success:
+        row = {key: result[key] for key in ("strategy", "seed", "step")} | {"rollouts": result["step"] * budget}
+        means = {name: sum(result[name]) / len(result[name]) for name in ("held_out", "pool")}
+        rows.append({**row, HELD_OUT_SUCCESS: means["held_out"], POOL_SUCCESS: means["pool"]})
     write_json_lines(folder.root / METRICS_FILE, rows)
     prompts = {f"id:{row['id']}": row["prompt"] for row in log_rows(folder.pool)}
     outcomes = folder.arm("default", 0) / OUTCOMES_FILE

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from viprl.analysis.statistics import Estimate
+from viprl.analysis.statistics import Estimate, ratio_of_means
 from viprl.quickstart.experiment import ARMS, Experiment
 from viprl.quickstart.measure import second_moment, variance_ratio, zero_advantage_share
 
@@ -23,13 +23,13 @@ DESCRIPTIONS = {
 
 
 def summarise(
-    variance: Sequence[dict[str, Any]], accuracy: Sequence[dict[str, Any]], experiment: Experiment, seeds: int
+    variance: Sequence[dict[str, Any]], success: Sequence[dict[str, Any]], experiment: Experiment, seeds: int
 ) -> dict[str, Any]:
-    """The content of summary.json, from the results of `measure_variance` and `measure_accuracy`.
+    """The content of summary.json, from the results of `measure_variance` and `measure_success`.
 
     It has means over batches, steps and seeds, also by step and by seed: the variance of the rollouts (rho), the whole
     second moment (R) and its parts with uniform allocation; predicted and true success probabilities
-    ("calibration"); held-out accuracy ("learning"); the settings.
+    ("calibration"); success on held-out and training prompts ("learning"); the settings.
     """
     pool = experiment.pool
     by_step = {
@@ -41,7 +41,7 @@ def summarise(
         "by_step": by_step,
         "by_seed": {str(seed): _means([r for r in variance if r["seed"] == seed], pool) for seed in range(seeds)},
         "calibration": list(_calibration(variance)),
-        "learning": _learning(accuracy, experiment.steps),
+        "learning": _learning(success, experiment.steps),
         "settings": {**asdict(experiment), "seeds": seeds, "estimator": "rloo"},
     }
 
@@ -71,7 +71,7 @@ def in_words(summary: dict[str, Any]) -> list[str]:
         "batch. A rollout has no gradient if all answers to its prompt are right, or if all are wrong.",
         f"±: standard deviation over {over}.",
         *_moment_in_words(summary),
-        *_accuracy_in_words(summary["learning"].get("paired_difference")),
+        *_learning_in_words(summary),
     ]
 
 
@@ -88,14 +88,20 @@ def _moment_in_words(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _accuracy_in_words(gap: dict[str, Any] | None) -> list[str]:
-    if gap is None:
-        return []
-    line = f"Held-out accuracy, default minus uniform: {gap['mean']:+.3f}"
-    if gap["low"] is None:
-        return [f"{line} ({gap['n']} {gap['basis']})."]
-    clear = "a difference" if gap["low"] > 0 or gap["high"] < 0 else "no clear difference"
-    return [f"{line} (95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}, {gap['n']} {gap['basis']}): {clear}."]
+def _learning_in_words(summary: dict[str, Any]) -> list[str]:
+    learning, settings = summary["learning"], summary["settings"]
+    lines = [
+        "",
+        f"Learning with {settings['budget']} rollouts a step, default ({settings['default_prompts']} of "
+        f"{settings['candidates'] * settings['default_prompts']} prompts) and uniform ({settings['prompts']} prompts):",
+    ]
+    for name, words in (("pool", "training prompts"), ("held_out", "held-out prompts")):
+        ratio = learning["gain_ratio"].get(name)
+        if ratio is None:
+            continue
+        over = "one seed" if ratio["low"] is None else f"95 % interval {ratio['low']:.2f} to {ratio['high']:.2f}"
+        lines.append(f"  mean gain in success over the run, {words}: {ratio['mean']:.2f} times uniform's ({over})")
+    return [*lines, "One seed varies by about a tenth; eight seeds are in docs/results/learning."]
 
 
 def _with_spread(summary: dict[str, Any], key: str, name: str) -> str:
@@ -145,9 +151,10 @@ def _calibration(results: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
                 }
 
 
-def _learning(accuracy: Sequence[dict[str, Any]], last: int) -> dict[str, Any]:
-    """Held-out accuracy at the last step, and default minus uniform, paired by seed (by prompt for a single seed)."""
-    final = {(r["strategy"], r["seed"]): np.array(r["scores"]) for r in accuracy if r["step"] == last}
+def _learning(success: Sequence[dict[str, Any]], last: int) -> dict[str, Any]:
+    """Success of the held-out prompts at the last step, and default minus uniform, paired by seed (by prompt for one
+    seed); the mean gain over the run, default relative to uniform ("gain_ratio")."""
+    final = {(r["strategy"], r["seed"]): np.array(r["held_out"]) for r in success if r["step"] == last}
     seeds = sorted({seed for _, seed in final})
     learning: dict[str, Any] = {
         name: {"final_eval": _moments([float(final[name, seed].mean()) for seed in seeds])} for name in ARMS
@@ -159,7 +166,22 @@ def _learning(accuracy: Sequence[dict[str, Any]], last: int) -> dict[str, Any]:
         learning["paired_difference"] = {
             "mean": gap.mean, "low": gap.low, "high": gap.high, "n": gap.n, "basis": basis
         }  # fmt: skip
+    ratios = {name: _gain_ratio(success, name, seeds) for name in ("pool", "held_out")}
+    learning["gain_ratio"] = {name: asdict(ratio) for name, ratio in ratios.items() if ratio is not None}
     return learning
+
+
+def _gain_ratio(success: Sequence[dict[str, Any]], name: str, seeds: Sequence[int]) -> Estimate | None:
+    """Mean gain over the run with the default strategy over that with uniform allocation."""
+    gains = {arm: np.array([_gain(success, arm, name, seed) for seed in seeds]) for arm in ARMS}
+    return ratio_of_means(gains["default"], gains["uniform"])
+
+
+def _gain(success: Sequence[dict[str, Any]], arm: str, name: str, seed: int) -> float:
+    """Mean over the run of the success minus that at the start."""
+    points = sorted((r["step"], float(np.mean(r[name]))) for r in success if (r["strategy"], r["seed"]) == (arm, seed))
+    steps, means = np.array(points).T
+    return float(np.trapezoid(means, steps) / (steps[-1] - steps[0]) - means[0])
 
 
 def _moments(values: Sequence[float]) -> dict[str, Any]:

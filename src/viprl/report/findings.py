@@ -12,7 +12,7 @@ import numpy as np
 
 from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed, seed_of
 from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
-from viprl.metrics import EQUAL_REWARD_GROUPS, HELD_OUT_ACCURACY, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
+from viprl.metrics import EQUAL_REWARD_GROUPS, HELD_OUT_SUCCESS, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
 from viprl.report.uniform_steps import uniform_steps
 from viprl.report.words import VERDICTS, closing, interval, num, short_basis, size
 from viprl.runs.reader import Run
@@ -75,7 +75,7 @@ def wasted_rollouts(run: Run) -> Measured:
 
 
 def final_accuracy(run: Run) -> dict[str, Estimate]:
-    """The last held-out accuracy of each strategy over seeds: from the summary, otherwise from the log."""
+    """The last success on held-out prompts of each strategy over seeds: from the summary, otherwise from the log."""
     learning = mapping(run.summary.get("learning"))
     given = {name: Estimate.read(mapping(entry).get("final_eval")) for name, entry in learning.items()}
     return known({name: Estimate.of(list(_ends(run, name).values())) for name in run.strategies}) | known(given)
@@ -155,7 +155,7 @@ def _equal_groups(run: Run) -> Finding | None:
 
 
 def learning(run: Run) -> Finding | None:
-    """Held-out accuracy at the end and, if uniform trained as well, the difference from it."""
+    """Success on held-out prompts at the end and, if uniform trained as well, the difference from it."""
     final, gap, basis = final_accuracy(run), None, "seeds"
     if (name := _subject(final)) is None:
         return None
@@ -164,15 +164,15 @@ def learning(run: Run) -> Finding | None:
         gap, basis = Estimate.read(entry), str(entry.get("basis") or basis)
         if gap is None:
             gap, basis = paired_difference(_ends(run, name), _ends(run, UNIFORM)), "seeds"
-    value, opening = num(final[name].mean, 3), "Held-out accuracy (mean of 8 answers) at the end:"
+    value, opening = num(final[name].mean, 3), "Success on held-out prompts at the end:"
     if gap is None:
         sentence = f"{opening} {value} with {name} ({count(final[name].n, 'seed')}{interval(final[name], 3)})."
-        return Finding(value, "held-out accuracy at the end", sentence)
+        return Finding(value, "success on held-out prompts at the end", sentence)
     sentence = (
         f"{opening} {value} with {name}, {num(final[UNIFORM].mean, 3)} with uniform, a paired difference of "
         f"{_difference(gap, basis)}"
     )
-    label = f"difference in held-out accuracy from uniform ({value} at the end)"
+    label = f"difference in held-out success from uniform ({value} at the end)"
     rest = short_basis(gap, basis, digits=3, signed=True)
     return Finding(num(gap.mean, 3, signed=True), label, sentence, gap.against(0.0), "higher", rest)
 
@@ -191,7 +191,7 @@ def others(run: Run, names: Sequence[str]) -> str:
 
 
 def between_series(ends: Sequence[tuple[str, str, Mapping[int, float]]]) -> list[str]:
-    """Differences in final held-out accuracy from the uniform series, or from the first if there is none.
+    """Differences in final success on held-out prompts from the uniform series, or from the first if there is none.
 
     Args:
         ends: (label, strategy, {seed: accuracy}) of each series.
@@ -200,7 +200,7 @@ def between_series(ends: Sequence[tuple[str, str, Mapping[int, float]]]) -> list
         return []
     base = next((end for end in ends if end[1] == UNIFORM), ends[0])
     gaps = [(label, paired_difference(last, base[2])) for label, _, last in ends if label != base[0]]
-    opening = "Difference in held-out accuracy at the end,"
+    opening = "Difference in success on held-out prompts at the end,"
     return [f"{opening} {name} minus {base[0]}: {_difference(gap)}" for name, gap in gaps if gap is not None]
 
 
@@ -246,7 +246,7 @@ def _over_blocks(curves: Mapping[str, Curve | None]) -> dict[str, Estimate]:
 
 
 def _ends(run: Run, strategy: str) -> dict[int, float]:
-    accuracy = curve(run, strategy, HELD_OUT_ACCURACY)
+    accuracy = curve(run, strategy, HELD_OUT_SUCCESS)
     return {} if accuracy is None else accuracy.last()
 
 

@@ -46,7 +46,9 @@ _GLOSSARY = (
     INTERVAL,
 )
 _SETTING_NAMES = {
-    "prompts": "prompts of a step",
+    "prompts": "prompts of a step with uniform allocation",
+    "default_prompts": "prompts of a step with the default strategy",
+    "candidates": "candidates for each of them",
     "budget": "rollouts of a step (budget)",
     "pool": "training prompts",
     "held_out": "held-out prompts",
@@ -56,7 +58,6 @@ _SETTING_NAMES = {
     "batches": "batches of a measurement",
     "rollouts": "rollouts of a prompt in a measurement",
     "truth": "rollouts of a prompt for its true success probability",
-    "answers": "answers to a held-out prompt",
     "max_tokens": "most tokens of an answer",
 }
 

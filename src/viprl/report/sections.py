@@ -17,9 +17,10 @@ from viprl.metrics import (
     BRIER,
     EQUAL_REWARD_GROUPS,
     EVALUATION_REWARD,
-    HELD_OUT_ACCURACY,
+    HELD_OUT_SUCCESS,
     LOG_LOSS,
     OVERHEAD,
+    POOL_SUCCESS,
     PREDICTED_RATIO,
     PREFIX,
     PROMPT_REWARD,
@@ -109,7 +110,8 @@ def waste(view: View) -> Section | None:
 
 
 _LEARNING = (
-    Chart(HELD_OUT_ACCURACY, "heldout_accuracy", "Held-out accuracy", "accuracy (mean of 8 answers)", ""),
+    Chart(POOL_SUCCESS, "pool_success", "Success on training prompts", "mean success probability", ""),
+    Chart(HELD_OUT_SUCCESS, "held_out_success", "Success on held-out prompts", "mean success probability", ""),
     Chart(
         EVALUATION_REWARD,
         "evaluation_reward",
@@ -158,7 +160,7 @@ def accuracy(view: View) -> Section | None:
         if chart.metric == PREFIX + REWARD_VARIANCE and rated:  # the success rate says it
             continue
         over_rollouts = all(np.isfinite(one.rollouts).all() for _, _, one in view.curves(chart.metric))
-        evaluated = chart.metric in (HELD_OUT_ACCURACY, EVALUATION_REWARD)
+        evaluated = chart.metric in (HELD_OUT_SUCCESS, POOL_SUCCESS, EVALUATION_REWARD)
         if lines := view.lines(chart.metric, over_rollouts=over_rollouts, smoothed=not evaluated):
             xlabel = "rollouts so far" if over_rollouts else "training step"
             how = _over_seeds(view, chart.metric) if evaluated else _smoothed(view, chart.metric)
@@ -166,7 +168,7 @@ def accuracy(view: View) -> Section | None:
             drawings.append(Drawing(chart.name, chart.title, figures.curves(lines, xlabel, chart.ylabel), caption))
     words = [view.titled(run, found.sentence) for run in view.runs if (found := learning(run))]
     if len(view.runs) > 1:
-        ends = [(view.style(run, s).label, s, one.last()) for run, s, one in view.curves(HELD_OUT_ACCURACY)]
+        ends = [(view.style(run, s).label, s, one.last()) for run, s, one in view.curves(HELD_OUT_SUCCESS)]
         words += between_series(ends)
     return Section("Learning", words, drawings) if drawings else None
 
@@ -302,7 +304,7 @@ def numbers(view: View) -> Section | None:
         "compared with uniform",
         "second moment",
         wasted,
-        "held-out accuracy",
+        "success on held-out prompts",
     )
     lead = "Mean ± standard deviation (95 % interval of the mean), and the number of values."
     return Section("All numbers", [lead], (), table(head, rows)) if rows else None
