@@ -40,22 +40,35 @@ def announce(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def start_line(vip: VIP, success: Any, *, prompts: int, rollouts: int, resumed: str | None = None) -> str:
+def start_line(
+    vip: VIP,
+    success: Any,
+    *,
+    prompts: int,
+    rollouts: int,
+    resumed: str | None = None,
+    candidates: int = 1,
+    unbiased: bool = True,
+    baseline: str = "group",
+) -> str:
     """What a run is about to do.
 
     Args:
         success: what counts as success, as text or a `SuccessCriterion`.
         prompts, rollouts: Q and C of a batch.
         resumed: where the run was resumed from; None for a new one.
+        candidates, unbiased, baseline: the options of the engine.
     """
     name, strategy = next(iter(vip.strategies.items()))
     least = get_variance_model("rloo" if vip.estimator == "auto" else vip.estimator).min_rollouts
     least = least if vip.min_rollouts is None else vip.min_rollouts
     most = default_max_rollouts(prompts, rollouts, least) if vip.max_rollouts is None else vip.max_rollouts
     auto = isinstance(vip.features, str) and vip.features == "auto"
+    shrunk = "" if baseline == "group" else f"baseline: {baseline}; "
+    chosen = f" (chosen from {candidates * prompts}{'' if unbiased else ', uncorrected'})" if candidates > 1 else ""
     return (
-        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {count(prompts, 'prompt')} "
-        f"in a batch, {least} to {most} of each prompt; features: "
+        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {count(prompts, 'prompt')}{chosen} "
+        f"in a batch, {least} to {most} of each prompt; {shrunk}features: "
         f"{_feature_name(strategy.predictor.features) + ' (auto)' if auto else _feature_name(vip.features)}; "
         f"{'from the start' if resumed is None else f'resumed from {resumed}'}"
     )
