@@ -45,7 +45,7 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
 from viprl.advantages import group_index, group_std, rollout_weights
 from viprl.engines.planned_batch import PlannedBatch, plan_batch
 from viprl.engines.success import SuccessCriterion
-from viprl.engines.trl.epoch_sampler import EpochSampler
+from viprl.engines.trl.epoch_sampler import EpochOrder, EpochSampler
 from viprl.engines.trl.generation import Generation, Groups
 from viprl.engines.trl.gradient_moments import MeasuredSteps
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
@@ -117,8 +117,9 @@ class VIPTrainer(MeasuredSteps):
         if args.vip_register_pool and self.accelerator.is_main_process:
             with options_named(OPTION_PREFIX):
                 self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
-        self._vip_report = RunReport(self)
+        self._vip_report, self._vip_order = RunReport(self), EpochOrder()
         self.add_callback(self._vip_report)
+        self.add_callback(self._vip_order)
 
     def _vip_environments(self) -> list[Any]:
         """One instance of each environment, as TRL keeps them."""
@@ -314,7 +315,10 @@ class VIPTrainer(MeasuredSteps):
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         with self._vip_set(num_generations=self.args.vip_rows):
             sampler = super()._get_train_sampler(dataset)
-        return EpochSampler.of(sampler) if type(sampler) is RepeatSampler else sampler
+        if type(sampler) is not RepeatSampler:
+            return sampler
+        self._vip_order.sampler = EpochSampler.of(sampler)
+        return self._vip_order.sampler
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.accelerator.is_main_process:  # before super(), which may push the folder to the Hub
