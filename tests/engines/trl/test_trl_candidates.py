@@ -66,7 +66,10 @@ def test_selected_prompts_reach_the_loss_with_their_weights(kind, k, more, tmp_p
     groups = []
 
     def reward(vip_group, vip_rollouts, **given):
-        groups.append([vip_group.count(group) for group in range(Q)])
+        prompts = [
+            sorted({p for p, own in zip(given["prompts"], vip_group, strict=True) if own == q}) for q in range(Q)
+        ]
+        groups.append((prompts, [vip_group.count(group) for group in range(Q)]))
         assert vip_rollouts == [vip_group.count(group) for group in vip_group]
         return tiny.contains(**given)
 
@@ -79,7 +82,8 @@ def test_selected_prompts_reach_the_loss_with_their_weights(kind, k, more, tmp_p
     for batch, advantages, seen, (offered, plan) in zip(batches, losses, groups, vip.plans, strict=True):
         assert len(offered) == k * Q and len(plan.positions) == Q
         assert batch.prompts == [offered[i] for i in plan.positions]
-        assert batch.counts == seen == [len(group) for group in batch.rewards]
+        assert seen == ([[prompt] for prompt in batch.prompts], batch.counts)
+        assert batch.counts == [len(group) for group in batch.rewards]
         assert sum(batch.counts) == C and min(batch.counts) >= 2 and max(batch.counts) <= 7
         # the sum over sampled prompts of g/pi estimates that over all k Q, so a mean over the Q sampled has Q/(k Q pi)
         factors = 1 / (k * plan.inclusion[plan.positions]) if more.get("vip_unbiased", True) else np.ones(Q)
@@ -215,9 +219,12 @@ def test_a_baseline_without_effect_causes_a_warning(tmp_path, caplog):
         trained("rloo", tmp_path, vip_baseline="expected", vip_strategy="uniform", max_steps=4)
     assert [record.name for record in caplog.records] == ["viprl.engines.trl.run_report"]
     caplog.clear()
-    with caplog.at_level("WARNING", logger="viprl.engines"):
-        trained("rloo", tmp_path, vip_baseline="expected", vip_strategy="default")
-    assert not caplog.records
+    for baseline in ("expected", "group"):
+        trainer = build("rloo", tmp_path, vip_baseline=baseline, vip_strategy="default", max_steps=2)
+        with caplog.at_level("WARNING", logger="viprl.engines"):
+            trainer.train()
+        shown = PREFIX + metrics.SHRINKAGE in trainer.state.log_history[1]
+        assert not caplog.records and shown == (baseline == "expected")
 
 
 def test_standardised_advantages_have_a_prior_as_baseline():

@@ -58,7 +58,7 @@ from viprl.engines.trl.training_set import PromptVariety, check_functions, check
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state, options_named
 from viprl.engines.warm_start import warm_start
-from viprl.metrics import ROLLOUTS_COLUMN, ZERO_ADVANTAGE, logged
+from viprl.metrics import ROLLOUTS_COLUMN, SHRINKAGE, ZERO_ADVANTAGE, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray
@@ -253,6 +253,8 @@ class VIPTrainer(MeasuredSteps):
         if batch.observation is None:
             return
         values = self.vip.metrics() | {ZERO_ADVANTAGE: float((batch.advantages == 0).mean())}
+        if self.args.vip_baseline == "group":
+            values.pop(SHRINKAGE, None)  # of baselines that are not used
         for name, value in logged(values).items():
             self._metrics["train"][name].append(value)
         self._vip_report.add(batch, values)
