@@ -188,8 +188,9 @@ class VIPRLOOConfig(_VIPConfig, RLOOConfig):
         shaped = {"beta": (self.beta, 0.0), "reward_clip_range": (self.reward_clip_range, None)}
         for name, (value, neutral) in shaped.items():
             if self.vip_baseline == "expected" and value != neutral:
+                default = " (the default of TRL)" if value == RLOOConfig.__dataclass_fields__[name].default else ""
                 raise InputError(
-                    f"vip_baseline='expected' compares rewards with those that VIP expects, but {name}={value!r} "
+                    f"vip_baseline='expected' compares rewards with what VIP expects, but {name}={value!r}{default} "
                     f"changes them before advantages are computed; set {name}={neutral!r} or vip_baseline='group'"
                 )
 
