@@ -22,12 +22,10 @@ class PlannedBatch:
     """[Q]"""
     counts: IntArray
     """[Q] planned rollouts, sum C."""
-    positions: IntArray | None = field(default=None, kw_only=True)
-    """[Q] positions of the prompts among those that the step was offered, if they were selected."""
-    weights: FloatArray | None = field(default=None, kw_only=True)
-    """[Q] weights of the prompts in the batch gradient, if they were selected; see `viprl.rollout_weights`."""
+    weights: FloatArray
+    """[Q] weight of each prompt in the batch gradient; 1 if nothing was selected. See `viprl.rollout_weights`."""
     prior: RewardPrior | None = field(default=None, kw_only=True)
-    """What is expected of the rewards, if baselines are to be shrunk towards it; see `viprl.group_advantages`."""
+    """What baselines are shrunk towards; None for baselines of the group alone. See `viprl.group_advantages`."""
 
     def split(self, values: Any) -> list[list[Any]]:
         """One list for each prompt from `values` [C], an array or a sequence in the order of the prompts."""
@@ -37,21 +35,22 @@ class PlannedBatch:
 
 
 def plan_batch(
-    vip: VIP, offered: Sequence[Prompt], budget: int, *, candidates: int, unbiased: bool, baseline: str
-) -> PlannedBatch:
-    """Choose one in `candidates` of the prompts that a step is offered, and their numbers of rollouts.
+    vip: VIP, offered: Sequence[Prompt], budget: int, size: int, *, unbiased: bool, baseline: str
+) -> tuple[list[int], PlannedBatch]:
+    """Choose which of the prompts that a step is offered are sampled, and their numbers of rollouts.
 
     Args:
-        offered: [k Q], k being `candidates`. With 1 all of them are sampled.
+        offered: [M] prompts.
         budget: C.
+        size: Q, the prompts to sample. With M all of them are.
         unbiased, baseline: the options of `viprl.settings.EngineSettings`.
+
+    Returns: [Q] positions of the sampled prompts among those offered, ascending, and their plan.
     """
-    if candidates == 1:
-        positions, weights, allocation = None, None, vip.allocate(offered, budget)
-        prompts = list(offered)
+    if size == len(offered):
+        allocation, positions, weights = vip.allocate(offered, budget), list(range(size)), np.ones(size)
     else:
-        selection = vip.select(offered, budget, len(offered) // candidates, unbiased=unbiased)
-        positions, weights, allocation = selection.positions, selection.weights, selection.allocation
-        prompts = [offered[position] for position in positions]
+        selection = vip.select(offered, budget, size, unbiased=unbiased)
+        allocation, positions, weights = selection.allocation, selection.positions.tolist(), selection.weights
     prior = allocation.prior if baseline == "expected" else None
-    return PlannedBatch(prompts, allocation.counts, positions=positions, weights=weights, prior=prior)
+    return positions, PlannedBatch([offered[i] for i in positions], allocation.counts, weights, prior=prior)

@@ -27,8 +27,8 @@ class Groups:
     """[C] before the weights of prompts."""
     observation: Observation | None
     """How VIP read the rewards; None on all processes but the main one."""
-    weights: FloatArray | None = None
-    """[Q] weights of prompts that were selected from `vip_candidates` times as many; None without a selection."""
+    weights: FloatArray
+    """[Q] weight of each prompt in the batch gradient; 1 if nothing was selected."""
 
 
 class Generation:

@@ -146,9 +146,9 @@ class VIPTrainer(MeasuredSteps):
         rows = self._vip_prompt_rows(inputs)
         if self.accelerator.is_main_process:
             self._vip_variety.look(rows)
-        plan = self._vip_plan([self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs))
-        if plan.positions is not None:
-            rows = [rows[position] for position in plan.positions]
+        offered, budget = [self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs)
+        positions, plan = self._vip_plan(offered, budget)
+        rows = [rows[position] for position in positions]
         self._vip_generation = Generation(plan, self.accelerator.process_index, len(inputs))
         try:
             # Each row is one rollout. TRL must neither merge rows for generation (the server mode of vLLM keeps every
@@ -173,14 +173,14 @@ class VIPTrainer(MeasuredSteps):
     def _vip_prompt(self, row: dict[str, Any]) -> Prompt:
         return row_prompt(row, self.args.vip_id_column, getattr(self, "_vip_tasks", ()))
 
-    def _vip_plan(self, prompts: list[Prompt], budget: int) -> PlannedBatch:
+    def _vip_plan(self, offered: list[Prompt], budget: int) -> tuple[list[int], PlannedBatch]:
         """The plan of the main process, whose VIP is the only one that is used."""
         args = self.args
         box: list[Any] = [None]
         if self.accelerator.is_main_process:
-            choices = {"candidates": args.vip_candidates, "unbiased": args.vip_unbiased, "baseline": args.vip_baseline}
+            size, choices = len(offered) // args.vip_candidates, {"unbiased": args.vip_unbiased}
             with options_named(OPTION_PREFIX):
-                box = [plan_batch(self.vip, prompts, budget, **choices)]
+                box = [plan_batch(self.vip, offered, budget, size, baseline=args.vip_baseline, **choices)]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(box, from_process=0)
         return box[0]
@@ -243,7 +243,7 @@ class VIPTrainer(MeasuredSteps):
         deciding = self._vip_success.values(per_function, rewards)
         observation = self._vip_observe(plan, rewards, deciding, self._vip_logprobs(output))
         groups = plan.prompts, counts.tolist(), plan.split(total)
-        self.vip_batch = Groups(*groups, advantages, observation, weights=plan.weights)
+        self.vip_batch = Groups(*groups, advantages, observation, plan.weights)
         self._vip_log(self.vip_batch)
         for listener in self.vip_listeners:
             listener(self.vip_batch)
