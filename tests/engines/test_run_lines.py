@@ -33,6 +33,18 @@ def test_why_a_step_was_uniform(counts, keys, trust, bounds, reason):
     assert uniform_reason(counts, keys, trust, bounds) == reason
 
 
+def test_equal_counts_are_no_fault_where_prompts_are_chosen():
+    for batch in ("ab", "a"):
+        lines = []
+        for selects in (False, True):
+            made = RunSummary(resumed=True, selects=selects)
+            ones = np.ones(len(batch))
+            made.add([4] * len(batch), Observation(tuple(batch), ones, ones, ones, ones, ones, (1.0, 1.0)), {})
+            lines.append(made.line("default"))
+        assert [line.endswith("Next: nothing") for line in lines] == [False, True]
+        assert "uniform" in lines[0] and "uniform" not in lines[1]
+
+
 @pytest.mark.parametrize(
     ("strategy", "resumed", "batches", "reasons", "advice"),
     [
@@ -97,6 +109,10 @@ def test_the_line_at_the_start_says_what_is_used():
     line = start_line(vip, SuccessCriterion("acc>0.5", complete=False), prompts=4, rollouts=16, resumed="checkpoint-3")
     for said in ("paper", "acc >0.5", "16 rollouts of 4 prompts", "3 to 24", "length", "checkpoint-3"):
         assert said in line
+    assert "baseline" not in line and "chosen" not in line
+    chosen = {"candidates": 2, "unbiased": False, "baseline": "expected"}
+    line = start_line(vip, "x", prompts=4, rollouts=16, **chosen)
+    assert "4 prompts (chosen from 8, uncorrected)" in line and "baseline: expected" in line
     assert "none (auto)" in start_line(VIP(strategy="uniform", cache=None), "x", prompts=1, rollouts=8)
 
 

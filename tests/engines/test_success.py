@@ -118,7 +118,7 @@ def test_every_kind_of_reward_has_a_name_that_success_takes(function, name):
 def observed(criterion, rewards, deciding=None):
     vip = VIP(features="none", cache=None)
     prompts = [f"prompt {q}" for q in range(len(rewards))]
-    batch = PlannedBatch(prompts, np.array(list(map(len, rewards))))
+    batch = PlannedBatch(prompts, np.array(list(map(len, rewards))), np.ones(len(prompts)))
     return criterion.observe(vip, batch, rewards, rewards if deciding is None else deciding)
 
 
@@ -163,7 +163,7 @@ def test_rewards_that_are_known_later():
 
 
 def test_values_are_split_by_prompt():
-    batch = PlannedBatch(["a", "b", "c"], np.array([2, 0, 3]))
+    batch = PlannedBatch(["a", "b", "c"], np.array([2, 0, 3]), np.ones(3))
     assert (
         batch.split([1, None, 2, "x", 3]) == batch.split(np.array([1, None, 2, "x", 3])) == [[1, None], [], [2, "x", 3]]
     )

@@ -11,6 +11,7 @@ from report_data import Page
 from viprl.analysis.pool import Pool
 from viprl.analysis.protocol import Protocol
 from viprl.analysis.replay import replay
+from viprl.report.chosen_prompts import chosen_prompts
 from viprl.report.replay_page import write_replay_page
 from viprl.report.replay_reasons import cautions, empty_cells, no_capture
 from viprl.report.uniform_steps import BOUNDS, EQUAL, FIRST_EPOCH, GUARD, ONE_PROMPT, uniform_steps
@@ -44,6 +45,20 @@ def test_steps_with_equal_counts_and_why(rows, settings, prompts, reason, share)
     words = uniform_steps(run_of(rows, settings, prompts), "default")
     assert (reason is None) == (words == "")
     assert (reason or "") in words and share in words
+
+
+def test_equal_counts_of_chosen_prompts_are_no_fault():
+    rows = [EVEN | {"vip/selection/squared_weights": 1.2}, RAGGED | {"vip/selection/squared_weights": 1.2}]
+    words = uniform_steps(run_of(rows), "default")
+    assert "50" in words and not any(reason in words for reason in (EQUAL, FIRST_EPOCH, GUARD, BOUNDS, ONE_PROMPT))
+
+
+def test_weights_of_chosen_prompts_and_shrunk_baselines():
+    selection = {"vip/selection/effective_prompts": 3.25, "vip/selection/neglected": 0.125, "reward": 0.5}
+    rows = [RAGGED | selection, RAGGED | selection | {"vip/shrinkage": 0.5}]
+    weights, baseline = chosen_prompts(run_of(rows), "default")
+    assert "3.2" in weights and "12" in weights and "50" in baseline
+    assert chosen_prompts(run_of([RAGGED] * 2), "default") == []
 
 
 def pool(p, visits=2, prompts=16):

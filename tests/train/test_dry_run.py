@@ -35,6 +35,9 @@ def test_the_description_of_a_run(settings, tmp_path, monkeypatch):
     assert facts["folder"] == str(tmp_path / "run") and not (tmp_path / "run").exists()
     epochs = dict(dry_run(parse_config(settings | {"max_steps": -1, "num_train_epochs": 0.5})))
     assert numbers(epochs["steps"]) == [4, 16, 1, 1, 4, 0.5]
+    chosen = dict(dry_run(parse_config(settings | {"vip_candidates": 2, "num_train_epochs": 3, "max_steps": -1})))
+    assert numbers(chosen["batch"]) == [4, 8, 16, 4]
+    assert numbers(chosen["steps"]) == [12, 16, 1, 1, 12, 3]
 
 
 def test_the_weights_are_not_needed(settings, tmp_path, model_folder):

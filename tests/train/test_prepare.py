@@ -32,6 +32,10 @@ REWARDS = "sample_rewards"
         ({"per_device_train_batch_size": 256}, ["32 prompts", "64", "size 256", "lower per_device_train_batch_size,"]),
         ({"gradient_accumulation_steps": 9}, ["36", "lower per_device_train_batch_size or gradient_accumulation"]),
         ({"generation_batch_size": 256}, ["32 prompts", "64", "lower generation_batch_size,"]),
+        (
+            {"generation_batch_size": 64, "vip_candidates": 4},
+            ["32 prompts", "64", "vip_candidates 4", "lower vip_candidates or generation_batch_size,"],
+        ),
         ({"vip_id_column": "uid"}, ["vip_id_column", "'uid'", "prompt, solution"]),
         ({"vip_features": "minlm"}, ["minlm"]),
         ({"vip_success": "corect"}, ["vip_success", "'corect'"]),

@@ -36,6 +36,21 @@ def test_a_run_writes_metrics_outcomes_history_and_a_model(finished_once):
     assert json.loads((folder / FINISHED_FILE).read_text()) == {"step": 4}
 
 
+def test_a_run_logs_the_prompts_that_were_chosen(settings):
+    """Half of the prompts that a batch is offered; an epoch has 4 steps."""
+    options = {"vip_candidates": 2, "vip_baseline": "expected", "vip_strategy": "default", "max_steps": 5}
+    folder = train(parse_config(settings | options))
+    outcomes = list(log_rows(folder / OUTCOMES_FILE))
+    assert [len(row["ids"]) for row in outcomes] == [4] * 5
+    assert all(sum(row["counts"]) == 16 == sum(row["scorable"]) for row in outcomes)
+    first_epoch = [key for row in outcomes[:4] for key in row["ids"]]
+    assert len(set(first_epoch)) == 16 and len(load(DataSource(settings["dataset"])).dataset) == 32
+    rows = list(log_rows(folder / METRICS_FILE))
+    assert [row["epoch"] for row in rows] == [0.25, 0.5, 0.75, 1.0, 1.25]
+    assert {"vip/selection/squared_weights", "vip/selection/neglected", "vip/shrinkage"} <= set(rows[1])
+    assert sum(len(history.rollouts) for history in read_history(folder)) == 20
+
+
 def test_a_run_with_format_credit_logs_rewards(settings, tmp_path):
     """What `viprl replay`, `viprl report` and a warm start read."""
     pytest.importorskip("matplotlib")

@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from viprl.advantages import RewardPrior
 from viprl.prompts import Prompt
-from viprl.utils.arrays import IntArray
+from viprl.utils.arrays import FloatArray, IntArray
+from viprl.vip import VIP
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedBatch:
-    """The prompts of a step and the number of rollouts of each."""
+    """The prompts that a step samples and the number of rollouts of each."""
 
     prompts: list[Prompt]
     """[Q]"""
     counts: IntArray
     """[Q] planned rollouts, sum C."""
+    weights: FloatArray
+    """[Q] weight of each prompt in the batch gradient; 1 if nothing was selected. See `viprl.rollout_weights`."""
+    prior: RewardPrior | None = field(default=None, kw_only=True)
+    """What baselines are shrunk towards; None for baselines of the group alone. See `viprl.group_advantages`."""
 
     def split(self, values: Any) -> list[list[Any]]:
         """One list for each prompt from `values` [C], an array or a sequence in the order of the prompts."""
         flat: Sequence[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
         ends = np.cumsum(self.counts).tolist()
         return [flat[end - n : end] for end, n in zip(ends, self.counts, strict=True)]
+
+
+def plan_batch(
+    vip: VIP, offered: Sequence[Prompt], budget: int, size: int, *, unbiased: bool, baseline: str
+) -> tuple[list[int], PlannedBatch]:
+    """Choose which of the prompts that a step is offered are sampled, and their numbers of rollouts.
+
+    Args:
+        offered: [M] prompts.
+        budget: C.
+        size: Q, the prompts to sample. With M all of them are.
+        unbiased, baseline: the options of `viprl.settings.EngineSettings`.
+
+    Returns: [Q] positions of the sampled prompts among those offered, ascending, and their plan.
+    """
+    if size == len(offered):
+        allocation, positions, weights = vip.allocate(offered, budget), list(range(size)), np.ones(size)
+    else:
+        selection = vip.select(offered, budget, size, unbiased=unbiased)
+        allocation, positions, weights = selection.allocation, selection.positions.tolist(), selection.weights
+    prior = allocation.prior if baseline == "expected" else None
+    return positions, PlannedBatch([offered[i] for i in positions], allocation.counts, weights, prior=prior)

@@ -40,22 +40,35 @@ def announce(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def start_line(vip: VIP, success: Any, *, prompts: int, rollouts: int, resumed: str | None = None) -> str:
+def start_line(
+    vip: VIP,
+    success: Any,
+    *,
+    prompts: int,
+    rollouts: int,
+    resumed: str | None = None,
+    candidates: int = 1,
+    unbiased: bool = True,
+    baseline: str = "group",
+) -> str:
     """What a run is about to do.
 
     Args:
         success: what counts as success, as text or a `SuccessCriterion`.
         prompts, rollouts: Q and C of a batch.
         resumed: where the run was resumed from; None for a new one.
+        candidates, unbiased, baseline: the options of the engine.
     """
     name, strategy = next(iter(vip.strategies.items()))
     least = get_variance_model("rloo" if vip.estimator == "auto" else vip.estimator).min_rollouts
     least = least if vip.min_rollouts is None else vip.min_rollouts
     most = default_max_rollouts(prompts, rollouts, least) if vip.max_rollouts is None else vip.max_rollouts
     auto = isinstance(vip.features, str) and vip.features == "auto"
+    shrunk = "" if baseline == "group" else f"baseline: {baseline}; "
+    chosen = f" (chosen from {candidates * prompts}{'' if unbiased else ', uncorrected'})" if candidates > 1 else ""
     return (
-        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {count(prompts, 'prompt')} "
-        f"in a batch, {least} to {most} of each prompt; features: "
+        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {count(prompts, 'prompt')}{chosen} "
+        f"in a batch, {least} to {most} of each prompt; {shrunk}features: "
         f"{_feature_name(strategy.predictor.features) + ' (auto)' if auto else _feature_name(vip.features)}; "
         f"{'from the start' if resumed is None else f'resumed from {resumed}'}"
     )
@@ -99,9 +112,11 @@ class RunSummary:
 
     Args:
         resumed: whether the run was resumed. Its prompts have been seen before then.
+        selects: whether prompts are chosen from several candidates, also where their counts are equal.
     """
 
-    def __init__(self, resumed: bool = False) -> None:
+    def __init__(self, resumed: bool = False, selects: bool = False) -> None:
+        self.selects = selects
         self._seen: set[str] | None = None if resumed else set()
         self.steps = 0
         self.uniform: Counter[str] = Counter()
@@ -181,27 +196,30 @@ class RunSummary:
             verdict = "no clear difference"
         else:
             verdict = "VIP helped" if value < 1 else "VIP did harm"
-        return f"gradient variance {value:.2f}{known} of uniform allocation ({verdict})"
+        reference = "equal counts for the chosen prompts" if self.selects else "uniform allocation"
+        return f"gradient variance {value:.2f}{known} of {reference} ({verdict})"
 
     def _uniform_steps(self) -> str:
         total = sum(self.uniform.values())
         why = ", ".join(f"{reason}: {times}" for reason, times in self.uniform.most_common())
-        return f"uniform in {count(total, 'batch', 'batches')}" + (f" ({why})" if total else "")
+        what = "equal counts" if self.selects else "uniform"
+        return f"{what} in {count(total, 'batch', 'batches')}" + (f" ({why})" if total else "")
 
     def _remedies(self, strategy: str, unscorable: float) -> list[str]:
         """What to do about what stands out most."""
         found = []
         adaptive, most = strategy != "uniform", self.steps / 2
-        if adaptive and self.uniform[ONE_PROMPT] > most:
+        counts_alone = adaptive and not self.selects  # equal counts are no fault where prompts are chosen
+        if counts_alone and self.uniform[ONE_PROMPT] > most:
             found.append("put several different prompts into a batch")
         if unscorable > 0.5:
             found.append("check what the reward functions return")
         if math.isnan(self.variance_ratio[0]):
             found.append("check the rewards, and whether the prompts are too hard or too easy")
-        elif adaptive and self.uniform[BOUNDS] > most:
+        elif counts_alone and self.uniform[BOUNDS] > most:
             found.append("lower min_rollouts or raise max_rollouts")
         elif adaptive and self.uniform[NEW_PROMPTS] > most:
             found.append("train for more than one epoch, start warm from the log of an earlier run, or use features")
-        elif adaptive and self.uniform[EQUAL] > most:
+        elif counts_alone and self.uniform[EQUAL] > most:
             found.append("use prompts of different difficulty; no allocation helps where all are equally hard")
         return found

@@ -30,6 +30,7 @@ from viprl.metrics import (
     shadow_ratio,
 )
 from viprl.report import canvas, figures
+from viprl.report.chosen_prompts import chosen_prompts
 from viprl.report.findings import (
     REALISED,
     UNIFORM,
@@ -259,6 +260,7 @@ def trust(view: View) -> Section | None:
             words.append(f"{who}: {prediction_error(predicted, realised)}")
         if name != UNIFORM and (why := uniform_steps(run, name)):
             words.append(f"{who}: {why}")
+        words += [f"{who}: {sentence}" for sentence in chosen_prompts(run, name)]
         shadows = [(s, curve(run, name, PREFIX + shadow_ratio(s))) for s in run.shadows(name)]
         lines = [line(replace(view.style(run, s), label=s), one) for s, one in shadows if one is not None]
         if any(drawn.style.label != "random" for drawn in lines):

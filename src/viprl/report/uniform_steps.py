@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, PREFIX, TRUST
+from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, PREFIX, SQUARED_WEIGHTS, TRUST
 from viprl.runs.reader import Run
 from viprl.utils.numerics import number
 
@@ -28,13 +28,18 @@ _ADVICE = {
 def uniform_steps(run: Run, strategy: str) -> str:
     """A sentence about the steps in which all prompts got the same number of rollouts; empty if there are none.
 
-    If these are most of the steps, it says what to do.
+    If these are most of the steps, it says what to do, unless the prompts were chosen from several candidates: then
+    equal counts are no fault.
     """
-    reasons = [_reason(run, row, prompts) for row, prompts in _rows_with_counts(run, strategy)]
+    rows = list(_rows_with_counts(run, strategy))
+    reasons = [_reason(run, row, prompts) for row, prompts in rows]
     found = Counter(reason for reason in reasons if reason)
     if not found:
         return ""
     total = len(reasons)
+    if any(PREFIX + SQUARED_WEIGHTS in row for row, _ in rows):
+        share = _share(sum(found.values()), total)
+        return f"The chosen prompts had equal counts, so that the variance ratio is 1, in {share} of the steps."
     parts = [f"{_share(times, total)} because {reason}" for reason, times in found.most_common()]
     main, times = found.most_common(1)[0]
     advice = f" To change that: {_ADVICE[main]}." if 2 * times > total and main in _ADVICE else ""

@@ -33,7 +33,7 @@ def dry_run(config: RunConfig, *, processes: int | None = None, cache: DataCache
 
 def _one_prompt(args: Any) -> list[str]:
     """A note if a batch has one prompt."""
-    if args.generation_batch_size > args.num_generations or args.vip_strategy == "uniform":
+    if args.vip_offered > 1 or args.vip_strategy == "uniform":
         return []
     return ["a batch has one prompt, which gets all rollouts; raise per_device_train_batch_size to have more prompts"]
 
@@ -81,34 +81,37 @@ def _facts(config: RunConfig, run: Prepared) -> Facts:
     context = f"context of {run.context:,} tokens" if run.context else "unknown context"
     rows = "endless" if is_gym(config.dataset) else f"{len(run.dataset):,} rows"
     form = "plain text" if isinstance(run.dataset[0]["prompt"], str) else "chat"
-    prompts = args.generation_batch_size // args.num_generations
+    chosen = f" chosen from {args.vip_offered:,}" if args.vip_candidates > 1 else ""
+    prompts = f"{args.vip_prompts:,} prompts{chosen}"
     given = ((name, "None" if value is None else f"{value:g}") for name, value in run.reward_check)
     rewards = ", ".join(f"{name} (gives {value} to the solution of the first row)" for name, value in given)
     shadow = f"; in shadow: {', '.join(args.vip_shadow)}" if args.vip_shadow else ""
     loss = args.loss_type if config.algorithm == "grpo" else "RLOO"
+    weights = f"baseline: {args.vip_baseline}, prompt weighting: {args.vip_prompt_weighting}"
+    weights += ", selection not corrected" if args.vip_candidates > 1 and not args.vip_unbiased else ""
     bounds = f"{args.vip_min_rollouts} to {args.vip_max_rollouts} rollouts per prompt"
     return [
         ("model", f"{config.model}, {context}, completions up to {args.max_completion_length:,} tokens"),
         ("data", f"{config.dataset}: {rows}, {form}, longest prompt {run.longest_prompt:,} tokens"),
         ("reward", rewards),
-        ("batch", f"{prompts:,} prompts, {args.generation_batch_size:,} rollouts ({args.num_generations} per prompt)"),
-        ("steps", _steps(config, args, run.dataset, prompts)),
+        ("batch", f"{prompts}, {args.generation_batch_size:,} rollouts ({args.num_generations} per prompt)"),
+        ("steps", _steps(config, args, run.dataset)),
         ("allocation", f"strategy: {args.vip_strategy}, {bounds}{shadow}"),
-        ("gradient", f"estimator: {args.vip_estimator}, prompt weighting: {args.vip_prompt_weighting}, loss: {loss}"),
+        ("gradient", f"estimator: {args.vip_estimator}, {weights}, loss: {loss}"),
     ]
 
 
-def _steps(config: RunConfig, args: Any, dataset: Any, prompts: int) -> str:
+def _steps(config: RunConfig, args: Any, dataset: Any) -> str:
     """Optimizer steps, generation batches and epochs."""
     processes = args.world_size
     rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
     per_batch = max(1, args.generation_batch_size * args.num_iterations // rollouts)
     if args.max_steps > 0:
         batches, steps = -(-args.max_steps // per_batch), args.max_steps
-        epochs = batches * prompts / len(dataset)
+        epochs = batches * args.vip_offered / len(dataset)
     else:
         epochs = args.num_train_epochs
-        batches = int(len(dataset) // prompts * epochs)
+        batches = int(len(dataset) // args.vip_offered * epochs)
         steps = batches * per_batch
     text = (
         f"{steps:,} optimizer steps of {rollouts:,} rollouts on {processes} process{'es' if processes > 1 else ''}, "

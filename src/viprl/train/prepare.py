@@ -146,17 +146,19 @@ def _check_scorable(given: RewardCheck, number: int) -> list[str]:
 
 
 def _check_batches(config: RunConfig, args: Any, dataset: Any) -> None:
-    prompts = args.generation_batch_size // args.num_generations
-    if len(dataset) < prompts:
+    if len(dataset) < args.vip_offered:
         have = "1 prompt" if len(dataset) == 1 else f"{len(dataset)} prompts"
         size = "generation_batch_size"
         if config.trainer.get(size) is None:  # it follows from the parts that the user set
             parts = ("steps_per_generation", "gradient_accumulation_steps")
             many = [name for name in parts if int(config.trainer.get(name) or 1) > 1]
             size = " or ".join(["per_device_train_batch_size", *many])
+        times = ""
+        if args.vip_candidates > 1:
+            times, size = f" * vip_candidates {args.vip_candidates}", f"vip_candidates or {size}"
         raise ConfigError(
-            f"{config.dataset} has {have}, but a generation batch takes {prompts} (generation_batch_size "
-            f"{args.generation_batch_size} / num_generations {args.num_generations}); lower {size}, or add data"
+            f"{config.dataset} has {have}, but a generation batch takes {args.vip_offered} (generation_batch_size "
+            f"{args.generation_batch_size} / num_generations {args.num_generations}{times}); lower {size}, or add data"
         )
     if args.vip_id_column is not None and args.vip_id_column not in dataset[0]:
         raise ConfigError(

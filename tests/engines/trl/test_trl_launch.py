@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import two_processes
 import yaml
 
 import tiny
@@ -43,9 +44,13 @@ def test_two_processes(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
-    steps = {"rloo": 6, "grpo": 6, "server": 3, "colocate": 3, "fsdp": 4}
+    steps = {"rloo": 6, "grpo": 6, "server": 3, "colocate": 3, "fsdp": 4, "chosen": 5, "streamed": 5}
     assert {name: len(batches) for name, batches in first.items()} == steps
     assert all(len({tuple(counts) for counts in first[kind]}) > 1 for kind in ("rloo", "grpo")), "counts vary"
+    for name in ("chosen", "streamed"):
+        alone = two_processes.run_chosen(tmp_path / "alone" / name, 20, stream=name == "streamed")
+        assert first[name] == alone, "one process makes the same choices"
+        assert any(min(advantages) < 0 for *_, advantages in alone), "expected rewards are the baseline"
     rows = list(log_rows(tmp_path / "run" / "outcomes.jsonl"))
     assert [row["step"] for row in rows] == [1, 2, 3], "one process writes the log"
     assert all(sum(row["counts"]) == 20 and len(row["counts"]) == 5 for row in rows)

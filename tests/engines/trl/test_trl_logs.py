@@ -24,6 +24,8 @@ def test_metrics_and_shadow(tmp_path):
         assert row[PREFIX + metrics.COUNTS_MEAN] == N and row[PREFIX + metrics.PREDICTED_RATIO] == 1
         expected = {metrics.BRIER, metrics.LOG_LOSS, metrics.OVERHEAD, metrics.shadow_ratio("default")}
         assert {PREFIX + name for name in expected} <= set(row)
+        others = (metrics.SHRINKAGE, metrics.NEGLECTED, metrics.EFFECTIVE_PROMPTS, metrics.SQUARED_WEIGHTS)
+        assert not {PREFIX + name for name in others} & set(row)
 
 
 def test_completions_log_has_counts_and_advantages(tmp_path):

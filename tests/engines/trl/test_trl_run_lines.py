@@ -14,5 +14,6 @@ def test_a_resumed_training_logs_and_saves_as_its_arguments_say():
     report = RunReport(SimpleNamespace(is_world_process_zero=lambda: False))
     report.resumed = "checkpoint-10"
     state = TrainerState(max_steps=100, logging_steps=1, save_steps=5, eval_steps=7)
-    report.on_train_begin(SimpleNamespace(logging_steps=3, save_steps=0.25, eval_steps=None), state, None)
+    args = SimpleNamespace(logging_steps=3, save_steps=0.25, eval_steps=None, vip_candidates=1)
+    report.on_train_begin(args, state, None)
     assert (state.logging_steps, state.save_steps, state.eval_steps) == (3, 25, 7)

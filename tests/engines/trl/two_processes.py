@@ -1,7 +1,7 @@
 """Run by test_trl_launch.py under torchrun on two gloo processes; every rank checks its own part.
 
 `viprl train`; both trainers, with a resume; one vLLM server for both processes, and one engine over both (tensor
-parallel) with a stream of prompts; FSDP2.
+parallel) with a stream of prompts; FSDP2; prompts chosen from candidates.
 """
 
 from __future__ import annotations
@@ -51,6 +51,29 @@ def run(kind: str, folder: Path, steps: int, save: int, resume: str | None) -> l
             assert np.allclose(sorted(share), local, atol=1e-6)
         assert (batch.observation is not None) == (rank == 0), "one process keeps the state"
     return [batch.counts for batch in batches]
+
+
+def known(prompts, **_):
+    """The same for all rollouts of a prompt, so that nothing depends on which process samples."""
+    return [((sum(map(ord, prompt)) * 7) % 5) / 4 for prompt in prompts]
+
+
+def run_chosen(folder: Path, share: int, stream: bool = False, resume: str | None = None) -> list[list]:
+    """Prompts chosen from candidates, with baselines shrunk towards expected rewards. `share`: rows of a process."""
+    more = {"vip_candidates": 4, "vip_baseline": "expected", "vip_strategy": "default", "vip_use_logprobs": False}
+    more |= {"max_steps": 5, "save_strategy": "steps", "save_steps": 3, "vip_features": "none"}
+    args = VIPRLOOConfig(**options(folder, per_device_train_batch_size=share, **more))
+    data = tiny.dataset(40).to_iterable_dataset() if stream else tiny.dataset(40)
+    trainer = VIPRLOOTrainer(tiny.model(), known, args, train_dataset=data, processing_class=tiny.tokenizer())
+    batches, seen = [], []
+    trainer.vip_listeners.append(batches.append)
+    on_loss(trainer, lambda _, inputs: seen.append(sorted(inputs["advantages"].tolist())))
+    trainer.train(resume_from_checkpoint=resume)
+    rank = trainer.accelerator.process_index
+    for batch, local in zip(batches, seen, strict=True):
+        weighted = batch.advantages * rollout_weights(batch.counts, prompt_weights=batch.weights)
+        assert np.allclose(sorted(weighted[rank * share : (rank + 1) * share]), local, atol=1e-6)
+    return [[b.prompts, b.counts, b.weights.tolist(), b.advantages.tolist()] for b in batches]
 
 
 def own(prompts, completions, completion_ids, solution, **_):
@@ -122,4 +145,8 @@ if __name__ == "__main__":
     seen["fsdp"] = run_fsdp(folder, plugin)
     again = run_fsdp(folder, plugin, resume=str(folder / "fsdp" / "checkpoint-2"))
     assert again == seen["fsdp"][2:], f"resumed counts {again} differ from {seen['fsdp'][2:]}"
+    seen["chosen"] = run_chosen(folder / "chosen", 10)
+    again = run_chosen(folder / "chosen", 10, resume=str(folder / "chosen" / "checkpoint-3"))
+    assert again == seen["chosen"][3:], f"resumed {again} differ from {seen['chosen'][3:]}"
+    seen["streamed"] = run_chosen(folder / "streamed", 10, stream=True)
     Path(folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(seen))

@@ -30,7 +30,7 @@ def algorithm(weighting: str = "prompt", rollout_n: int = 4):
 
 def plan(weights, prior=None):
     uids = tuple(f"u{q}" for q in range(len(COUNTS)))
-    return PlannedStep(list(uids), np.array(COUNTS), uids, np.array(weights), prior)
+    return PlannedStep(list(uids), np.array(COUNTS), np.array(weights), uids, prior=prior)
 
 
 def rows(counts=COUNTS, seed=0, padding=0):

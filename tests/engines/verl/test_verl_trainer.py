@@ -259,7 +259,7 @@ def test_a_missing_rollout_is_an_error_that_names_it(queue):
 
 
 def planned(counts=(2, 3)):
-    return PlannedStep(["a", "b"], np.array(counts), ("u", "v"), np.ones(2))
+    return PlannedStep(["a", "b"], np.array(counts), np.ones(2), ("u", "v"))
 
 
 def test_rows_come_in_the_order_of_the_prompts():

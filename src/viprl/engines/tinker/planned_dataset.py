@@ -14,7 +14,7 @@ from tinker_cookbook.rl.rollouts import get_rollout_executor
 from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
 
 from viprl.advantages import group_advantages
-from viprl.engines.planned_batch import PlannedBatch
+from viprl.engines.planned_batch import PlannedBatch, plan_batch
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
@@ -25,7 +25,6 @@ from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, ZERO_ADVANTAGE, logg
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
-from viprl.utils.arrays import FloatArray
 from viprl.utils.words import count
 from viprl.vip import VIP
 
@@ -51,8 +50,6 @@ def question(builder: Any) -> Prompt:
 class PlannedGroups(PlannedBatch):
     """The plan of one batch, and the groups that have finished so far."""
 
-    weights: FloatArray
-    """[Q] weight of each prompt in the batch gradient; 1 without selection."""
     values: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
     """Group -> value of each rollout."""
     logprobs: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
@@ -143,15 +140,12 @@ class VIPDataset(RLDataset):
         batches = [self.inner.get_batch((first + j) % len(self.inner)) for j in range(k)]
         builders = [builder for batch in batches for builder in batch]
         prompts, rollouts = [self.prompt(builder) for builder in builders], sum(map(group_size, builders))
-        if k == 1:
-            counts = self.vip.allocate(prompts, rollouts).counts
-            return builders, PlannedGroups(prompts, counts, np.ones(len(counts)))
         groups = max(1, round(len(builders) / k))
         budget = round(groups * rollouts / max(1, len(builders)))
-        selection = self.vip.select(prompts, budget, groups, unbiased=self.settings.unbiased)
-        sampled = selection.positions.tolist()
-        plan = PlannedGroups([prompts[i] for i in sampled], selection.allocation.counts, selection.weights)
-        return [builders[i] for i in sampled], plan
+        positions, plan = plan_batch(
+            self.vip, prompts, budget, groups, unbiased=self.settings.unbiased, baseline="group"
+        )
+        return [builders[i] for i in positions], PlannedGroups(plan.prompts, plan.counts, plan.weights)
 
     def shaped(self, batch: PlannedGroups, q: int, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Given]:
         """Keep the outcomes of group q, whose final rewards are `given`; return the rewards to train on."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from transformers import TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
 from viprl.engines.trl.trl_api import SAMPLER
@@ -20,6 +23,21 @@ class EpochSampler(RepeatSampler):
         return cls(*(getattr(sampler, name) for name in SAMPLER))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch, also after a resume."""
+        """Called at the start of each epoch."""
         if self.shuffle:
             self.generator.manual_seed((self.seed or 0) + epoch)
+
+
+class EpochOrder(TrainerCallback):
+    """Tells a sampler which epoch begins.
+
+    The trainer does so itself, except for a run of several processes that is resumed within an epoch: then accelerate
+    hides the sampler below the batches to skip.
+    """
+
+    def __init__(self) -> None:
+        self.sampler: EpochSampler | None = None
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.sampler is not None:
+            self.sampler.set_epoch(int((state.epoch or 0) + 1e-9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from viprl.advantages import group_advantages, group_index, group_std
+from viprl.advantages import RewardPrior, group_advantages, group_index, group_std
 from viprl.outcomes import scorable
 from viprl.utils.arrays import FloatArray, IntArray
 
@@ -30,7 +30,9 @@ def weighted_total(rewards: FloatArray, weights: FloatArray) -> tuple[FloatArray
     return np.where(lost, np.nan, total), lost & ~np.isnan(rewards).all(axis=1)
 
 
-def grpo_advantages(rewards: FloatArray, counts: IntArray, *, leave_one_out: bool, scale: str) -> FloatArray:
+def grpo_advantages(
+    rewards: FloatArray, counts: IntArray, *, leave_one_out: bool, scale: str, prior: RewardPrior | None = None
+) -> FloatArray:
     """[C] advantages of GRPO.
 
     Args:
@@ -39,9 +41,10 @@ def grpo_advantages(rewards: FloatArray, counts: IntArray, *, leave_one_out: boo
         leave_one_out: reward minus the mean of the others, times 1 - Q/C so that groups of the average size have
             Dr.GRPO's advantages; otherwise reward minus the mean of the group.
         scale: TRL's `scale_rewards`, what to divide by: "none", "group" or "batch" (standard deviation of either).
+        prior: shrinks the leave-one-out mean, see `group_advantages`.
     """
     if leave_one_out:
-        advantages = group_advantages(rewards, counts) * (1 - len(counts) / len(rewards))
+        advantages = group_advantages(rewards, counts, prior=prior) * (1 - len(counts) / len(rewards))
     else:
         advantages = group_advantages(rewards, counts, "mean")
     if scale == "group":
@@ -51,17 +54,22 @@ def grpo_advantages(rewards: FloatArray, counts: IntArray, *, leave_one_out: boo
     return advantages
 
 
-def rloo_advantages(rewards: FloatArray, counts: IntArray, *, normalize: bool) -> FloatArray:
+def rloo_advantages(
+    rewards: FloatArray, counts: IntArray, *, normalize: bool, prior: RewardPrior | None = None
+) -> FloatArray:
     """[C] advantages of RLOO: reward minus the mean of the others, shaped as above.
 
     Args:
-        normalize: standardise those that have a scorable sibling over the batch, TRL's `normalize_advantages`.
+        normalize: standardise those that have a baseline (a scorable sibling or a prior) over the batch, TRL's
+            `normalize_advantages`.
+        prior: shrinks the mean of the others, see `group_advantages`.
     """
-    advantages = group_advantages(rewards, counts)
+    advantages = group_advantages(rewards, counts, prior=prior)
     if normalize:
         group = group_index(counts)
         size = np.bincount(group, ~np.isnan(rewards), minlength=len(counts))[group]
-        used = ~np.isnan(rewards) & (size > 1)
+        known = size - 1 if prior is None else size - 1 + prior.rollouts[group]
+        used = ~np.isnan(rewards) & (known > 0)
         if used.any():
             advantages[used] = (advantages[used] - advantages[used].mean()) / (_std(advantages[used]) + EPSILON)
     return advantages

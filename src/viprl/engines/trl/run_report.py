@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from viprl.engines.run_lines import RunSummary, announce, start_line
+from viprl.metrics import SHRINKAGE
 from viprl.runs.files import METRICS_FILE
+
+logger = logging.getLogger(__name__)
 
 
 class RunReport(TrainerCallback):
@@ -26,22 +30,30 @@ class RunReport(TrainerCallback):
         self.summary = RunSummary()
         self.resumed: str | None = None
         """The checkpoint from which the training was resumed."""
+        self._rewarded = 0  # batches with a reward
 
     def add(self, batch: Any, metrics: Mapping[str, float]) -> None:
         """Count a generation batch (`Groups`)."""
         args = self.trainer.args
         bounds = args.vip_min_rollouts, args.vip_max_rollouts
         self.summary.add(batch.counts, batch.observation, metrics, bounds)
+        if args.vip_baseline == "expected" and self._rewarded == 1 and SHRINKAGE not in metrics:
+            logger.warning(
+                "vip_baseline='expected' has no effect: the strategy %s does not say how certain its predictions are; "
+                "set vip_strategy='default' or vip_baseline='group'",
+                next(iter(self.trainer.vip.strategies)),
+            )
+        self._rewarded += bool(batch.observation.rollouts.any())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.summary = RunSummary(resumed=self.resumed is not None)
+        self.summary = RunSummary(resumed=self.resumed is not None, selects=args.vip_candidates > 1)
         # transformers takes logging_steps, save_steps and eval_steps of a resumed run from the checkpoint
         state.compute_steps(args, state.max_steps)
         if self.trainer.is_world_process_zero():
-            prompts, rollouts = args.generation_batch_size // args.num_generations, args.generation_batch_size
             where = None if self.resumed is None else f"{self.resumed} (step {state.global_step})"
-            success = self.trainer._vip_success
-            announce(start_line(self.trainer.vip, success, prompts=prompts, rollouts=rollouts, resumed=where))
+            choices = {name: getattr(args, f"vip_{name}") for name in ("candidates", "unbiased", "baseline")}
+            sizes = {"prompts": args.vip_prompts, "rollouts": args.generation_batch_size}
+            announce(start_line(self.trainer.vip, self.trainer._vip_success, **sizes, resumed=where, **choices))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.trainer.is_world_process_zero():

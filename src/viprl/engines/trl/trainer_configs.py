@@ -53,13 +53,48 @@ class _VIPConfig(_Fields):
             vip_settings(self),
             prefix=PREFIX,
             estimator=estimator,
-            prompts=self.generation_batch_size // self.num_generations,
+            prompts=self.vip_prompts,
             rollouts=self.generation_batch_size,
             where=f"vip_min_rollouts={self.vip_min_rollouts}, vip_max_rollouts={self.vip_max_rollouts}, "
             f"num_generations={self.num_generations}, generation_batch_size={self.generation_batch_size}",
         )
         self.vip_estimator = used.estimator
         self.vip_min_rollouts, self.vip_max_rollouts = used.min_rollouts, used.max_rollouts
+        self._check_candidates()
+        self._check_baseline()
+
+    @property
+    def vip_prompts(self: Any) -> int:
+        """Q, prompts of a generation batch that are sampled."""
+        return self.generation_batch_size // self.num_generations
+
+    @property
+    def vip_offered(self: Any) -> int:
+        """Prompts of the data set that a generation batch takes, k Q."""
+        return self.vip_prompts * self.vip_candidates
+
+    @property
+    def vip_rows(self: Any) -> int:
+        """Rows that TRL loads of each of them, num_generations / k."""
+        return self.num_generations // self.vip_candidates
+
+    def _check_candidates(self: Any) -> None:
+        self.vip_candidates = int(self.vip_candidates)
+        if self.num_generations % self.vip_candidates:
+            raise InputError(
+                f"vip_candidates={self.vip_candidates} does not divide num_generations={self.num_generations}: each "
+                "prompt has num_generations / vip_candidates rows of a batch before the selection; set num_generations "
+                f"to a multiple of {self.vip_candidates}, or vip_candidates to a divisor of {self.num_generations}"
+            )
+
+    def _check_baseline(self: Any) -> None:
+        """Baselines can be shrunk if they are leave-one-out means of the rewards that VIP learns from."""
+        if self.vip_baseline == "expected" and self.vip_estimator != "rloo":
+            raise InputError(
+                f"vip_baseline='expected' needs the estimator 'rloo', but vip_estimator is {self.vip_estimator!r} with "
+                f"vip_strategy={_plain(self.vip_strategy)!r} and scale_rewards={self.scale_rewards!r}; set "
+                "vip_baseline='group', or vip_estimator='rloo' with scale_rewards='none'"
+            )
 
     def _implied_estimator(self) -> str:
         return "rloo"
@@ -147,6 +182,17 @@ class VIPRLOOConfig(_VIPConfig, RLOOConfig):
         super().__post_init__()
         if self.normalize_advantages:
             warnings.warn(_SCALED.format("normalize_advantages=True"), stacklevel=2)
+
+    def _check_baseline(self) -> None:
+        super()._check_baseline()
+        shaped = {"beta": (self.beta, 0.0), "reward_clip_range": (self.reward_clip_range, None)}
+        for name, (value, neutral) in shaped.items():
+            if self.vip_baseline == "expected" and value != neutral:
+                default = " (the default of TRL)" if value == RLOOConfig.__dataclass_fields__[name].default else ""
+                raise InputError(
+                    f"vip_baseline='expected' compares rewards with what VIP expects, but {name}={value!r}{default} "
+                    f"changes them before advantages are computed; set {name}={neutral!r} or vip_baseline='group'"
+                )
 
 
 def vip_settings(args: Any) -> EngineSettings:

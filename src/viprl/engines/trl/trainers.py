@@ -2,15 +2,17 @@
 
 TRL's data loading stays as it is: `num_generations` = C/Q is the *average* group size, and every generation batch has Q
 prompts, each repeated num_generations times. The subclass recovers the Q prompts, asks `VIP` for counts, builds the
-rows again (sum n_q = C, so no shape changes), lets TRL generate and score, and replaces the advantages. Each override
-calls `super()`; nothing of TRL is copied or patched.
+rows again (sum n_q = C, so no shape changes), lets TRL generate and score, and replaces the advantages. With
+`vip_candidates` = k TRL loads k Q prompts, each repeated num_generations / k times, of which `VIP` selects Q. Each
+override calls `super()`; nothing of TRL is copied or patched.
 
     overridden method                   purpose
     _generate_and_score_completions     prompts -> counts -> rows; advantages and outcomes afterwards
     _calculate_rewards                  checks and keeps the rewards of all functions; names a function that failed
     _set_signature_columns_if_needed    keeps the columns that identify a prompt
     training_step (`gradient_moments`)  sketches of the gradients, if asked for
-    _get_train_sampler                  order fixed by (seed, epoch), so that a resumed run sees the same prompts
+    get_train_dataloader                k times as many prompts in a batch
+    _get_train_sampler                  the same; order by (seed, epoch), so that a resumed run sees the same prompts
     _save_checkpoint                    writes the state of VIP into the checkpoint folder
     _load_optimizer_and_scheduler       reads it again
 
@@ -24,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,9 +43,10 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
     raise MissingPackageError(f'viprl.engines.trl needs TRL: pip install "viprl[trl]" ({error})') from error
 
 from viprl.advantages import group_index, group_std, rollout_weights
-from viprl.engines.planned_batch import PlannedBatch
+from viprl.engines.planned_batch import PlannedBatch, plan_batch
 from viprl.engines.success import SuccessCriterion
-from viprl.engines.trl.epoch_sampler import EpochSampler
+from viprl.engines.trl.epoch_sampler import EpochOrder, EpochSampler
+from viprl.engines.trl.generation import Generation, Groups
 from viprl.engines.trl.gradient_moments import MeasuredSteps
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
 from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls
@@ -56,42 +58,15 @@ from viprl.engines.trl.training_set import PromptVariety, check_functions, check
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state, options_named
 from viprl.engines.warm_start import warm_start
-from viprl.metrics import ROLLOUTS_COLUMN, ZERO_ADVANTAGE, logged
+from viprl.metrics import ROLLOUTS_COLUMN, SHRINKAGE, ZERO_ADVANTAGE, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
-from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.arrays import FloatArray
 from viprl.vip import VIP, Observation
 
 STATE_FILE = "vip_state.safetensors"
 GROUP_ARGUMENT = "vip_group"
 """Argument of reward functions: the position in the batch of the prompt of each completion."""
-
-
-@dataclass(frozen=True)
-class Groups:
-    """One generation batch, the argument of `trainer.vip_listeners`."""
-
-    prompts: list[Prompt]
-    """[Q] prompts in global order, the same on every process."""
-    counts: list[int]
-    """[Q] rollouts of each, sum C."""
-    rewards: list[list[float]]
-    """Total reward of each rollout, one list for each prompt; NaN where unscorable."""
-    advantages: FloatArray
-    """[C] before the prompt weights."""
-    observation: Observation | None
-    """How VIP read the rewards; None on all processes but the main one."""
-
-
-class _Generation:
-    """State of one generation batch, shared by the overrides."""
-
-    def __init__(self, plan: PlannedBatch, rank: int, share: int) -> None:
-        self.plan = plan
-        self.local = group_index(plan.counts)[rank * share : (rank + 1) * share]
-        """[C / processes] the prompt of each rollout of this process."""
-        self.rewards: torch.Tensor | None = None
-        """[C, F] of all processes; infinite where a reward cannot be trained on."""
 
 
 class VIPTrainer(MeasuredSteps):
@@ -120,7 +95,7 @@ class VIPTrainer(MeasuredSteps):
         self._vip_success = SuccessCriterion(success, functions, complete=not environments)
         self._vip_tasks: set[str] | None = set()
         self._vip_beyond = UnscorableRewards()
-        self._vip_generation: _Generation | None = None
+        self._vip_generation: Generation | None = None
         self.vip_batch: Groups | None = None
         """The last generation batch."""
         self.vip_listeners: list[Callable[[Groups], None]] = []
@@ -142,8 +117,9 @@ class VIPTrainer(MeasuredSteps):
         if args.vip_register_pool and self.accelerator.is_main_process:
             with options_named(OPTION_PREFIX):
                 self.vip.register([self._vip_prompt(row) for row in self.train_dataset])
-        self._vip_report = RunReport(self)
+        self._vip_report, self._vip_order = RunReport(self), EpochOrder()
         self.add_callback(self._vip_report)
+        self.add_callback(self._vip_order)
 
     def _vip_environments(self) -> list[Any]:
         """One instance of each environment, as TRL keeps them."""
@@ -170,10 +146,14 @@ class VIPTrainer(MeasuredSteps):
         rows = self._vip_prompt_rows(inputs)
         if self.accelerator.is_main_process:
             self._vip_variety.look(rows)
-        plan = self._vip_plan([self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs))
-        self._vip_generation = _Generation(plan, self.accelerator.process_index, len(inputs))
+        offered, budget = [self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs)
+        positions, plan = self._vip_plan(offered, budget)
+        rows = [rows[position] for position in positions]
+        self._vip_generation = Generation(plan, self.accelerator.process_index, len(inputs))
         try:
-            with self._vip_one_rollout_per_row():
+            # Each row is one rollout. TRL must neither merge rows for generation (the server mode of vLLM keeps every
+            # num_generations-th prompt) nor scale rewards by groups of equal size.
+            with self._vip_set(num_generations=1, scale_rewards="none", normalize_advantages=False):
                 # each rollout gets its own copy: TRL and reward functions write into the rows
                 output = super()._generate_and_score_completions(
                     [copy.deepcopy(rows[group]) for group in self._vip_generation.local]
@@ -184,33 +164,33 @@ class VIPTrainer(MeasuredSteps):
         return output
 
     def _vip_prompt_rows(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The Q distinct rows. TRL repeats each num_generations times over the global batch, so they are at the global
-        positions k * num_generations, whatever their content is."""
+        """The distinct rows, one for each prompt that is offered. TRL repeats each `vip_rows` times over the global
+        batch, so they are at multiples of that number, whatever their content is."""
         start = self.accelerator.process_index * len(inputs)
-        heads = [row for i, row in enumerate(inputs) if (start + i) % self.num_generations == 0]
+        heads = [row for i, row in enumerate(inputs) if (start + i) % self.args.vip_rows == 0]
         return gather_object(heads) if self.accelerator.num_processes > 1 else heads
 
     def _vip_prompt(self, row: dict[str, Any]) -> Prompt:
         return row_prompt(row, self.args.vip_id_column, getattr(self, "_vip_tasks", ()))
 
-    def _vip_plan(self, prompts: list[Prompt], budget: int) -> PlannedBatch:
-        """Counts from the main process, whose VIP is the only one that is used."""
+    def _vip_plan(self, offered: list[Prompt], budget: int) -> tuple[list[int], PlannedBatch]:
+        """The plan of the main process, whose VIP is the only one that is used."""
+        args = self.args
         box: list[Any] = [None]
         if self.accelerator.is_main_process:
+            size, choices = len(offered) // args.vip_candidates, {"unbiased": args.vip_unbiased}
             with options_named(OPTION_PREFIX):
-                box = [self.vip.allocate(prompts, budget).counts.tolist()]
+                box = [plan_batch(self.vip, offered, budget, size, baseline=args.vip_baseline, **choices)]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(box, from_process=0)
-        return PlannedBatch(prompts, np.array(box[0]))
+        return box[0]
 
     @contextlib.contextmanager
-    def _vip_one_rollout_per_row(self) -> Iterator[None]:
-        """While TRL works on the batch, each row is one rollout. TRL must neither merge rows for generation (the server
-        mode of vLLM keeps every num_generations-th prompt) nor scale rewards by groups of equal size."""
-        overrides = {"num_generations": 1, "scale_rewards": "none", "normalize_advantages": False}
-        saved = {name: getattr(self, name) for name in overrides if hasattr(self, name)}
+    def _vip_set(self, **values: Any) -> Iterator[None]:
+        """Other values of those attributes that the trainer has, for a while."""
+        saved = {name: getattr(self, name) for name in values if hasattr(self, name)}
         for name in saved:
-            setattr(self, name, overrides[name])
+            setattr(self, name, values[name])
         try:
             yield
         finally:
@@ -244,7 +224,7 @@ class VIPTrainer(MeasuredSteps):
         start = self.accelerator.process_index * rows
         return [(start + i) // size for i in range(rows)], [size] * rows
 
-    def _vip_finish(self, output: dict[str, Any], current: _Generation) -> None:
+    def _vip_finish(self, output: dict[str, Any], current: Generation) -> None:
         """Replace the advantages, correct what TRL logged about them, and let VIP learn from the outcomes."""
         if current.rewards is None:
             raise RuntimeError("TRL computed no rewards for a generation batch: _calculate_rewards was not called")
@@ -252,8 +232,8 @@ class VIPTrainer(MeasuredSteps):
         per_function = current.rewards.double().cpu().numpy()
         total, unreadable = weighted_total(per_function, self.reward_weights.double().cpu().numpy())
         shaped = self._vip_shaped(total, output)
-        advantages = self._vip_advantages(shaped, counts)
-        weighted = advantages * rollout_weights(counts, self.args.vip_prompt_weighting)
+        advantages = self._vip_advantages(shaped, plan)
+        weighted = advantages * rollout_weights(counts, self.args.vip_prompt_weighting, prompt_weights=plan.weights)
         mine, start = output["advantages"], self.accelerator.process_index * len(output["advantages"])
         own = weighted[start : start + len(mine)]
         output["advantages"] = torch.as_tensor(own, dtype=mine.dtype, device=mine.device)
@@ -262,7 +242,8 @@ class VIPTrainer(MeasuredSteps):
         rewards = np.where(unreadable, np.inf, total)
         deciding = self._vip_success.values(per_function, rewards)
         observation = self._vip_observe(plan, rewards, deciding, self._vip_logprobs(output))
-        self.vip_batch = Groups(plan.prompts, counts.tolist(), plan.split(total), advantages, observation)
+        groups = plan.prompts, counts.tolist(), plan.split(total)
+        self.vip_batch = Groups(*groups, advantages, observation, plan.weights)
         self._vip_log(self.vip_batch)
         for listener in self.vip_listeners:
             listener(self.vip_batch)
@@ -272,6 +253,8 @@ class VIPTrainer(MeasuredSteps):
         if batch.observation is None:
             return
         values = self.vip.metrics() | {ZERO_ADVANTAGE: float((batch.advantages == 0).mean())}
+        if self.args.vip_baseline == "group":
+            values.pop(SHRINKAGE, None)  # of baselines that are not used
         for name, value in logged(values).items():
             self._metrics["train"][name].append(value)
         self._vip_report.add(batch, values)
@@ -315,7 +298,7 @@ class VIPTrainer(MeasuredSteps):
         """[C] the rewards that the advantages are computed from."""
         return total
 
-    def _vip_advantages(self, rewards: FloatArray, counts: IntArray) -> FloatArray:
+    def _vip_advantages(self, rewards: FloatArray, plan: PlannedBatch) -> FloatArray:
         """[C] advantages by the configured estimator, before the prompt weights."""
         raise NotImplementedError
 
@@ -327,9 +310,17 @@ class VIPTrainer(MeasuredSteps):
         wanted = [] if column is None else [column, column.partition(".")[0]]
         self._signature_columns += [name for name in wanted if name not in self._signature_columns]
 
+    def get_train_dataloader(self) -> Any:
+        with self._vip_set(num_generations=self.args.vip_rows):  # reads it for streams
+            return super().get_train_dataloader()
+
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        sampler = super()._get_train_sampler(dataset)
-        return EpochSampler.of(sampler) if type(sampler) is RepeatSampler else sampler
+        with self._vip_set(num_generations=self.args.vip_rows):
+            sampler = super()._get_train_sampler(dataset)
+        if type(sampler) is not RepeatSampler:
+            return sampler
+        self._vip_order.sampler = EpochSampler.of(sampler)
+        return self._vip_order.sampler
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.accelerator.is_main_process:  # before super(), which may push the folder to the Hub
@@ -360,9 +351,9 @@ class VIPGRPOTrainer(VIPTrainer, GRPOTrainer):
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "vip"]
     _name = "VIP-GRPO"
 
-    def _vip_advantages(self, rewards: FloatArray, counts: IntArray) -> FloatArray:
-        leave_one_out = self.args.vip_estimator == "rloo"
-        return grpo_advantages(rewards, counts, leave_one_out=leave_one_out, scale=self.scale_rewards)
+    def _vip_advantages(self, rewards: FloatArray, plan: PlannedBatch) -> FloatArray:
+        options = {"leave_one_out": self.args.vip_estimator == "rloo", "scale": self.scale_rewards}
+        return grpo_advantages(rewards, plan.counts, prior=plan.prior, **options)
 
 
 class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
@@ -387,8 +378,8 @@ class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
         clip = self.reward_clip_range
         return np.clip(total, *clip) if clip else total
 
-    def _vip_advantages(self, rewards: FloatArray, counts: IntArray) -> FloatArray:
-        return rloo_advantages(rewards, counts, normalize=self.normalize_advantages)
+    def _vip_advantages(self, rewards: FloatArray, plan: PlannedBatch) -> FloatArray:
+        return rloo_advantages(rewards, plan.counts, normalize=self.normalize_advantages, prior=plan.prior)
 
 
 def vip_from_config(args: Any, success: SuccessCriterion) -> VIP:

@@ -39,14 +39,16 @@ def check_training_set(data: Any, args: Any, *, environments: bool) -> None:
             "vip_register_pool=True reads the whole training set before the first step, but the training set is a "
             "stream; set vip_register_pool=False"
         )
-    prompts = args.generation_batch_size // args.num_generations
     where = f"generation_batch_size={args.generation_batch_size} / num_generations={args.num_generations}"
-    if sized and len(data) < prompts:
+    if sized and len(data) < args.vip_offered:
+        times, lower = "", "generation_batch_size"
+        if args.vip_candidates > 1:
+            times, lower = f" * vip_candidates={args.vip_candidates}", f"vip_candidates or {lower}"
         raise InputError(
-            f"the data set has {len(data)} prompts, but a generation batch needs {prompts} ({where}); lower "
-            "generation_batch_size"
+            f"the data set has {len(data)} prompts, but a generation batch needs {args.vip_offered} ({where}{times}); "
+            f"lower {lower}"
         )
-    if prompts == 1 and args.vip_strategy != "uniform":
+    if args.vip_offered == 1 and args.vip_strategy != "uniform":
         share = args.generation_batch_size // args.steps_per_generation
         steps = -(-SUGGESTED_PROMPTS * args.num_generations // share)
         logger.warning(

@@ -7,6 +7,7 @@ from viprl.engines.version_contract import VersionContract
 USED: dict[str, tuple[str, ...]] = {
     "_generate_and_score_completions": ("inputs",),
     "_calculate_rewards": ("inputs",),
+    "get_train_dataloader": (),
     "_get_train_sampler": ("dataset",),
     "_set_signature_columns_if_needed": (),
     "_save_checkpoint": ("model", "trial"),

@@ -22,10 +22,6 @@ class PlannedStep(PlannedBatch):
 
     uids: tuple[str, ...]
     """[Q] verl's name of each prompt in this step."""
-    weights: FloatArray
-    """[Q] weight of each prompt for its selection; 1 if nothing was selected."""
-    prior: RewardPrior | None = None
-    """What baselines are shrunk towards; None for baselines of the group alone."""
 
     def of_groups(self, uids: Sequence[str]) -> tuple[FloatArray, RewardPrior | None]:
         """Weight and prior of groups by their names. Padding rows, which are in no plan, have weight 0."""

@@ -32,7 +32,7 @@ from verl.utils import tensordict_utils as tu
 
 from viprl import metrics as names
 from viprl.advantages import group_advantages
-from viprl.allocation.optimum import Allocation
+from viprl.engines.planned_batch import plan_batch
 from viprl.engines.prompt_id import identified
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
@@ -121,24 +121,16 @@ class VIPTrainerSync(PPOTrainerSync):
         size = self.config.data.train_batch_size if num_prompts is None else num_prompts
         batch = super()._next_train_batch(self.vip_settings.candidates * size)
         prompts = [self._vip_prompt(row) for row in _rows(batch, self.vip_settings.id_column)]
-        positions, weights, allocation = self._vip_plan(prompts, size)
+        budget, options = size * self.config.actor_rollout_ref.rollout.n, self.vip_settings
+        positions, plan = plan_batch(
+            self.vip, prompts, budget, size, unbiased=options.unbiased, baseline=options.baseline
+        )
         if len(positions) < len(prompts):
             batch = tu.index_select_tensor_dict(batch, positions)
-            prompts = [prompts[i] for i in positions]
-        tu.assign_non_tensor_stack(batch, ROLLOUTS, allocation.counts.tolist())
-        uids, prior = tuple(map(str, _column(batch, "uid"))), allocation.prior
-        if self.vip_settings.baseline == "group":
-            prior = None
-        self._vip_step = PlannedStep(prompts, allocation.counts, uids, weights, prior)
+        tu.assign_non_tensor_stack(batch, ROLLOUTS, plan.counts.tolist())
+        uids = tuple(map(str, _column(batch, "uid")))
+        self._vip_step = PlannedStep(plan.prompts, plan.counts, plan.weights, uids, prior=plan.prior)
         return batch
-
-    def _vip_plan(self, candidates: list[Any], size: int) -> tuple[list[int], FloatArray, Allocation]:
-        """Of `size` selected candidates: positions, weights, allocation."""
-        budget = size * self.config.actor_rollout_ref.rollout.n
-        if self.vip_settings.candidates == 1:
-            return list(range(size)), np.ones(size), self.vip.allocate(candidates, budget)
-        selection = self.vip.select(candidates, budget, size, unbiased=self.vip_settings.unbiased)
-        return selection.positions.tolist(), selection.weights, selection.allocation
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         plan, self._vip_step = self._vip_step, None
