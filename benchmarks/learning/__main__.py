@@ -14,10 +14,10 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # one process a core
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-MEASURED, MEASURED_SEEDS = (30, 60), range(4)
-PROBED = ("counts", "selection", "expected")
+MEASURED, MEASURED_SEEDS = (30, 60), range(2)
+PROBED = ("counts", "selection", "expected", "size mean", "size root", "size skip")
 """Arms whose second moment is measured, after these steps and with these seeds."""
-ELSEWHERE = ("uniform", "counts", "expected", "oracle expected")
+ELSEWHERE = ("uniform", "counts", "expected")
 """Arms in the regimes other than the first."""
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     for position, regime in enumerate(regimes):
         main_table = position == 0 and regime == "late"
         arms = list(ARMS) if given.arms == "all" else given.arms.split(",") if given.arms else []
-        arms = arms or (MAIN if main_table else list(ELSEWHERE))
+        arms = arms or list(MAIN if main_table else ELSEWHERE)
         for seed in _numbers(given.seeds) if given.seeds else range(8 if main_table else 4):
             measured = MEASURED if main_table and seed in MEASURED_SEEDS else ()
             jobs += [Job(arm, seed, regime, given.lr, measured=measured if arm in PROBED else ()) for arm in arms]

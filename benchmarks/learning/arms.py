@@ -16,6 +16,9 @@ from learning.training import Arm, Rolled, Run, Update
 from viprl import VIP, Selection
 from viprl.advantages import RewardPrior
 from viprl.features.encoders import FeatureChoice
+from viprl.predictors.base import Batch, Prediction
+from viprl.strategies import Strategy, build_strategy
+from viprl.utils.arrays import FloatArray
 
 CERTAIN = 1e6
 """Rollouts that the true success probability is worth as an expectation."""
@@ -45,7 +48,7 @@ class Planned:
 
     def __init__(
         self,
-        strategy: str,
+        strategy: str | Strategy,
         features: FeatureChoice,
         seed: int,
         *,
@@ -77,6 +80,24 @@ class Planned:
         rolled = run.roll([offered[q] for q in selection.positions], selection.allocation.counts)
         self.vip.observe([task.key for task in rolled.tasks], rolled.rewards, logprobs=rolled.logprobs)
         return Update(rolled, selection.weights, prior)
+
+
+class Sized(Strategy):
+    """The default strategy with another size of gradients for the selection, as an ablation."""
+
+    def __init__(self, size: Callable[[Prediction], FloatArray]) -> None:
+        default = build_strategy("default")
+        super().__init__(default.predictor, default.rule, weights=default.weights, guard=default.guard, name="default")
+        self.size = size
+
+    def gradient_sizes(self, batch: Batch) -> FloatArray:
+        return self.size(self.predict(batch))
+
+
+def unsettled(prediction: Prediction) -> FloatArray:
+    """1 for prompts that may be live, 0 for settled ones, whose size is below a quarter of the mean."""
+    size = prediction.rms_weight
+    return (size > size.mean() / 4).astype(float)
 
 
 class DynamicSampling:
@@ -182,8 +203,15 @@ class Plan:
     """Whether it is another published method."""
 
 
-def _planned(strategy: str, **options: object) -> Callable[[FeatureChoice, int], Arm]:
-    return lambda features, seed: Planned(strategy, features, seed, **options)  # type: ignore[arg-type]
+def _planned(strategy: str | Callable[[], Strategy], **options: object) -> Callable[[FeatureChoice, int], Arm]:
+    def build(features: FeatureChoice, seed: int) -> Arm:
+        return Planned(strategy if isinstance(strategy, str) else strategy(), features, seed, **options)  # type: ignore[arg-type]
+
+    return build
+
+
+def _expected(strategy: str | Callable[[], Strategy], **options: object) -> Callable[[FeatureChoice, int], Arm]:
+    return _planned(strategy, prompts=64, candidates=128, expected=True, **options)
 
 
 ARMS: dict[str, Plan] = {
@@ -194,14 +222,14 @@ ARMS: dict[str, Plan] = {
     "selection128": Plan("selection: 32 of 128 prompts", _planned("default", candidates=128)),
     "expected": Plan(
         "selection and expected baselines: 64 of 128 prompts",
-        _planned("default", prompts=64, candidates=128, expected=True),
+        _expected("default"),
         4e-4,
     ),
     "oracle counts": Plan("counts, true p: 32 prompts", _planned("oracle")),
     "oracle selection": Plan("selection, true p: 32 of 128 prompts", _planned("oracle", candidates=128)),
     "oracle expected": Plan(
         "selection and expected baselines, true p: 64 of 128 prompts",
-        _planned("oracle", prompts=64, candidates=128, expected=True),
+        _expected("oracle"),
         4e-4,
     ),
     "dynamic8": Plan("dynamic sampling (DAPO), 8 groups", lambda *_: DynamicSampling(8), 5e-4, published=True),
@@ -223,12 +251,23 @@ ARMS: dict[str, Plan] = {
     ),
     "biased expected": Plan(
         "selection without weights, expected baselines: 64 of 128 prompts",
-        _planned("default", prompts=64, candidates=128, expected=True, unbiased=False),
+        _expected("default", unbiased=False),
         4e-4,
         published=True,
+    ),
+    "size mean": Plan(
+        "size E[a]: 64 of 128 prompts, expected baselines", _expected(lambda: Sized(lambda one: one.weight)), 4e-4
+    ),
+    "size root": Plan(
+        "size E[a]^(1/2): 64 of 128 prompts, expected baselines",
+        _expected(lambda: Sized(lambda one: np.sqrt(one.weight))),
+        4e-4,
+    ),
+    "size skip": Plan(
+        "settled prompts skipped: 64 of 128 prompts, expected baselines", _expected(lambda: Sized(unsettled)), 4e-4
     ),
     "greso": Plan("GRESO, 8 groups", lambda _, seed: Greso(8, seed), published=True),
     "thompson": Plan("MoPPS: 32 of 128 prompts", lambda _, seed: Thompson(seed), published=True),
 }
-MAIN = list(ARMS)[:11]
+MAIN = ("uniform", "counts", "paper", "selection", "expected", "oracle counts", "oracle expected", "dynamic8")
 """The arms of `make learning`."""

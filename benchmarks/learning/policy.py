@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
+from transformers.utils import logging
 
 from viprl.quickstart.model import build_model, build_tokenizer, pretrain
 from viprl.quickstart.tasks import Problem
@@ -57,6 +58,7 @@ class Policy:
     @classmethod
     def pretrained(cls, cache: Path) -> Policy:
         """The supervised start of the quickstart, seed 0; kept in the folder `cache`."""
+        logging.disable_progress_bar()
         if not (cache / "config.json").exists():
             model = build_model(0)
             pretrain(model, build_tokenizer(), seed=0)

@@ -117,7 +117,10 @@ def write_report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write summary.json, report.html and the figures into the folder. Returns the path of the page."""
     regimes = [regime for regime in REGIMES if by_seed(rows, REFERENCE, regime)]
     every = {regime: results(rows, regime) for regime in regimes}
-    summary = {regime: {r.arm: asdict(r) for r in found} for regime, found in every.items()}
+    summary = {
+        regime: {"arms": {r.arm: asdict(r) for r in found}, "second_moment": parts(rows, regime)}
+        for regime, found in every.items()
+    }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     sections, first = [], regimes[0]
     for regime, found in every.items():
@@ -126,13 +129,38 @@ def write_report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
             save(drawing.figure, folder, drawing.name)
         seeds = len(by_seed(rows, REFERENCE, regime))
         lead = [f"{REGIMES[regime].title}; {seeds} seeds, {BUDGET:,} rollouts in a run.", *sentences(found)]
-        html = table(HEAD, [result.cells() for result in found])
+        html = table(HEAD, [result.cells() for result in found]) + _moments_table(rows, regime)
         sections.append(Section(REGIMES[regime].title, lead, drawings, html))
     path = folder / "report.html"
     subtitle = "The quickstart's tiny model with exact success probabilities, by who is sampled and how often."
     document = page("Learning curves", subtitle, [("", _tiles(every[first]))], sections, _GLOSSARY)
     write_text(path, document)
     return path
+
+
+def parts(rows: Sequence[Mapping[str, Any]], regime: str) -> list[tuple[str, int, float, float, float, int]]:
+    """(arm, step, S, V_b/S, V_w/S, runs): the second moment of uniform sampling at the parameters of an arm."""
+    found: dict[tuple[str, int], list[Mapping[str, float]]] = {}
+    for row in rows:
+        if row["regime"] == regime:
+            for measured in row["moments"]:
+                found.setdefault((row["arm"], measured["step"]), []).append(measured)
+    means = []
+    for (arm, step), each in sorted(found.items()):
+        signal, prompts, rollouts = (
+            float(np.mean([m[name] for m in each])) for name in ("signal", "prompts", "rollouts")
+        )
+        means.append((arm, step, signal, prompts / signal, rollouts / signal, len(each)))
+    return means
+
+
+def _moments_table(rows: Sequence[Mapping[str, Any]], regime: str) -> str:
+    cells = [
+        (ARMS[arm].title, str(step), num(signal, 3), num(prompts, 1), num(rollouts, 1), str(runs))
+        for arm, step, signal, prompts, rollouts, runs in parts(rows, regime)
+    ]
+    head = ("run with", "step", "S", "V_b/S of uniform", "V_w/S of uniform", "runs")
+    return table(head, cells, "Second moment of uniform sampling at the parameters of each run") if cells else ""
 
 
 def _tiles(found: Sequence[Result]) -> list[Finding]:

@@ -24,7 +24,8 @@ from viprl.utils.json_lines import log_rows
 
 STRATEGIES = ("default", "paper", "oracle", "random", "uniform", "learned_beta")
 SMALL = Experiment(
-    prompts=8, default_prompts=16, budget=32, max_rollouts=12, steps=4, warmup_steps=1, pool=48, held_out=12, pretraining_steps=30,
+    prompts=8, default_prompts=16, budget=32, max_rollouts=12, steps=4, warmup_steps=1, pool=48, held_out=12,
+    pretraining_steps=30,
     checkpoint_every=2, measure_every=2, batches=1, rollouts=16, truth=8, shadow=("learned_beta",),
 )  # fmt: skip
 

@@ -106,7 +106,7 @@ class VIPDataset(RLDataset):
         if self.step:
             load_state(self.vip, self._file(self.step))
         self._metrics: dict[str, float] = {}
-        self._summary = RunSummary(resumed=self.step > 0)
+        self._summary = RunSummary(resumed=self.step > 0, selects=settings.candidates > 1)
         self._started = False
 
     def __len__(self) -> int:
@@ -130,7 +130,16 @@ class VIPDataset(RLDataset):
         if not self._started:
             self._started = True
             where = f"step {self.step} of {self.log_path}" if self.step else None
-            announce(start_line(self.vip, self._success, prompts=len(counts), rollouts=sum(counts), resumed=where))
+            line = start_line(
+                self.vip,
+                self._success,
+                prompts=len(counts),
+                rollouts=sum(counts),
+                resumed=where,
+                candidates=self.settings.candidates,
+                unbiased=self.settings.unbiased,
+            )
+            announce(line)
         sized = [resized(builder, n) for builder, n in zip(builders, counts, strict=True)]
         return [VIPGroupBuilder(builder, self, self._batch, q) for q, builder in enumerate(sized)]
 

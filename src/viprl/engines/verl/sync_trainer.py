@@ -192,8 +192,11 @@ class VIPTrainerSync(PPOTrainerSync):
         prompts = self.config.data.train_batch_size
         rollouts = prompts * self.config.actor_rollout_ref.rollout.n
         where = None if resumed is None else str(resumed)
-        self._vip_summary = RunSummary(resumed=resumed is not None)
-        announce(start_line(self.vip, self._vip_success, prompts=prompts, rollouts=rollouts, resumed=where))
+        options = self.vip_settings
+        self._vip_summary = RunSummary(resumed=resumed is not None, selects=options.candidates > 1)
+        choices = {name: getattr(options, name) for name in ("candidates", "unbiased", "baseline")}
+        sizes = {"prompts": prompts, "rollouts": rollouts}
+        announce(start_line(self.vip, self._vip_success, **sizes, **choices, resumed=where))
 
     def fit(self, agent_loop_manager: Any) -> None:
         super().fit(agent_loop_manager)
