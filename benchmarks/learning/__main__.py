@@ -28,7 +28,7 @@ def main() -> None:
 
     from learning.arms import ARMS, MAIN
     from learning.experiment import REGIMES, Job, run_all
-    from learning.report import HEAD, results, sentences, write_report
+    from learning.report import SHORT_HEAD, results, sentences, write_report
 
     parser = argparse.ArgumentParser(prog="learning", description=__doc__.split("\n\n")[1])
     parser.add_argument("--arms", help=f"names, separated by commas, of {', '.join(ARMS)}; 'all' for all")
@@ -50,12 +50,12 @@ def main() -> None:
     console = Console()
     for regime in regimes:
         found = results(rows, regime)
-        shown = Table(*HEAD, title=REGIMES[regime].title)
+        shown = Table(*SHORT_HEAD, title=REGIMES[regime].title)
         for result in found:
-            shown.add_row(*result.cells())
+            shown.add_row(*result.short_cells())
         console.print(shown)
         for line in sentences(found):
-            console.print(line)
+            console.print(f"- {line}", highlight=False)
     console.print(f"report: {write_report(rows, given.out)}")
 
 

@@ -215,59 +215,59 @@ def _expected(strategy: str | Callable[[], Strategy], **options: object) -> Call
 
 
 ARMS: dict[str, Plan] = {
-    "uniform": Plan("uniform: 32 prompts, 4 rollouts each", lambda *_: Even()),
-    "counts": Plan("counts (default): 32 prompts", _planned("default")),
-    "paper": Plan("counts as published (paper): 32 prompts", _planned("paper")),
-    "selection": Plan("selection: 32 of 64 prompts", _planned("default", candidates=64)),
-    "selection128": Plan("selection: 32 of 128 prompts", _planned("default", candidates=128)),
+    "uniform": Plan("uniform, 32 prompts, 4 rollouts each", lambda *_: Even()),
+    "counts": Plan("counts (default), 32 prompts", _planned("default")),
+    "paper": Plan("counts as published (paper), 32 prompts", _planned("paper")),
+    "selection": Plan("selection, 32 of 64 prompts", _planned("default", candidates=64)),
+    "selection128": Plan("selection, 32 of 128 prompts", _planned("default", candidates=128)),
     "expected": Plan(
-        "selection and expected baselines: 64 of 128 prompts",
+        "selection and expected baselines, 64 of 128 prompts",
         _expected("default"),
         4e-4,
     ),
-    "oracle counts": Plan("counts, true p: 32 prompts", _planned("oracle")),
-    "oracle selection": Plan("selection, true p: 32 of 128 prompts", _planned("oracle", candidates=128)),
+    "oracle counts": Plan("counts with true p, 32 prompts", _planned("oracle")),
+    "oracle selection": Plan("selection with true p, 32 of 128 prompts", _planned("oracle", candidates=128)),
     "oracle expected": Plan(
-        "selection and expected baselines, true p: 64 of 128 prompts",
+        "selection and expected baselines with true p, 64 of 128 prompts",
         _expected("oracle"),
         4e-4,
     ),
     "dynamic8": Plan("dynamic sampling (DAPO), 8 groups", lambda *_: DynamicSampling(8), 5e-4, published=True),
     "dynamic32": Plan("dynamic sampling (DAPO), 32 groups", lambda *_: DynamicSampling(32), 1.2e-3, published=True),
     # further ablations and peers
-    "uniform64": Plan("uniform: 64 prompts, 2 rollouts each", lambda *_: Even(64)),
+    "uniform64": Plan("uniform, 64 prompts, 2 rollouts each", lambda *_: Even(64)),
     "uniform64 expected": Plan(
-        "uniform with expected baselines: 64 prompts, 2 rollouts each",
+        "uniform with expected baselines, 64 prompts, 2 rollouts each",
         _planned("default", prompts=64, candidates=64, expected=True),
     ),
     "selection64": Plan(
         "selection: 64 of 128 prompts, group baselines", _planned("default", prompts=64, candidates=128)
     ),
-    "counts expected": Plan("counts and expected baselines: 32 prompts", _planned("default", expected=True)),
+    "counts expected": Plan("counts and expected baselines, 32 prompts", _planned("default", expected=True)),
     "biased": Plan(
-        "selection without weights: 32 of 64 prompts",
+        "selection without weights, 32 of 64 prompts",
         _planned("default", candidates=64, unbiased=False),
         published=True,
     ),
     "biased expected": Plan(
-        "selection without weights, expected baselines: 64 of 128 prompts",
+        "selection without weights, expected baselines, 64 of 128 prompts",
         _expected("default", unbiased=False),
         4e-4,
         published=True,
     ),
     "size mean": Plan(
-        "size E[a]: 64 of 128 prompts, expected baselines", _expected(lambda: Sized(lambda one: one.weight)), 4e-4
+        "size E[a], 64 of 128 prompts, expected baselines", _expected(lambda: Sized(lambda one: one.weight)), 4e-4
     ),
     "size root": Plan(
-        "size E[a]^(1/2): 64 of 128 prompts, expected baselines",
+        "size E[a]^(1/2), 64 of 128 prompts, expected baselines",
         _expected(lambda: Sized(lambda one: np.sqrt(one.weight))),
         4e-4,
     ),
     "size skip": Plan(
-        "settled prompts skipped: 64 of 128 prompts, expected baselines", _expected(lambda: Sized(unsettled)), 4e-4
+        "settled prompts skipped, 64 of 128 prompts, expected baselines", _expected(lambda: Sized(unsettled)), 4e-4
     ),
     "greso": Plan("GRESO, 8 groups", lambda _, seed: Greso(8, seed), published=True),
-    "thompson": Plan("MoPPS: 32 of 128 prompts", lambda _, seed: Thompson(seed), published=True),
+    "thompson": Plan("MoPPS, 32 of 128 prompts", lambda _, seed: Thompson(seed), published=True),
 }
 MAIN = ("uniform", "counts", "paper", "selection", "expected", "oracle counts", "oracle expected", "dynamic8")
 """The arms of `make learning`."""

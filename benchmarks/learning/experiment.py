@@ -35,6 +35,8 @@ class Regime:
     optimizer: str = "adamw"
     lr: float | None = None
     """In place of the arm's."""
+    clip: float = Setting.clip
+    """Largest norm of the gradient."""
 
 
 def _shares(live: float, solved: float, out_of_reach: float) -> dict[Group, float]:
@@ -45,7 +47,13 @@ REGIMES = {
     "late": Regime("25 % live, 35 % solved, 40 % out of reach; AdamW", dict(POOL_SHARES)),
     "live": Regime("70 % live, 15 % solved, 15 % out of reach; AdamW", _shares(0.70, 0.15, 0.15)),
     "dead": Regime("10 % live, 45 % solved, 45 % out of reach; AdamW", _shares(0.10, 0.45, 0.45)),
-    "sgd": Regime("25 % live, 35 % solved, 40 % out of reach; SGD", dict(POOL_SHARES), "sgd", 0.1),
+    "sgd": Regime(
+        "25 % live, 35 % solved, 40 % out of reach; SGD at a small rate, no clipping",
+        dict(POOL_SHARES),
+        "sgd",
+        0.01,
+        1e9,
+    ),
 }
 
 
@@ -91,7 +99,7 @@ def run_one(job: Job, folder: Path) -> dict[str, Any]:
     """One row of the results."""
     start, pool, held_out = _pool(job.regime, folder)
     regime = REGIMES[job.regime]
-    setting = replace(Setting(), steps=job.steps, optimizer=regime.optimizer)
+    setting = replace(Setting(), steps=job.steps, optimizer=regime.optimizer, clip=regime.clip)
     run, arm = Run(start.copy(), pool, setting, job.seed), ARMS[job.arm].build(_features(folder), job.seed)
     curve, measured = [], []
     for point in train(run, arm, held_out, job.rate):

@@ -44,6 +44,7 @@ HEAD = (
     "area, held-out",
     *(f"R at {step}" for step in STEPS),
 )
+SHORT_HEAD = ("arm", "speed-up", "area, pool", "area, held-out", *(f"R at {step}" for step in STEPS))
 _GLOSSARY = (
     ("Speed-up", "rollouts that uniform sampling needs for the same success on the pool, over those of the arm."),
     ("At 60 %", "the same for one level: 60 % of what uniform sampling gains in the whole run."),
@@ -70,12 +71,18 @@ class Result:
     moments: dict[int, Estimate]
     """R by step."""
 
+    def short_cells(self) -> list[str]:
+        """For the terminal."""
+        return [self.arm, _with_ends(self.speed_up), num(self.pool.mean), num(self.held_out.mean), *self._ratios()]
+
+    def _ratios(self) -> list[str]:
+        return [num(self.moments[step].mean) if step in self.moments else "" for step in STEPS]
+
     def cells(self) -> list[str]:
         """For a table."""
         levels = [num(level.mean) for level in self.levels]
-        ratios = [num(self.moments[step].mean) if step in self.moments else "" for step in STEPS]
         areas = (_with_ends(self.pool), _with_ends(self.held_out))
-        return [ARMS[self.arm].title, _with_ends(self.speed_up), *levels, *areas, *ratios]
+        return [ARMS[self.arm].title, _with_ends(self.speed_up), *levels, *areas, *self._ratios()]
 
 
 def results(rows: Sequence[Mapping[str, Any]], regime: str) -> list[Result]:
@@ -128,7 +135,7 @@ def write_report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
         for drawing in drawings:
             save(drawing.figure, folder, drawing.name)
         seeds = len(by_seed(rows, REFERENCE, regime))
-        lead = [f"{REGIMES[regime].title}; {seeds} seeds, {BUDGET:,} rollouts in a run.", *sentences(found)]
+        lead = [f"{seeds} seeds, {BUDGET:,} rollouts in a run.", *sentences(found)]
         html = table(HEAD, [result.cells() for result in found]) + _moments_table(rows, regime)
         sections.append(Section(REGIMES[regime].title, lead, drawings, html))
     path = folder / "report.html"
@@ -169,7 +176,7 @@ def _tiles(found: Sequence[Result]) -> list[Finding]:
     for arm in ("counts", "expected", "oracle expected"):
         if arm in by_arm:
             speed = by_arm[arm].speed_up
-            text = f"times fewer rollouts: {ARMS[arm].title}"
+            text = f"rollouts that uniform sampling needs, relative to: {ARMS[arm].title}"
             tiles.append(Finding(num(speed.mean), text, "", speed.against(1.0), "higher", ends(speed)))
     return tiles
 
