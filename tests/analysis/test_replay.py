@@ -106,7 +106,8 @@ def proposal_for(strategy, believed, budget, mixture=None):
     """A strategy whose oracle believes `believed`, and its proposal for one batch."""
     strategy.predictor.tell({str(i): p for i, p in enumerate(believed)})
     if mixture is not None:
-        strategy.guard._difference = np.where(np.arange(5) == mixture, 0.0, 1.0)
+        difference = np.where(np.arange(5) == mixture, 0.0, 1.0)
+        strategy.guard.load_state_dict({"difference": difference, "squares": np.zeros(5)})
     keys = tuple(str(i) for i in range(budget.min_rollouts.size))
     return strategy, strategy.propose(Batch(keys, None), np.arange(len(keys)), budget, 3)
 
