@@ -83,7 +83,7 @@ def final_accuracy(run: Run) -> dict[str, Estimate]:
 
 def findings(run: Run) -> list[Finding]:
     """The headlines of a run: gradient variance, rollouts without a gradient, learning. Missing data: no headline."""
-    found = (_variance(run), _waste(run), learning(run))
+    found = (_variance(run), _waste(run), gain(run) or learning(run))
     return [finding for finding in found if finding is not None]
 
 
@@ -152,6 +152,22 @@ def _equal_groups(run: Run) -> Finding | None:
     evidence = _evidence(run, share, "blocks", digits=1)
     sentence = f"{value} of the groups had equal rewards, which give no gradient ({evidence})."
     return Finding(value, f"of the groups with {name} gave no gradient", sentence)
+
+
+def gain(run: Run) -> Finding | None:
+    """Mean gain in success over the run, relative to uniform; None for runs without this measurement."""
+    ratios = mapping(mapping(run.summary.get("learning")).get("gain_ratio"))
+    pool, held_out = (Estimate.read(ratios.get(name)) for name in ("pool", "held_out"))
+    if pool is None or held_out is None:
+        return None
+    seeds = size(pool, "seeds")
+    sentence = (
+        f"At the same number of rollouts the mean gain in success over the run was {num(pool.mean)} times that of uniform "
+        f"on training prompts ({seeds}{interval(pool)}) and {num(held_out.mean)} times on held-out prompts "
+        f"({seeds}{interval(held_out)})."
+    )
+    label = "mean gain in success over the run, on training prompts (uniform: 1)"
+    return Finding(f"{num(pool.mean)}×", label, sentence, pool.against(1.0), "higher", short_basis(pool, "seeds"))
 
 
 def learning(run: Run) -> Finding | None:
