@@ -74,6 +74,12 @@ class TestAdvantages:
         with pytest.raises(InputError, match="prior"):
             group_advantages([1.0, 0], [2], "mean", prior=prior([0.5], [1]))
 
+    @pytest.mark.parametrize("wrong", [0.5, "half", [0.5, 0.5], prior([0.5], [1]), prior([0.5] * 3, [1] * 3),
+                                       prior([0.5] * 2, [1])])  # fmt: skip
+    def test_other_priors_are_refused(self, wrong) -> None:
+        with pytest.raises(InputError):
+            group_advantages([1.0, 0, 1], [2, 1], prior=wrong)
+
 
 class TestExpectation:
     """Exactly, over all outcomes of a group."""

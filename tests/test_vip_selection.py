@@ -239,6 +239,14 @@ class TestLearning:
         assert metrics["counts/mean"] == pytest.approx(40 / 6)
         agent.observe(sampled, [[1.0]] * 6)  # the plan is used up
 
+    def test_the_candidates_are_not_what_was_sampled(self) -> None:
+        agent = trained(1)
+        found = agent.select(CANDIDATES, 40, 6)
+        with pytest.raises(InputError):
+            agent.observe(CANDIDATES, [[1.0] * n for n in found.counts])
+        agent.observe([CANDIDATES[i] for i in found.positions], [[1.0] * n for n in found.allocation.counts])
+        agent.observe(CANDIDATES, [[1.0]] * 16)  # the plan is used up
+
     def test_ratios_weigh_prompts_as_the_gradient_does(self) -> None:
         agent = trained(20)
         found = agent.select(CANDIDATES, 40, 6)
@@ -369,7 +377,7 @@ class TestState:
         with pytest.raises(StateError, match=str(STATE_VERSION - 1)):
             vip().load(tmp_path / "vip")
 
-    @pytest.mark.parametrize("name", ["sampled", "shrinkage"])
+    @pytest.mark.parametrize("name", ["sampled", "selection", "shrinkage"])
     def test_states_without_a_part_are_refused(self, name: str) -> None:
         agent, state = vip(), trained(2).state_dict()
         for damaged in ({key: value for key, value in state.items() if key != name}, state | {name: {}}):

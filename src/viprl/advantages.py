@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from viprl.errors import InputError
+from viprl.errors import InputError, InputTypeError
 from viprl.outcomes import reward_values, scorable
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.sequences import numbers, short, whole_numbers
@@ -60,13 +60,16 @@ def group_advantages(
 
     Returns: [C]; 0 for unscorable rollouts, and without a prior for a rollout without a scorable sibling.
 
-    Raises InputError (a ValueError) for counts that do not sum to C, and for rewards that are not a sequence.
+    Raises InputError (a ValueError) for counts that do not sum to C, for a prior of other prompts, and for rewards that
+    are not a sequence.
     """
     if baseline not in ("leave_one_out", "mean"):
         raise InputError(f"baseline is {baseline!r}; expected 'leave_one_out' or 'mean'")
     if prior is not None and baseline == "mean":
         raise InputError("prior is given with baseline 'mean'; it shrinks baselines of 'leave_one_out' alone")
     r, group, prompts = _grouped(rewards, counts)
+    if prior is not None:
+        _check_prior(prior, prompts)
     usable = scorable(r)
     size = np.bincount(group, usable, minlength=prompts)[group]
     least = np.full(prompts, np.inf)
@@ -82,6 +85,16 @@ def group_advantages(
     advantages = np.zeros_like(r)
     advantages[ok] = (above[ok] - total[ok] / size[ok]) * leave_one_out  # r - (sum - r)/(m-1) = m/(m-1) (r - mean)
     return advantages
+
+
+def _check_prior(prior: Any, prompts: int) -> None:
+    if not isinstance(prior, RewardPrior):
+        raise InputTypeError(f"prior is {short(prior)}; expected the `prior` of an allocation, or None")
+    if len(prior.mean) != prompts or len(prior.rollouts) != prompts:
+        raise InputError(
+            f"prior is about {len(prior.mean)} prompts, but counts are those of {prompts}; give the prior and the "
+            "counts of the same allocation"
+        )
 
 
 def _shrunk_advantages(
@@ -135,7 +148,10 @@ def rollout_weights(
     check_prompt_weighting(weighting)
     n = _sizes(counts)
     if (n < 1).any():
-        raise InputError(f"counts are {short(n.tolist())}; every prompt needs at least one rollout")
+        raise InputError(
+            f"counts are {short(n.tolist())}; every prompt needs at least one rollout. Of a selection give "
+            "`selection.allocation`, and prompt_weights=selection.weights"
+        )
     weights = n.mean() / n if weighting == "prompt" else np.ones(len(n))
     if prompt_weights is not None:
         factors = numbers("prompt_weights", prompt_weights)

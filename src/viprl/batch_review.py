@@ -73,7 +73,8 @@ def review(
         now, running = ratio(own, even), ratio(*realised[name])
         if position == 0:
             variance = own, even
-            metrics |= _batch_metrics(proposal, outcomes, observation, plan.weights)
+            weights = None if plan.choice is None else plan.choice.weights
+            metrics |= _batch_metrics(proposal, outcomes, observation, weights)
             metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
             if strategy.guard is not None:
                 metrics[names.TRUST] = strategy.guard.trust

@@ -11,6 +11,7 @@ import numpy as np
 
 from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget
+from viprl.allocation.selection_guard import Draw
 from viprl.errors import InputError
 from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
@@ -18,6 +19,17 @@ from viprl.utils.arrays import FloatArray, IntArray
 
 MOST_PENDING = 16
 """Plans that are kept; engines that drop batches must not fill the memory."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How Q prompts were chosen among M candidates."""
+
+    offered: tuple[str, ...]
+    """[M] identities of the candidates."""
+    draw: Draw
+    weights: FloatArray
+    """[Q] of the prompts in the batch gradient."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +42,15 @@ class Plan:
     batches: dict[str, Batch]
     counts: IntArray
     """[Q] the rollouts that the engine was given."""
-    weights: FloatArray | None = None
-    """[Q] weights of the prompts in the batch gradient; None if they are equal."""
-
-    prior: RewardPrior | None = None
+    prior: RewardPrior | None
     """What was expected of the rewards, without the guard of `viprl.shrinkage`."""
-
-    alternatives: FloatArray | None = None
-    """[mixtures, Q] inclusion probabilities by `viprl.allocation.selection_guard`; None without selection."""
+    choice: Choice | None = None
+    """How the prompts were chosen; None if they were given."""
 
     @property
     def factors(self) -> FloatArray | None:
         """[Q] by which the variance of a prompt counts in that of the batch gradient; None if equally."""
-        return None if self.weights is None else self.weights**2
+        return None if self.choice is None else self.choice.weights**2
 
 
 class PendingPlans:
@@ -64,11 +72,13 @@ class PendingPlans:
     def find(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:
         """The plan of these prompts; None if they were not planned.
 
-        Raises InputError if a group has another size than planned, and if the prompts are part of a planned batch.
+        Raises InputError if a group has another size than planned, and if the prompts are part of a planned batch or
+        the candidates of a selection.
         """
         plan = self._plans.get(keys)
         if plan is None:
             self._refuse_part(keys)
+            self._refuse_candidates(keys)
         else:
             _check_lengths(rewards, plan.counts)
         return plan
@@ -90,6 +100,16 @@ class PendingPlans:
                     f"these {len(keys)} prompts are part of a planned batch of {len(planned)}, or that batch in "
                     "another order; observe the whole batch in the order of `allocate`, with a list of None for a "
                     "group that was lost (use `observe_counts` for outcomes without a plan)"
+                )
+
+    def _refuse_candidates(self, keys: tuple[str, ...]) -> None:
+        """Raise InputError if these are all candidates of a selection."""
+        for planned, plan in self._plans.items():
+            if plan.choice is not None and plan.choice.offered == keys:
+                raise InputError(
+                    f"these {len(keys)} prompts are the candidates of a selection that sampled {len(planned)} of them; "
+                    "observe [candidates[i] for i in selection.positions] and their rewards (use `observe_counts` for "
+                    "outcomes without a plan)"
                 )
 
 

@@ -119,14 +119,15 @@ class RunMemory:
     def _review_weights(self, plan: Plan, values: Sequence[FloatArray], measured: FloatArray) -> dict[str, float]:
         """Metrics of selection and shrinkage; their guards learn. `measured` [Q] as for `SelectionGuard.observe`."""
         metrics: dict[str, float] = {}
-        if plan.weights is not None and plan.alternatives is not None:
+        if plan.choice is not None:
+            weights = plan.choice.weights
             metrics = {
-                names.EFFECTIVE_PROMPTS: float(plan.weights.sum() ** 2 / (plan.weights**2).sum()),
-                names.SQUARED_WEIGHTS: float((plan.weights**2).mean()),
+                names.EFFECTIVE_PROMPTS: float(weights.sum() ** 2 / (weights**2).sum()),
+                names.SQUARED_WEIGHTS: float((weights**2).mean()),
                 names.NEGLECTED: self.sampled.neglected,
                 names.SELECTION_TRUST: self.selection.trust,
             }
-            self.selection.observe(plan.alternatives, measured)
+            self.selection.observe(plan.choice.draw, measured)
         if plan.prior is not None:
             metrics[names.SHRINKAGE] = self.shrinkage.share
             factors = np.ones(len(values)) if plan.factors is None else plan.factors
@@ -149,8 +150,8 @@ class RunMemory:
 
         Args:
             features: of each strategy, in words.
-            same_estimator: whether the state was saved with the estimator of this run; otherwise guards and running
-                ratios start afresh.
+            same_estimator: whether the state was saved with the estimator of this run; otherwise the guards of the
+                counts and running ratios start afresh.
 
         Raises StateError if a strategy was saved with other features or another predictor, and for a damaged state.
         """
@@ -159,7 +160,5 @@ class RunMemory:
         for name in self.realised.keys() & state["strategies"].keys() if same_estimator else ():
             self.realised[name] = array_entry(state["realised"], name, 2, least=0)
         self.unit.load_state_dict(state["unit"])
-        self.selection.load_state_dict(dict(mapping_entry(state, "selection")))
-        parts = (("scale", self.scale), ("sampled", self.sampled), ("shrinkage", self.shrinkage))
-        for name, part in parts:
-            part.load_state_dict(dict(mapping_entry(state, name)))
+        for name in ("scale", "sampled", "selection", "shrinkage"):
+            getattr(self, name).load_state_dict(dict(mapping_entry(state, name)))

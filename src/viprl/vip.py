@@ -29,7 +29,7 @@ from viprl.outcomes import (
     read_successes,
     rollout_groups,
 )
-from viprl.plans import PendingPlans, Plan
+from viprl.plans import Choice, PendingPlans, Plan
 from viprl.prompts import Prompt, PromptBatch
 from viprl.prompts import text as text_of
 from viprl.run_memory import RunMemory
@@ -168,14 +168,16 @@ class VIP(Settings):
         began = time.perf_counter()
         offered, m = self._batch(candidates), whole_number("size", size, least=1)
         if m > len(offered.keys):
-            raise InputError(f"size is {m}, but only {len(offered.keys)} candidates were given; lower size")
+            fix = "lower size" if offered.keys else "give at least one"
+            raise InputError(f"size is {m}, but {len(offered.keys)} candidates were given; {fix}")
         limits, rng = self._budget(m, budget, min_rollouts, max_rollouts), copy.deepcopy(self._rng)
         batches = self._features.batches(offered)
         sizes = self._memory.active.gradient_sizes(batches[self._active])[offered.rows]
-        pi, positions, alternatives = self._memory.selection.draw(sizes, m, rng)
+        draw = self._memory.selection.draw(sizes, m, rng)
+        pi, positions = draw.inclusion, draw.positions
         weights = pi.mean() / pi[positions] if unbiased else np.ones(m)
         sampled = offered.at(positions)
-        allocation = self._plan(sampled, limits, rng, weights, alternatives)
+        allocation = self._plan(sampled, limits, rng, Choice(offered.keys, draw, weights))
         self._memory.pass_over(offered, batches, sampled)
         self._seconds += time.perf_counter() - began
         return Selection(positions, allocation, pi, weights)
@@ -341,7 +343,8 @@ class VIP(Settings):
         """Continue from `state_dict`.
 
         A strategy that the state does not hold starts without history, with a warning. Other options than those that
-        the state was saved with cause a warning. With another estimator, guards and running ratios start afresh.
+        the state was saved with cause a warning. With another estimator, the guards of the counts and running ratios
+        start afresh.
 
         Raises StateError (a ValueError), and changes nothing, if a strategy was saved with other features or another
         predictor, and if the state is damaged.
@@ -381,19 +384,15 @@ class VIP(Settings):
         return PromptBatch(prompts, self.text or text_of)
 
     def _plan(
-        self,
-        batch: PromptBatch,
-        limits: Budget,
-        rng: np.random.Generator,
-        weights: FloatArray | None = None,
-        alternatives: FloatArray | None = None,
+        self, batch: PromptBatch, limits: Budget, rng: np.random.Generator, choice: Choice | None = None
     ) -> Allocation:
-        """Keep the plan of a batch, and the generator `rng`; `weights` and `alternatives` as for `Plan`."""
+        """Keep the plan of a batch, which was chosen by `choice`, and the generator `rng`."""
         batches = self._features.batches(batch)
-        proposals = self._memory.propose(batches, batch, limits, rng, None if weights is None else weights**2)
+        factors = None if choice is None else choice.weights**2
+        proposals = self._memory.propose(batches, batch, limits, rng, factors)
         active, memory = proposals[self._active], self._memory
         prior = reward_prior(active.prediction, memory.scale)
         self._rng = rng  # only now: a refused call changes nothing
-        plan = Plan(limits, proposals, batches, active.allocation.counts, weights, prior, alternatives)
+        plan = Plan(limits, proposals, batches, active.allocation.counts, prior, choice)
         self._pending.add(batch.keys, plan)
         return replace(active.allocation, prior=None if prior is None else prior.shrunk(memory.shrinkage.share))

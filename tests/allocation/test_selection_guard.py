@@ -7,7 +7,6 @@ import pytest
 
 from viprl import VIP, Prediction, Predictor, Strategy
 from viprl.allocation.guard import SHARES
-from viprl.allocation.selection import systematic_sample
 from viprl.allocation.selection_guard import SelectionGuard
 
 CANDIDATES, SAMPLED = 64, 16
@@ -18,10 +17,9 @@ def play(size, weight, steps=300, seed=0):
     guard, rng = SelectionGuard(), np.random.default_rng(seed)
     p = (1 - np.sqrt(1 - 4 * weight)) / 2
     for _ in range(steps):
-        alternatives = guard.probabilities(size, SAMPLED)
-        taken = systematic_sample(alternatives[guard.choice], rng)
-        k = rng.binomial(4, p[taken])
-        guard.observe(alternatives[:, taken], k * (4 - k) / 12)
+        draw = guard.draw(size, SAMPLED, rng)
+        k = rng.binomial(4, p[draw.positions])
+        guard.observe(draw, k * (4 - k) / 12)
     return guard
 
 
@@ -48,9 +46,21 @@ def test_harmful_sizes_are_given_up(seed):
 
 def test_no_evidence_from_equal_sizes_and_groups_without_a_weight():
     guard = SelectionGuard()
-    alternatives = guard.probabilities(np.ones(8), 4)
-    guard.observe(alternatives[:, :4], np.array([0.3, 0.1, 0.0, np.nan]))
+    guard.observe(guard.draw(np.ones(8), 4, np.random.default_rng(0)), np.array([0.3, 0.1, 0.0, np.nan]))
     assert guard.trust == 1
+
+
+def test_a_sample_counts_by_the_probabilities_that_it_was_drawn_with():
+    """Several plans may wait for their rewards while the choice changes."""
+    guard, same = SelectionGuard(), SelectionGuard()
+    draw = guard.draw(WEIGHT[::-1], SAMPLED, np.random.default_rng(0))
+    harmful = play(WEIGHT[::-1], WEIGHT, steps=100)
+    assert harmful.choice != guard.choice
+    before = harmful.state_dict()["difference"]
+    harmful.observe(draw, WEIGHT[draw.positions])
+    same.observe(draw, WEIGHT[draw.positions])
+    added = harmful.state_dict()["difference"] - 0.98 * before
+    np.testing.assert_allclose(added, same.state_dict()["difference"], atol=1e-12)
 
 
 def test_a_state_continues():

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from viprl import VIP
-from viprl.metrics import PROMPT_REWARD, REWARD_VARIANCE, SUCCESS_RATE, UNINFORMATIVE, ZERO_ADVANTAGE, logged
+from viprl.engines.planned_batch import batch_metrics, plan_batch
+from viprl.metrics import (
+    PROMPT_REWARD,
+    REWARD_VARIANCE,
+    SHRINKAGE,
+    SUCCESS_RATE,
+    UNINFORMATIVE,
+    ZERO_ADVANTAGE,
+    logged,
+)
 
 
 def metrics(rewards, **options):
@@ -32,6 +41,17 @@ def test_rewards_of_more_values_have_no_success_rate():
     assert math.isnan(found[SUCCESS_RATE]) and math.isnan(found["brier"])
     assert found[PROMPT_REWARD] == pytest.approx(np.mean([0.55, 0.1 / 3]))
     assert metrics(rewards, success=0.5)[SUCCESS_RATE] == 0.25
+
+
+@pytest.mark.parametrize("baseline", ["group", "expected"])
+def test_shrinkage_is_a_metric_of_baselines_that_are_shrunk(baseline):
+    vip = VIP(features=None, cache=None)
+    for _ in range(2):
+        _, plan = plan_batch(vip, ["a", "b"], 8, 2, unbiased=True, baseline=baseline)
+        vip.observe(plan.prompts, [[1.0, 0.0] + [0.0] * (n - 2) for n in plan.counts])
+    found = batch_metrics(vip, plan, np.array([0.0, 0.5, -0.5, 0.0]))
+    assert found[ZERO_ADVANTAGE] == 0.5
+    assert (SHRINKAGE in found) == (baseline == "expected")
 
 
 def test_metrics_without_a_value_are_left_out():

@@ -61,14 +61,14 @@ class SelectionGuard:
         positions = systematic_sample(pi, rng) if m < len(pi) else np.arange(m)
         return Draw(pi, positions, alternatives[:, positions])
 
-    def observe(self, alternatives: FloatArray, measured: FloatArray) -> None:
+    def observe(self, draw: Draw, measured: FloatArray) -> None:
         """Learn from a batch.
 
         Args:
-            alternatives: [mixtures, m] probabilities of the sampled prompts under every mixture.
+            draw: the sample. Its mixture need not be the one that is used now.
             measured: [m] the weight that each group showed (`viprl.weights.surprisal.measured_weight`), NaN if none.
         """
-        losses = (1 / alternatives) @ (np.nan_to_num(measured) / alternatives[self.choice])
+        losses = (1 / draw.alternatives) @ (np.nan_to_num(measured) / draw.inclusion[draw.positions])
         self._comparison.add(losses - losses[0])
 
     def state_dict(self) -> State:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from viprl.advantages import RewardPrior
+from viprl.metrics import SHRINKAGE, ZERO_ADVANTAGE
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.vip import VIP
@@ -54,3 +55,12 @@ def plan_batch(
         allocation, positions, weights = selection.allocation, selection.positions.tolist(), selection.weights
     prior = allocation.prior if baseline == "expected" else None
     return positions, PlannedBatch([offered[i] for i in positions], allocation.counts, weights, prior=prior)
+
+
+def batch_metrics(vip: VIP, plan: PlannedBatch, advantages: FloatArray) -> dict[str, float]:
+    """The metrics of VIP after it has observed a batch, with what only an engine knows: the advantages [C] before the
+    weights of prompts, and whether baselines are shrunk."""
+    metrics = vip.metrics() | {ZERO_ADVANTAGE: float((advantages == 0).mean())}
+    if plan.prior is None:
+        metrics.pop(SHRINKAGE, None)
+    return metrics

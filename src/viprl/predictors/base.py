@@ -52,7 +52,7 @@ class Prediction:
 
     pseudocounts: FloatArray | None = None
     """[Q] rollouts that the expected reward is worth: its expected variance within a prompt over the variance of the
-    prompt's mean under the belief; None if the predictor has no uncertainty."""
+    prompt's mean under the belief; finite. None if the predictor has no uncertainty."""
 
     @property
     def weight(self) -> FloatArray:

@@ -14,7 +14,7 @@ from verl.trainer.ppo.v1 import agent_loop_tq, get_trainer_cls
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from viprl.engines.verl import plugin
-from viprl.engines.verl.consistency import ACTOR, EVEN_LOSSES, contradictions, padding, refuse, settle
+from viprl.engines.verl.consistency import ACTOR, EVEN_LOSSES, check_baseline, contradictions, padding, refuse, settle
 from viprl.engines.verl.namespace import REFUSED, read_namespace, written_namespace
 from viprl.engines.verl.rollouts import ROLLOUTS
 from viprl.engines.verl.sync_trainer import VIPTrainerSync
@@ -67,6 +67,10 @@ def test_the_expected_baseline_belongs_to_vip_rloo():
     assert options({"baseline": "expected"}).baseline == "expected"
     with pytest.raises(InputError, match=r"baseline=expected.*vip_rloo.*vip_dr_grpo"):
         options({"baseline": "expected"}, adv_estimator="vip_dr_grpo")
+    check_baseline(config(), "expected")
+    check_baseline(config("algorithm.use_kl_in_reward=True"), "group")
+    with pytest.raises(InputError):
+        check_baseline(config("algorithm.use_kl_in_reward=True"), "expected")
     (line,) = contradictions([MODE[0], "algorithm.adv_estimator=vip_dr_grpo", "+trainer.v1.vip_sync.baseline=expected"])
     assert "vip_rloo" in line
 

@@ -14,14 +14,14 @@ from tinker_cookbook.rl.rollouts import get_rollout_executor
 from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
 
 from viprl.advantages import group_advantages
-from viprl.engines.planned_batch import PlannedBatch, plan_batch
+from viprl.engines.planned_batch import PlannedBatch, batch_metrics, plan_batch
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
 from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_logprob
 from viprl.engines.vip_builder import load_state
 from viprl.errors import InputError
-from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, ZERO_ADVANTAGE, logged
+from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
@@ -198,7 +198,7 @@ class VIPDataset(RLDataset):
         observation = self._success.observe(self.vip, batch, rewards, batch.lists(batch.values), logprobs)
         flat = np.array([reward for group in rewards for reward in group], dtype=float)
         advantages = group_advantages(flat, batch.counts)
-        self._metrics = self.vip.metrics() | {ZERO_ADVANTAGE: float((advantages == 0).mean())}
+        self._metrics = batch_metrics(self.vip, batch, advantages)
         self._summary.add(batch.counts, observation, self._metrics)
         self.step += 1
         if self.step % len(self) == 0:

@@ -43,7 +43,7 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
     raise MissingPackageError(f'viprl.engines.trl needs TRL: pip install "viprl[trl]" ({error})') from error
 
 from viprl.advantages import group_index, group_std, rollout_weights
-from viprl.engines.planned_batch import PlannedBatch, plan_batch
+from viprl.engines.planned_batch import PlannedBatch, batch_metrics, plan_batch
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.epoch_sampler import EpochOrder, EpochSampler
 from viprl.engines.trl.generation import Generation, Groups
@@ -58,7 +58,7 @@ from viprl.engines.trl.training_set import PromptVariety, check_functions, check
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state, options_named
 from viprl.engines.warm_start import warm_start
-from viprl.metrics import ROLLOUTS_COLUMN, SHRINKAGE, ZERO_ADVANTAGE, logged
+from viprl.metrics import ROLLOUTS_COLUMN, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray
@@ -244,17 +244,15 @@ class VIPTrainer(MeasuredSteps):
         observation = self._vip_observe(plan, rewards, deciding, self._vip_logprobs(output))
         groups = plan.prompts, counts.tolist(), plan.split(total)
         self.vip_batch = Groups(*groups, advantages, observation, plan.weights)
-        self._vip_log(self.vip_batch)
+        self._vip_log(self.vip_batch, plan)
         for listener in self.vip_listeners:
             listener(self.vip_batch)
 
-    def _vip_log(self, batch: Groups) -> None:
+    def _vip_log(self, batch: Groups, plan: PlannedBatch) -> None:
         """Log the metrics of VIP, on the main process."""
         if batch.observation is None:
             return
-        values = self.vip.metrics() | {ZERO_ADVANTAGE: float((batch.advantages == 0).mean())}
-        if self.args.vip_baseline == "group":
-            values.pop(SHRINKAGE, None)  # of baselines that are not used
+        values = batch_metrics(self.vip, plan, batch.advantages)
         for name, value in logged(values).items():
             self._metrics["train"][name].append(value)
         self._vip_report.add(batch, values)

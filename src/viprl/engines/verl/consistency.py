@@ -37,6 +37,16 @@ def refuse(config: Any) -> None:
             raise InputError(f"{key}={value} {reason}; trainer_mode={MODE} needs {not value}")
 
 
+def check_baseline(config: Any, baseline: str) -> None:
+    """Raise InputError if baselines are shrunk towards other rewards than advantages are computed from."""
+    if baseline == "expected" and config.algorithm.get("use_kl_in_reward", False):
+        raise InputError(
+            f"{NAMESPACE}.baseline=expected compares rewards with what VIP expects, but with "
+            "algorithm.use_kl_in_reward=True a penalty is subtracted from them before advantages are computed; set "
+            "use_kl_in_reward=False, or baseline=group"
+        )
+
+
 def settle(config: Any, prompt_weighting: str) -> list[str]:
     """Set what prompt weights need, in place; returns a line for each setting that was changed or limits them.
 

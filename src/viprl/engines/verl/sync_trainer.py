@@ -32,7 +32,7 @@ from verl.utils import tensordict_utils as tu
 
 from viprl import metrics as names
 from viprl.advantages import group_advantages
-from viprl.engines.planned_batch import plan_batch
+from viprl.engines.planned_batch import batch_metrics, plan_batch
 from viprl.engines.prompt_id import identified
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
@@ -75,6 +75,7 @@ class VIPTrainerSync(PPOTrainerSync):
             prompts=config.data.train_batch_size,
             rollout_n=rollout_n,
         )
+        consistency.check_baseline(config, self.vip_settings.baseline)
         weighting = self.vip_settings.prompt_weighting
         with open_dict(config):
             lines = consistency.settle(config, weighting) + consistency.padding(config)
@@ -148,7 +149,7 @@ class VIPTrainerSync(PPOTrainerSync):
         self.vip_batch = plan
         total = np.where(scorable(total), total, np.nan)
         advantages = group_advantages(total, plan.counts, prior=plan.prior)
-        own = self.vip.metrics() | {names.ZERO_ADVANTAGE: float((advantages == 0).mean())}
+        own = batch_metrics(self.vip, plan, advantages)
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
         own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
         metrics.update(names.logged(own))
