@@ -52,7 +52,7 @@ class TestPolicy:
 
     def test_success_is_the_probability_of_the_solution(self, policy, pool):
         p = policy.success(pool, chunk=4)
-        each = [float(policy.logprobs([task.prompt], [task.solution]).exp()) for task in pool]
+        each = [policy.logprobs([task.prompt], [task.solution]).exp().item() for task in pool]
         np.testing.assert_allclose(p, each, rtol=1e-4)
 
 

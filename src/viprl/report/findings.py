@@ -162,8 +162,8 @@ def gain(run: Run) -> Finding | None:
         return None
     seeds = size(pool, "seeds")
     sentence = (
-        f"At the same number of rollouts the mean gain in success over the run was {num(pool.mean)} times that of uniform "
-        f"on training prompts ({seeds}{interval(pool)}) and {num(held_out.mean)} times on held-out prompts "
+        f"At the same number of rollouts the mean gain in success over the run was {num(pool.mean)} times that of "
+        f"uniform on training prompts ({seeds}{interval(pool)}) and {num(held_out.mean)} times on held-out prompts "
         f"({seeds}{interval(held_out)})."
     )
     label = "mean gain in success over the run, on training prompts (uniform: 1)"
