@@ -95,8 +95,8 @@ def run(out: Path, *, seeds: int = 1, jobs: int = 2, experiment: Experiment | No
     console.print(
         f"[bold]viprl quickstart[/bold]: train a tiny language model on letter puzzles with RLOO, once with adaptive "
         f"and once with uniform allocation ({runs}). Each of {experiment.steps} steps samples {experiment.budget} "
-        f"rollouts: uniform of {experiment.prompts} prompts, adaptive of {experiment.default_prompts} prompts chosen from "
-        f"{experiment.candidates * experiment.default_prompts}. Results go to {out}/."
+        f"rollouts: uniform of {experiment.prompts} prompts, adaptive of {experiment.default_prompts} that are chosen "
+        f"from {experiment.candidates * experiment.default_prompts}. Results go to {out}/."
     )
     with progress_bars(console) as progress:
         _pretrain(folder, experiment, progress)
