@@ -83,8 +83,8 @@ def _moment_in_words(summary: dict[str, Any]) -> list[str]:
     return [
         f"With uniform counts, {parts['rollouts']['mean']:.0%} of the second moment come from the rollouts, which "
         f"counts can lower, and {parts['prompts']['mean']:.0%} from the",
-        f"choice of prompts. With Adam, counts alone save a factor of about {ratio['mean'] ** -0.5:.2f} in rollouts for "
-        "the same learning.",
+        f"choice of prompts. With Adam, counts alone save a factor of about {ratio['mean'] ** -0.5:.2f} in rollouts "
+        "for the same learning.",
     ]
 
 
