@@ -101,7 +101,10 @@ def _learning_in_words(summary: dict[str, Any]) -> list[str]:
             continue
         over = "one seed" if ratio["low"] is None else f"95 % interval {ratio['low']:.2f} to {ratio['high']:.2f}"
         lines.append(f"  mean gain in success over the run, {words}: {ratio['mean']:.2f} times uniform's ({over})")
-    return [*lines, "One seed varies by about a tenth; eight seeds are in docs/results/learning."]
+    return [
+        *lines,
+        "One seed varies by a tenth (training) to a quarter (held-out); 24 seeds: docs/results/learning/README.md.",
+    ]
 
 
 def _with_spread(summary: dict[str, Any], key: str, name: str) -> str:
