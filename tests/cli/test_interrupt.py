@@ -73,6 +73,15 @@ def test_the_other_commands(interrupted, config, tmp_path):
     assert "again" in interrupted("viprl.report.run_report.write_report", "report", "x")
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C works, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_in_a_training(config, tmp_path, monkeypatch, capsys):
     (tmp_path / "impatient.py").write_text(
         "import os, signal\n"
@@ -90,6 +99,7 @@ def test_a_signal_in_a_training(config, tmp_path, monkeypatch, capsys):
     assert [row["step"] for row in log_rows(tmp_path / "run" / METRICS_FILE)][:4] == [1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_to_a_process(tmp_path):
     script = (
         "import pathlib, sys, time, viprl.cli, viprl.report.run_report as report\n"
