@@ -1,6 +1,6 @@
 """usage: python -m learning [--arms NAMES] [--seeds 0-7] [--regimes late,live,dead,sgd] [--out runs/learning]
 
-Without options: the main comparison on eight seeds, then three regimes with fewer arms and four seeds. Runs that are in
+Without options: the main comparison on eight seeds, then three regimes with fewer arms and three seeds. Runs that are in
 the folder are not repeated, so that an interrupted command continues.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
         main_table = position == 0 and regime == "late"
         arms = list(ARMS) if given.arms == "all" else given.arms.split(",") if given.arms else []
         arms = arms or list(MAIN if main_table else ELSEWHERE)
-        for seed in _numbers(given.seeds) if given.seeds else range(8 if main_table else 4):
+        for seed in _numbers(given.seeds) if given.seeds else range(8 if main_table else 3):
             measured = MEASURED if main_table and seed in MEASURED_SEEDS else ()
             jobs += [Job(arm, seed, regime, given.lr, measured=measured if arm in PROBED else ()) for arm in arms]
     rows = list(track(run_all(jobs, given.out), "training", total=len(jobs)))
