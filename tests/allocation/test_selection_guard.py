@@ -104,10 +104,10 @@ def test_vip_falls_back_to_equal_probabilities():
 
 def test_losses_by_hand():
     """sum y / (pi pi_t), for each mixture minus that of the prediction."""
-    guard, size, measured = SelectionGuard(), np.array([4.0, 1.0, 1.0, 2.0]), np.array([0.25, np.nan, 0.1])
+    guard, size, measured = SelectionGuard(), np.array([3.0, 1.0, 1.0, 2.0, 2.0, 3.0]), np.array([0.25, np.nan, 0.1])
     draw = guard.draw(size, 3, np.random.default_rng(0))
     taken = guard.probabilities(size, 3)[:, draw.positions]
     guard.observe(draw, measured)
     losses = [(np.array([0.25, 0.0, 0.1]) / (draw.inclusion[draw.positions] * pi)).sum() for pi in taken]
     np.testing.assert_allclose(guard.state_dict()["difference"], np.array(losses) - losses[0], atol=1e-12)
-    assert np.ptp(losses) > 0.01
+    assert np.ptp(losses) > 0.01 and draw.inclusion.max() < 1
