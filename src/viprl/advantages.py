@@ -133,7 +133,11 @@ def _sizes(counts: Any) -> IntArray:
 
 
 def rollout_weights(
-    counts: ArrayLike, weighting: str = "prompt", *, prompt_weights: ArrayLike | None = None
+    counts: ArrayLike,
+    weighting: str = "prompt",
+    *,
+    prompt_weights: ArrayLike | None = None,
+    rows: int | None = None,
 ) -> FloatArray:
     """The factor of each rollout's advantage under a loss that averages over all C rollouts.
 
@@ -142,6 +146,7 @@ def rollout_weights(
         weighting: "prompt" for (C/Q)/n_q, so that every prompt has the same weight; "rollout" for 1, so that a prompt
             has the weight n_q/C.
         prompt_weights: [Q] by which the factors of each prompt are multiplied: the `weights` of a `Selection`.
+        rows: by which the loss divides, if it has empty rows besides the C rollouts.
 
     Returns: [C], rollouts of a prompt being contiguous and in prompt order.
     """
@@ -153,6 +158,8 @@ def rollout_weights(
             "`selection.allocation`, and prompt_weights=selection.weights"
         )
     weights = n.mean() / n if weighting == "prompt" else np.ones(len(n))
+    if rows is not None:
+        weights = weights * (rows / n.sum())
     if prompt_weights is not None:
         factors = numbers("prompt_weights", prompt_weights)
         if len(factors) != len(n):

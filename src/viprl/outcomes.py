@@ -185,6 +185,29 @@ def rollout_groups(what: str, values: Any, prompts: int) -> list[list[Any]]:
     return [listed(f"{what} of prompt {q}", group, items) for q, group in enumerate(groups)]
 
 
+@dataclass(frozen=True)
+class GivenRollouts:
+    """What a caller gave of the rollouts of Q prompts, by prompt."""
+
+    rewards: list[list[Any]]
+    """As they were given."""
+    logprobs: list[FloatArray] | None
+    successes: list[FloatArray] | None
+    lengths: list[FloatArray] | None
+
+    @classmethod
+    def read(cls, prompts: int, rewards: Any, logprobs: Any, successes: Any, lengths: Any) -> GivenRollouts:
+        """Everything but the rewards is optional. Raises InputError for other shapes, and for what is not a number."""
+        groups = rollout_groups("rewards", rewards, prompts)
+
+        def given(values: Any, read: Callable[[Any, list[list[Any]]], list[FloatArray]]) -> list[FloatArray] | None:
+            return None if values is None else read(values, groups)
+
+        return cls(
+            groups, given(logprobs, read_logprobs), given(successes, read_successes), given(lengths, read_lengths)
+        )
+
+
 def read_logprobs(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
     """[Q] log probabilities, one for each value in `groups`; NaN where unknown: None, NaN, beyond `LARGEST_LOGPROB`,
     and, with a warning, positive ones.
@@ -206,6 +229,18 @@ def read_logprobs(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArr
             np.nanmax(np.concatenate(read)),
         )
     return known
+
+
+def read_lengths(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
+    """[Q] lengths in tokens, one for each value in `groups`; NaN where unknown: None, NaN, infinity, negative numbers.
+
+    Raises InputError for other shapes and for anything but numbers.
+    """
+    given = rollout_groups("lengths", values, len(groups))
+    if list(map(len, given)) != list(map(len, groups)):
+        raise InputError("lengths and rewards differ in shape; give one length for each rollout, None where unknown")
+    read = [read_numbers(f"lengths of prompt {q}", group) for q, group in enumerate(given)]
+    return [np.where((group >= 0) & np.isfinite(group), group, np.nan) for group in read]
 
 
 def read_successes(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:

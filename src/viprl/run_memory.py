@@ -14,18 +14,20 @@ from viprl.allocation.sampling_record import SamplingRecord
 from viprl.allocation.selection_guard import SelectionGuard
 from viprl.batch_review import observed, review
 from viprl.outcomes import Observation
-from viprl.plans import Plan
+from viprl.plans import Choice, Plan
 from viprl.predictors.base import Batch
 from viprl.prompts import PromptBatch
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
+from viprl.settings import Settings
 from viprl.shrinkage import Shrinkage
+from viprl.spending import Spending
 from viprl.strategies import Proposal, Strategy, load_strategies
-from viprl.utils.arrays import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
 from viprl.utils.state_file import State
 from viprl.weights.surprisal import SurprisalUnit, measured_weight
 
-ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "selection", "shrinkage")
+ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "selection", "shrinkage", "spending")
 
 
 class RunMemory:
@@ -33,9 +35,10 @@ class RunMemory:
 
     Args:
         strategies: without history, by name, the active one first.
+        settings: the options of VIP.
     """
 
-    def __init__(self, strategies: Mapping[str, Strategy]) -> None:
+    def __init__(self, strategies: Mapping[str, Strategy], settings: Settings) -> None:
         self.strategies = {name: strategy.fresh() for name, strategy in strategies.items()}
         self.realised: dict[str, FloatArray] = {name: np.zeros(2) for name in strategies}
         """Sums of the variance of each strategy and of uniform counts."""
@@ -44,11 +47,41 @@ class RunMemory:
         self.sampled = SamplingRecord()
         self.selection = SelectionGuard()
         self.shrinkage = Shrinkage()
+        self.spending = Spending(settings)
 
     @property
     def active(self) -> Strategy:
         """The strategy that acts."""
         return next(iter(self.strategies.values()))
+
+    def budget(
+        self, batch: Batch, rows: IntArray, hard: Budget, *, average: float | None = None, multiple: int = 1
+    ) -> Budget:
+        """What the options of VIP make of the budget of the prompts `batch[rows]`.
+
+        Args:
+            batch: what the active strategy sees of the distinct prompts.
+            average: rollouts of a prompt, met on average, in place of the budget.
+            multiple: as for `VIP.allocate`.
+        """
+        spending = self.spending
+        if average is None and spending.is_hard:
+            return hard
+        prediction = self.active.predict(batch)
+        costs = spending.costs(batch, prediction)
+        costs = None if costs is None else costs[rows]
+        if average is None:
+            return spending.budget(hard, costs, multiple)
+        return spending.priced(hard, costs, prediction.weight[rows], average)
+
+    def choose(
+        self, offered: PromptBatch, batch: Batch, size: int, rng: np.random.Generator, *, unbiased: bool
+    ) -> Choice:
+        """Which of the candidates are sampled, and their weights; `batch` is what the active strategy sees of the
+        distinct ones."""
+        draw = self.selection.draw(self.active.gradient_sizes(batch)[offered.rows], size, rng)
+        pi = draw.inclusion
+        return Choice(offered.keys, draw, pi.mean() / pi[draw.positions] if unbiased else np.ones(size))
 
     def propose(
         self,
@@ -74,6 +107,7 @@ class RunMemory:
         plan: Plan | None = None,
         nats: Sequence[FloatArray] | None = None,
         judged: Sequence[FloatArray] | None = None,
+        lengths: Sequence[FloatArray] | None = None,
     ) -> tuple[Observation, dict[str, float]]:
         """Learn from a batch. Returns how the rewards were read, and of a planned batch its metrics.
 
@@ -84,21 +118,27 @@ class RunMemory:
             plan: of the batch; None if it was not planned.
             nats: log probabilities, shaped like `values`.
             judged: as for `viprl.batch_review.observed`.
+            lengths: in tokens, shaped like `values`; NaN where unknown.
         """
         groups = RewardGroups.of_rewards(values)
         self.scale.observe(groups)
         outcomes = GroupOutcomes.of(groups, self.scale)
         merged = GroupOutcomes.of(groups.merged(batch.rows, len(batch.distinct)), self.scale)
         surprisal, of_prompts = None, None
+        halves = [self.scale.half(group) for group in values]
         if nats is not None:
-            halves = [self.scale.half(group) for group in values]
             surprisal, of_prompts = self.unit.measure(halves, nats, batch.merged, merged)
         observation = observed(batch.keys, values, groups, judged, names_success=self.scale.names_success)
         metrics: dict[str, float] = {}
         if plan is not None:
             metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal)
             metrics |= self._review_weights(plan, values, measured_weight(outcomes, surprisal))
+            metrics |= self.spending.metrics(plan, lengths)
+            self.spending.observe(plan, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)
             observation = replace(observation, variance=variance)
+        if lengths is not None and self.spending.counts_tokens:
+            active = next(iter(batches.values()))
+            self.spending.lengths.observe(active, batch.merged(lengths), batch.merged(halves))
         for name, strategy in self.strategies.items():
             believed = None if plan is None else plan.proposals[name].believed
             strategy.observe(batches[name], merged, believed, of_prompts)
@@ -114,6 +154,8 @@ class RunMemory:
         passed = ~np.isin(offered.distinct, sampled.distinct)
         for name, strategy in self.strategies.items():
             strategy.predictor.pass_over(batches[name].select(passed))
+        if self.spending.counts_tokens:
+            self.spending.lengths.pass_over(next(iter(batches.values())).select(passed))
         self.sampled.add(offered.distinct, sampled.distinct)
 
     def _review_weights(self, plan: Plan, values: Sequence[FloatArray], measured: FloatArray) -> dict[str, float]:
@@ -143,6 +185,7 @@ class RunMemory:
             "sampled": self.sampled.state_dict(),
             "selection": self.selection.state_dict(),
             "shrinkage": self.shrinkage.state_dict(),
+            "spending": self.spending.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], features: Mapping[str, str], *, same_estimator: bool) -> None:
@@ -160,5 +203,5 @@ class RunMemory:
         for name in self.realised.keys() & state["strategies"].keys() if same_estimator else ():
             self.realised[name] = array_entry(state["realised"], name, 2, least=0)
         self.unit.load_state_dict(state["unit"])
-        for name in ("scale", "sampled", "selection", "shrinkage"):
+        for name in ("scale", "sampled", "selection", "shrinkage", "spending"):
             getattr(self, name).load_state_dict(dict(mapping_entry(state, name)))

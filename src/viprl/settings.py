@@ -86,6 +86,22 @@ class Settings:
         "A number is a threshold on the total reward, 'NAME' or 'NAME>=0.5' (also >, <=, <, ==) a single reward, "
         "'module:function' a function of the total reward.",
     )
+    spend: str = _option(
+        "budget",
+        str,
+        "'budget': spend all of it, for the smallest variance. 'match': spend the least with which the gradient has "
+        "the variance that uniform counts have at the whole budget. Prompts that were never seen get their share of "
+        "the budget.",
+    )
+    variance_target: float = _option(
+        1.0, float, "With spend='match': the variance to reach, relative to that of uniform counts."
+    )
+    cost: str = _option(
+        "rollouts",
+        str,
+        "What is saved or limited: 'rollouts' or 'tokens'. With 'tokens' VIP predicts the length of each prompt's "
+        "rollouts, and a step spends at most as many tokens, and rollouts, as uniform counts would.",
+    )
     text: Callable[[Prompt], str] | None = _option(
         None, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
     )
@@ -112,6 +128,7 @@ class Settings:
             "min_rollouts": (Real | None, "a whole number"),
             "max_rollouts": (Real | None, "a whole number, or infinity for no limit"),
             "cache": (str | Path | None, "a folder or None"),
+            "variance_target": (Real, "a positive number"),
             "text": (Callable | None, "a function from a prompt to a text"),
             "seed": (Integral, "a whole number of at least 0"),
         }

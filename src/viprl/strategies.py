@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from viprl.allocation.budget import Budget
+from viprl.allocation.exact import counts_of_new_and_known
 from viprl.allocation.guard import Guard
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform
@@ -138,22 +139,27 @@ class Strategy:
     ) -> Proposal:
         """Counts for the prompts `batch[rows]`; `rows` repeats prompts that occur more than once. Changes nothing.
 
-        All candidates break ties by the same `seed`, so that only their weights differ.
+        All candidates break ties by the same `seed`, so that only their weights differ. In a budget that is not hard
+        the counts are the exact ones for the weights of the rule; a rule without weights spends all C rollouts.
 
         Args:
             factors: [Q] squared weights of the prompts in the batch gradient; None for equal weights.
         """
-        believed = self.predict(batch)
+        believed, hard = self.predict(batch), budget.hard
         prediction = believed.at(rows)
 
         def weighted(prediction: Prediction) -> Prediction:
             return prediction if factors is None else prediction.weighted(factors)
 
         def allocate(prediction: Prediction) -> IntArray:
-            return self.rule(weighted(prediction), budget, np.random.default_rng(seed))
+            return self.rule(weighted(prediction), hard, np.random.default_rng(seed))
 
         candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
         counts = candidates[self.guard.choice if self.guard else 0]
+        weights = None if budget.is_hard else self.variance_weights(weighted(prediction))
+        if weights is not None:
+            new = ~self.predictor.knows(batch)[rows]
+            counts = counts_of_new_and_known(weights, new, budget, np.random.default_rng(seed))
         allocation = Allocation.of(counts, weighted(prediction).weight, budget, prediction.success_probability)
         return Proposal(allocation, prediction, believed, candidates)
 

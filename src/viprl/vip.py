@@ -15,20 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from viprl import metrics as names
-from viprl.allocation.budget import Budget, bounds, default_max_rollouts
+from viprl.allocation.budget import Budget
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.selection import Selection
 from viprl.allocation.variance_models import get_variance_model
 from viprl.errors import InputError
-from viprl.outcomes import (
-    Observation,
-    RewardReader,
-    counted,
-    read_logprobs,
-    read_probabilities,
-    read_successes,
-    rollout_groups,
-)
+from viprl.outcomes import GivenRollouts, Observation, RewardReader, counted, read_probabilities
 from viprl.plans import Choice, PendingPlans, Plan
 from viprl.prompts import Prompt, PromptBatch
 from viprl.prompts import text as text_of
@@ -38,6 +30,7 @@ from viprl.runs.history import PromptHistory, all_of_one_kind, visits
 from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
 from viprl.shrinkage import reward_prior
+from viprl.spending import check_spending, hard_budget
 from viprl.strategies import Strategy, named_strategies
 from viprl.strategy_features import StrategyFeatures
 from viprl.utils import state_file
@@ -49,7 +42,7 @@ from viprl.utils.threads import Lock, locked_method
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND, STATE_VERSION = "viprl.VIP", 7
+STATE_KIND, STATE_VERSION = "viprl.VIP", 8
 
 
 @documented(options(Settings))
@@ -87,13 +80,15 @@ class VIP(Settings):
 
     def __post_init__(self) -> None:
         self.check_types()
+        check_spending(self)
         self._lock = Lock()
         self._model = get_variance_model("rloo" if self.estimator == "auto" else self.estimator)
-        Budget.of(1, self._least(), self.min_rollouts, self.max_rollouts, self._model)
+        least = self._model.min_rollouts if self.min_rollouts is None else self.min_rollouts
+        Budget.of(1, least, self.min_rollouts, self.max_rollouts, self._model)
         self._blank = named_strategies([self.strategy], self.shadows())
         self._active = next(iter(self._blank))
         self._features = StrategyFeatures(self._blank, self.features, self.cache)
-        self._memory = RunMemory(self._blank)
+        self._memory = RunMemory(self._blank, self)
         self._rewards = RewardReader(self.success)
         self._rng = np.random.default_rng(self.seed)
         self._pending = PendingPlans()
@@ -116,26 +111,33 @@ class VIP(Settings):
     def allocate(
         self,
         prompts: Sequence[Prompt],
-        budget: int,
+        budget: int | None = None,
         *,
+        average: float | None = None,
         min_rollouts: ArrayLike | None = None,
         max_rollouts: ArrayLike | None = None,
+        multiple: int = 1,
     ) -> Allocation:
-        """Spend `budget` rollouts on `prompts`, all of them, within the bounds.
+        """Spend a budget of rollouts on `prompts` within the bounds.
 
-        The plan is kept until `observe` is called with the same prompts.
+        All of the budget is spent, unless the options `spend` or `cost` say otherwise; then it is the most that is
+        spent. The plan is kept until `observe` is called with the same prompts.
 
         Args:
             prompts: [Q] prompts; they may repeat.
             budget: C.
+            average: in place of a budget, for engines that ask for few prompts at a time: rollouts of a prompt, met on
+                average over many calls by a running price (`viprl.allocation.running_price`). `spend` does not apply.
             min_rollouts, max_rollouts: numbers or [Q] that override the bounds of the object.
+            multiple: if less than the budget is spent, the number of rollouts is rounded up to a multiple of it.
 
-        Raises InputError (a ValueError) for a budget that the bounds cannot meet.
+        Raises InputError (a ValueError) for a budget that the bounds cannot meet, and unless either budget or average
+        is given.
         """
         began = time.perf_counter()
-        batch = self._batch(prompts)
-        limits = self._budget(len(batch.keys), budget, min_rollouts, max_rollouts)
-        allocation = self._plan(batch, limits, copy.deepcopy(self._rng))
+        batch, rng = self._batch(prompts), copy.deepcopy(self._rng)
+        limits = self._budget(len(batch.keys), budget, min_rollouts, max_rollouts, average=average, rng=rng)
+        allocation = self._plan(batch, limits, rng, average=average, multiple=multiple)
         self._seconds += time.perf_counter() - began
         return allocation
 
@@ -149,8 +151,9 @@ class VIP(Settings):
         min_rollouts: int | None = None,
         max_rollouts: int | None = None,
         unbiased: bool = True,
+        multiple: int = 1,
     ) -> Selection:
-        """Choose `size` of the candidates, and spend `budget` rollouts on them, all of them, within the bounds.
+        """Choose `size` of the candidates, and spend `budget` rollouts on them within the bounds, as `allocate` does.
 
         The plan is kept until `observe` is called with `[candidates[i] for i in selection.positions]`. With advantages
         times `viprl.rollout_weights(selection.allocation, prompt_weights=selection.weights)` the expected gradient is
@@ -162,6 +165,7 @@ class VIP(Settings):
             size: m, at most M. With m = M every candidate is sampled, as by `allocate`.
             min_rollouts, max_rollouts: numbers that override the bounds of the object, for prompts that are sampled.
             unbiased: False for weights of 1, with which prompts that are often sampled count more.
+            multiple: as for `allocate`.
 
         Raises InputError (a ValueError) for a size outside 1 to M, and for a budget that the bounds cannot meet.
         """
@@ -172,15 +176,12 @@ class VIP(Settings):
             raise InputError(f"size is {m}, but {len(offered.keys)} candidates were given; {fix}")
         limits, rng = self._budget(m, budget, min_rollouts, max_rollouts), copy.deepcopy(self._rng)
         batches = self._features.batches(offered)
-        sizes = self._memory.active.gradient_sizes(batches[self._active])[offered.rows]
-        draw = self._memory.selection.draw(sizes, m, rng)
-        pi, positions = draw.inclusion, draw.positions
-        weights = pi.mean() / pi[positions] if unbiased else np.ones(m)
-        sampled = offered.at(positions)
-        allocation = self._plan(sampled, limits, rng, Choice(offered.keys, draw, weights))
+        choice = self._memory.choose(offered, batches[self._active], m, rng, unbiased=unbiased)
+        draw, sampled = choice.draw, offered.at(choice.draw.positions)
+        allocation = self._plan(sampled, limits, rng, choice, multiple=multiple)
         self._memory.pass_over(offered, batches, sampled)
         self._seconds += time.perf_counter() - began
-        return Selection(positions, allocation, pi, weights)
+        return Selection(draw.positions, allocation, draw.inclusion, choice.weights)
 
     @locked_method
     def propose(
@@ -188,7 +189,7 @@ class VIP(Settings):
     ) -> dict[str, Allocation]:
         """What each strategy, shadows included, would allocate now. Nothing is kept."""
         batch = self._batch(prompts)
-        limits = self._budget(len(batch.keys), budget, None, None)
+        limits = self._budget(len(batch.keys), budget)
         rng = np.random.default_rng(0) if rng is None else rng
         proposals = self._memory.propose(self._features.batches(batch), batch, limits, rng)
         return {name: proposal.allocation for name, proposal in proposals.items()}
@@ -203,6 +204,7 @@ class VIP(Settings):
         *,
         logprobs: Sequence[Sequence[float | None]] | None = None,
         successes: Sequence[Sequence[float | None]] | None = None,
+        lengths: Sequence[Sequence[float | None]] | None = None,
     ) -> Observation:
         """Learn from the rewards of a batch.
 
@@ -218,6 +220,8 @@ class VIP(Settings):
                 not only which rewards vary (`viprl.weights`).
             successes: shaped like `rewards`: whether each rollout succeeded (1 or True, 0 or False), None if undecided;
                 for metrics alone. Default: what the option `success` says.
+            lengths: shaped like `rewards`: tokens of each rollout, None where unknown; cut-off rollouts cost what they
+                have. Needed with cost="tokens", otherwise for metrics alone.
 
         Returns: how the rewards were read.
 
@@ -225,17 +229,18 @@ class VIP(Settings):
         """
         began = time.perf_counter()
         batch = self._batch(prompts)
-        given = rollout_groups("rewards", rewards, len(batch.keys))
-        nats = None if logprobs is None else read_logprobs(logprobs, given)
-        judged = None if successes is None else read_successes(successes, given)
-        plan = self._pending.find(batch.keys, given)
+        given = GivenRollouts.read(len(batch.keys), rewards, logprobs, successes, lengths)
+        if lengths is None and self.cost == "tokens":
+            raise InputError("cost is 'tokens', but no lengths were given; give lengths=, the tokens of each rollout")
+        plan = self._pending.find(batch.keys, given.rewards)
         batches = plan.batches if plan is not None else self._features.batches(batch)
         # nothing above changes anything, and nothing below refuses anything
-        values = self._rewards.batch(given)
+        values, judged = self._rewards.batch(given.rewards), given.successes
         self._pending.remove(batch.keys)
         if judged is None and self.success is not None:
             judged = [self._rewards.outcomes(group) for group in values]
-        observation, metrics = self._memory.learn(batch, batches, values, plan=plan, nats=nats, judged=judged)
+        also = {"nats": given.logprobs, "judged": judged, "lengths": given.lengths}
+        observation, metrics = self._memory.learn(batch, batches, values, plan=plan, **also)
         self._seconds += time.perf_counter() - began
         if plan is not None:
             self._metrics, self._seconds = {**metrics, names.OVERHEAD: self._seconds}, 0.0
@@ -352,7 +357,7 @@ class VIP(Settings):
         check_entries(STATE_KIND, state, ["features", "rng", "unreadable"])
         now, then = self.learned(self._model.name), mapping_entry(state, "options", optional=True)
         same_estimator = then.get("estimator", now["estimator"]) == now["estimator"]
-        memory, unreadable = RunMemory(self._blank), number_entry(state, "unreadable", least=0, whole=True)
+        memory, unreadable = RunMemory(self._blank, self), number_entry(state, "unreadable", least=0, whole=True)
         memory.load_state_dict(state, self._features.described(), same_estimator=same_estimator)
         self._rng = state_file.generator(state["rng"])
         self._memory, self._rewards.unreadable = memory, unreadable
@@ -369,30 +374,25 @@ class VIP(Settings):
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _least(self) -> int:
-        return self._model.min_rollouts if self.min_rollouts is None else self.min_rollouts
-
-    def _budget(
-        self, prompts: int, budget: int, min_rollouts: ArrayLike | None, max_rollouts: ArrayLike | None
-    ) -> Budget:
-        least = bounds("min_rollouts", self._least() if min_rollouts is None else min_rollouts, prompts)
-        most = self.max_rollouts if max_rollouts is None else max_rollouts
-        most = default_max_rollouts(prompts, budget, least) if most is None else most
-        return Budget.of(prompts, budget, least, most, self._model)
+    def _budget(self, *given: Any, **average: Any) -> Budget:
+        return hard_budget(self, self._model, *given, **average)
 
     def _batch(self, prompts: Sequence[Prompt]) -> PromptBatch:
         return PromptBatch(prompts, self.text or text_of)
 
     def _plan(
-        self, batch: PromptBatch, limits: Budget, rng: np.random.Generator, choice: Choice | None = None
+        self, batch: PromptBatch, hard: Budget, rng: np.random.Generator, choice: Choice | None = None, **spent: Any
     ) -> Allocation:
-        """Keep the plan of a batch, which was chosen by `choice`, and the generator `rng`."""
-        batches = self._features.batches(batch)
+        """Keep the plan of a batch, which was chosen by `choice`, and the generator `rng`; `spent` is for
+        `RunMemory.budget`."""
+        batches, memory = self._features.batches(batch), self._memory
         factors = None if choice is None else choice.weights**2
-        proposals = self._memory.propose(batches, batch, limits, rng, factors)
-        active, memory = proposals[self._active], self._memory
+        limits = memory.budget(batches[self._active], batch.rows, hard, **spent)
+        proposals = memory.propose(batches, batch, limits, rng, factors)
+        active = proposals[self._active]
         prior = reward_prior(active.prediction, memory.scale)
         self._rng = rng  # only now: a refused call changes nothing
+        memory.spending.planned(limits, active.allocation.counts, spent.get("average"))
         plan = Plan(limits, proposals, batches, active.allocation.counts, prior, choice)
         self._pending.add(batch.keys, plan)
         return replace(active.allocation, prior=None if prior is None else prior.shrunk(memory.shrinkage.share))

@@ -1,8 +1,17 @@
-"""The budget of a batch: the number of rollouts to spend, and the bounds of each prompt."""
+"""The budget of a batch: what to spend, what a rollout costs, and the bounds of each prompt.
+
+One multiplier, the price of a unit of cost, decides the counts of every budget (`viprl.allocation.exact`). Budgets
+differ in what sets it:
+
+    hard      all C rollouts are spent (`Budget.of`)
+    limited   the cost of the rollouts is at most a limit (`limited`)
+    match     the smallest cost whose predicted variance is at most a share of that of uniform counts (`matching`)
+    priced    the price is given (`priced`)
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -22,12 +31,24 @@ class Budget:
     """A validated budget for Q prompts. Build one with `Budget.of`."""
 
     total: int
-    """C, the rollouts to spend, every one of them."""
+    """C, the rollouts to spend. A hard budget spends every one of them, the others at most so many."""
     min_rollouts: IntArray
     """[Q] L, the fewest rollouts of each prompt."""
     max_rollouts: IntArray
     """[Q] U, the most rollouts of each prompt."""
     model: VarianceModel
+    costs: FloatArray | None = None
+    """[Q] c, the cost of a rollout of each prompt; None for 1 each."""
+    limit: float | None = None
+    """Most cost of all rollouts."""
+    match: float | None = None
+    """Share of the variance of uniform counts that the cheapest counts may have."""
+    price: float | None = None
+    """Least decrease of the variance that a unit of cost must bring."""
+    most: int | None = None
+    """Most rollouts of the batch; None for C."""
+    multiple: int = 1
+    """The number of rollouts is a multiple of it, by rounding up. C must be one."""
 
     @classmethod
     def of(
@@ -76,6 +97,65 @@ class Budget:
                 f"{fix[0]} or {fix[1]} the budget"
             )
         return cls(c, least, np.maximum(np.minimum(most, c), least), model)  # no prompt can get more than C
+
+    @classmethod
+    def of_cost(
+        cls,
+        limit: float,
+        costs: FloatArray,
+        min_rollouts: ArrayLike | None,
+        max_rollouts: ArrayLike | None,
+        estimator: str | VarianceModel,
+    ) -> Budget:
+        """Rollouts of a cost of at most `limit`, however many these are. C is the number that it buys for equal counts.
+
+        Raises InputError as `of` does, and if the limit does not buy the fewest rollouts of each prompt.
+        """
+        model, q = get_variance_model(estimator), len(costs)
+        least = bounds("min_rollouts", model.min_rollouts if min_rollouts is None else min_rollouts, q)
+        most = bounds("max_rollouts", LARGEST if max_rollouts is None else max_rollouts, q, limitless=True)
+        if costs @ least > limit * (1 + 1e-12):
+            raise InputError(
+                f"the budget is {limit:g}, but min_rollouts={_span(least)} rollouts of each of {q} prompts cost "
+                f"{costs @ least:g}; lower min_rollouts or raise the budget"
+            )
+        total = int(min(max(q * limit / costs.sum(), least.sum()), most.sum(), LARGEST))
+        budget = cls.of(q, total, least, most, model)
+        affordable = np.minimum(limit / costs, LARGEST).astype(np.int64)
+        most = np.maximum(np.minimum(most, affordable), least)
+        return replace(budget, max_rollouts=most, most=LARGEST).limited(limit, costs)
+
+    def limited(self, limit: float, costs: FloatArray) -> Budget:
+        """At most C rollouts, of a cost of at most `limit`."""
+        return replace(self, costs=costs, limit=limit)
+
+    def matching(self, share: float, costs: FloatArray | None = None) -> Budget:
+        """The cheapest counts, of at most C rollouts, with at most this share of the variance of uniform counts."""
+        return replace(self, costs=costs, match=share)
+
+    def priced(self, price: float, costs: FloatArray | None = None) -> Budget:
+        """Every rollout that lowers the variance by more than `price` times its cost, however many these are."""
+        return replace(self, costs=costs, price=price)
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether all C rollouts are spent, whatever the prediction is."""
+        return self.costs is None and self.match is None and self.price is None
+
+    @property
+    def hard(self) -> Budget:
+        """The same number of rollouts, all of them to be spent."""
+        return Budget(self.total, self.min_rollouts, self.max_rollouts, self.model)
+
+    def part(self, mask: np.ndarray, total: int) -> Budget:
+        """The same for the prompts where `mask` [Q], with C = `total`. A limit of the cost stays as it is."""
+        costs = None if self.costs is None else self.costs[mask]
+        least, most = self.min_rollouts[mask], self.max_rollouts[mask]
+        return replace(self, total=total, min_rollouts=least, max_rollouts=most, costs=costs)
+
+    def cost(self, counts: FloatArray | IntArray) -> float:
+        """The cost of counts [Q]; their sum if every rollout costs 1."""
+        return float(counts.sum() if self.costs is None else self.costs @ counts)
 
 
 def default_max_rollouts(prompts: int, total: int, min_rollouts: ArrayLike) -> int:

@@ -22,7 +22,7 @@ class PlannedBatch:
     prompts: list[Prompt]
     """[Q]"""
     counts: IntArray
-    """[Q] planned rollouts, sum C."""
+    """[Q] planned rollouts; their sum is the budget C, or less where the options of VIP save rollouts."""
     weights: FloatArray
     """[Q] weight of each prompt in the batch gradient; 1 if nothing was selected. See `viprl.rollout_weights`."""
     prior: RewardPrior | None = field(default=None, kw_only=True)
@@ -36,7 +36,14 @@ class PlannedBatch:
 
 
 def plan_batch(
-    vip: VIP, offered: Sequence[Prompt], budget: int, size: int, *, unbiased: bool, baseline: str
+    vip: VIP,
+    offered: Sequence[Prompt],
+    budget: int,
+    size: int,
+    *,
+    unbiased: bool,
+    baseline: str,
+    multiple: int = 1,
 ) -> tuple[list[int], PlannedBatch]:
     """Choose which of the prompts that a step is offered are sampled, and their numbers of rollouts.
 
@@ -45,13 +52,18 @@ def plan_batch(
         budget: C.
         size: Q, the prompts to sample. With M all of them are.
         unbiased, baseline: the options of `viprl.settings.EngineSettings`.
+        multiple: the number of rollouts is rounded up to a multiple of it.
 
     Returns: [Q] positions of the sampled prompts among those offered, ascending, and their plan.
     """
     if size == len(offered):
-        allocation, positions, weights = vip.allocate(offered, budget), list(range(size)), np.ones(size)
+        allocation, positions, weights = (
+            vip.allocate(offered, budget, multiple=multiple),
+            list(range(size)),
+            np.ones(size),
+        )
     else:
-        selection = vip.select(offered, budget, size, unbiased=unbiased)
+        selection = vip.select(offered, budget, size, unbiased=unbiased, multiple=multiple)
         allocation, positions, weights = selection.allocation, selection.positions.tolist(), selection.weights
     prior = allocation.prior if baseline == "expected" else None
     return positions, PlannedBatch([offered[i] for i in positions], allocation.counts, weights, prior=prior)

@@ -92,7 +92,13 @@ class SuccessCriterion:
         return np.asarray(per_function)[:, self._names.index(self.column)]
 
     def observe(
-        self, vip: VIP, batch: PlannedBatch, rewards: Values, deciding: Values, logprobs: Values | None = None
+        self,
+        vip: VIP,
+        batch: PlannedBatch,
+        rewards: Values,
+        deciding: Values,
+        logprobs: Values | None = None,
+        lengths: Values | None = None,
     ) -> Observation:
         """`vip.observe` for a planned batch.
 
@@ -102,10 +108,10 @@ class SuccessCriterion:
         Args:
             rewards: total reward of each rollout, one list for each prompt.
             deciding: the values that decide about success, from `values`.
-            logprobs: as for `VIP.observe`.
+            logprobs, lengths: as for `VIP.observe`.
         """
         successes = [self._successes(group) for group in deciding] if self.given else None
-        observation = vip.observe(batch.prompts, rewards, logprobs=logprobs, successes=successes)
+        observation = vip.observe(batch.prompts, rewards, logprobs=logprobs, successes=successes, lengths=lengths)
         first, self.tried = not self.tried, self.tried or bool(observation.rollouts.any())
         if first and not self._warned and not observation.judged.any() and (self.given or not self.tried):
             self._warned = True

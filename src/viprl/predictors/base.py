@@ -136,6 +136,11 @@ class Predictor(ABC):
         """
         self.observe(batch, outcomes.successes, outcomes.rollouts)
 
+    def knows(self, batch: Batch) -> np.ndarray:
+        """[Q] whether each prompt was observed before; optional. Default: true for all. Where a run spends less than
+        its budget, prompts that are not known get their whole share of it."""
+        return np.ones(len(batch), dtype=bool)
+
     def pass_over(self, batch: Batch) -> None:  # noqa: B027 (an optional hook)
         """Optional: prompts that could have been sampled in this step, and were not. Time passes for them too."""
 

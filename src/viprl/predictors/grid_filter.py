@@ -90,6 +90,9 @@ class GridFilter(Predictor):
         likelihood = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
         self.belief.observe(batch.keys, self._learned_scores(batch, k[:, 0], n[:, 0]), likelihood)
 
+    def knows(self, batch: Batch) -> np.ndarray:
+        return self.belief.knows(batch.keys)
+
     @single_threaded
     def pass_over(self, batch: Batch) -> None:
         self.belief.pass_over(batch.keys)

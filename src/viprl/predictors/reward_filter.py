@@ -77,6 +77,9 @@ class RewardFilter(Predictor):
             self._variance.observe(batch, groups)
         self._steps.observe(batch, groups, self._scale)
 
+    def knows(self, batch: Batch) -> np.ndarray:
+        return self._steps.knows(batch)
+
     def pass_over(self, batch: Batch) -> None:
         self._steps.pass_over(batch)
         self._variance.pass_over(batch)

@@ -114,6 +114,10 @@ class ThresholdFilter:
         for each in self._filters:
             each.observe(batch, successes, rollouts)
 
+    def knows(self, batch: Batch) -> np.ndarray:
+        """[Q] whether each prompt was observed."""
+        return self._filters[0].knows(batch) if self._filters else np.zeros(len(batch), dtype=bool)
+
     def pass_over(self, batch: Batch) -> None:
         """Let the beliefs of prompts drift that were not sampled."""
         for each in self._filters:

@@ -148,6 +148,15 @@ def whole_number(what: str, value: Any, *, least: int = 0, limitless: bool = Fal
     raise InputError(f"{what} is {short(value)}; expected a whole number")
 
 
+def positive_number(what: str, value: Any) -> float:
+    """A positive, finite number. Raises InputError for everything else."""
+    number = scalar(value)
+    valid = isinstance(number, Real | Decimal) and not isinstance(number, bool)
+    if not valid or not 0 < float(number) < math.inf:
+        raise InputError(f"{what} is {short(value)}; expected a positive number")
+    return float(number)
+
+
 def whole_numbers(what: str, value: Any, *, least: int = 0, limitless: bool = False) -> IntArray:
     """[n] the whole numbers in a sequence, as `whole_number` reads them."""
     if _plain(value, "iu") and (len(value) == 0 or (value.min() >= least and value.max() <= LARGEST)):
