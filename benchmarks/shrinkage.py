@@ -24,7 +24,7 @@ PHASES = {"1": (0, 1), "2": (1, 2), "3-5": (2, 5), "6-10": (5, 10), "11+": (10, 
 
 def play(histories: list[PromptHistory], n: int, batch: int, seed: int) -> Iterator[tuple[int, float, float]]:
     """(visit, squares with expected baselines, with leave-one-out baselines) of each batch."""
-    rng, vip = np.random.default_rng(seed), VIP(features=None, min_rollouts=2, seed=seed)
+    rng, vip = np.random.default_rng(seed), VIP(features=None, min_rollouts=2, seed=seed, baseline="expected")
     for visit in range(max(len(history.successes) for history in histories)):
         there = [history for history in histories if len(history.successes) > visit and history.rollouts[visit] >= n]
         order = rng.permutation(len(there))

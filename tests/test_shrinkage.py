@@ -196,7 +196,7 @@ class TestOfVIP:
     PROMPTS = tuple(f"question {i}" for i in range(12))
 
     def trained(self, values=(0.0, 1.0), scale: float = 1.0, shift: float = 0.0, **options) -> VIP:
-        agent, rng = VIP(features=None, cache=None, **options), np.random.default_rng(0)
+        agent, rng = VIP(features=None, cache=None, baseline="expected", **options), np.random.default_rng(0)
         level = np.linspace(0.1, 0.9, 12)
         for _ in range(6):
             counts = agent.allocate(self.PROMPTS, 60).counts
@@ -205,7 +205,7 @@ class TestOfVIP:
         return agent
 
     def test_nothing_is_expected_before_any_reward(self) -> None:
-        assert VIP(features=None, cache=None).allocate(self.PROMPTS, 60).prior is None
+        assert VIP(features=None, cache=None, baseline="expected").allocate(self.PROMPTS, 60).prior is None
 
     def test_strategies_without_uncertainty_expect_nothing(self) -> None:
         assert self.trained(strategy="ema").allocate(self.PROMPTS, 60).prior is None

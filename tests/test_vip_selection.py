@@ -177,7 +177,7 @@ class TestUnbiased:
 
     @pytest.fixture
     def agent(self) -> VIP:
-        agent = vip()
+        agent = vip(baseline="expected")
         for _ in range(3):  # wrong about all of them; the policy above is another one
             agent.observe(["a", "b", "c", "d"], [[1] * 9 + [0], [0] * 12, [1, 0] * 4, [1] * 12])
         return agent
@@ -253,9 +253,18 @@ class TestLearning:
         n, rng = found.allocation.counts, np.random.default_rng(3)
         rewards = [(rng.random(k) < 0.5).astype(float) for k in n]
         agent.observe([CANDIDATES[i] for i in found.positions], [group.tolist() for group in rewards])
-        a = found.weights**2 * [np.var(group, ddof=1) for group in rewards]
-        even = a.sum() * (1 / 3 * (1 / 5) + 2 / 3 * (1 / 6))  # 40 rollouts on 6 prompts: a third have 6, the others 7
-        assert agent.metrics()["variance_ratio/realised"] == pytest.approx(a @ (1 / (n - 1)) / even)
+        v, variance = found.weights, np.array([np.var(group, ddof=1) for group in rewards])
+        even = v @ variance * (1 / 3 * (1 / 5) + 2 / 3 * (1 / 6))  # 40 rollouts on 6: a third have 6, the others 7
+        assert agent.metrics()["variance_ratio/realised"] == pytest.approx(v**2 * variance @ (1 / (n - 1)) / even)
+        assert found.allocation.variance_ratio == pytest.approx(agent.metrics()["variance_ratio/predicted"])
+
+    def test_the_reference_is_that_of_prompts_chosen_by_chance(self) -> None:
+        """The mean over samples of its predicted variance is that of all candidates, each with probability m/M."""
+        agent = trained(20, strategy="oracle")
+        agent.tell_oracle(CANDIDATES, CHANCE)
+        found = [agent.select(CANDIDATES, 48, 6).allocation.uniform_variance for _ in range(4000)]
+        expected = 6 / 16 * (CHANCE * (1 - CHANCE)).sum() / 7
+        assert np.mean(found) == pytest.approx(expected, abs=4 * np.std(found) / 4000**0.5)
 
     def test_success_and_reward_are_those_of_all_candidates(self) -> None:
         """Each prompt weighs in the mean what it weighs in the gradient; prompts without a reward are left out."""

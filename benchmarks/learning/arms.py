@@ -27,6 +27,8 @@ CERTAIN = 1e6
 class Even:
     """`prompts` prompts in the order of the stream, the same number of rollouts for each: what trainers do."""
 
+    by_steps = False
+
     def __init__(self, prompts: int = 32) -> None:
         self.prompts = prompts
 
@@ -44,6 +46,7 @@ class Planned:
         candidates: M; equal to m for counts alone.
         expected: shrink baselines towards the expected reward.
         unbiased: weight the selected prompts.
+        match: spend what it takes for the variance of uniform counts; the run then has as many steps as theirs.
     """
 
     def __init__(
@@ -56,8 +59,19 @@ class Planned:
         candidates: int = 32,
         expected: bool = False,
         unbiased: bool = True,
+        match: bool = False,
     ) -> None:
-        self.vip = VIP(strategy=strategy, features=features, cache=None, seed=seed, min_rollouts=2, max_rollouts=48)
+        self.vip = VIP(
+            strategy=strategy,
+            features=features,
+            cache=None,
+            seed=seed,
+            min_rollouts=2,
+            max_rollouts=48,
+            baseline="expected" if expected else "group",
+            spend="match" if match else "budget",
+        )
+        self.by_steps = match
         self.prompts, self.candidates, self.expected = prompts, candidates, expected
         self.unbiased, self.oracle = unbiased, strategy == "oracle"
 
@@ -102,6 +116,8 @@ def unsettled(prediction: Prediction) -> FloatArray:
 
 class DynamicSampling:
     """DAPO (arXiv 2503.14476): groups of equal size until `groups` of them are mixed; the others are thrown away."""
+
+    by_steps = False
 
     def __init__(self, groups: int, prompts: int = 32, rollouts: int = 4) -> None:
         self.groups, self.prompts, self.rollouts = groups, prompts, rollouts
@@ -166,6 +182,8 @@ class Greso(DynamicSampling):
 class Thompson:
     """MoPPS (arXiv 2507.04632): of M candidates the m whose sampled success probability is nearest to 1/2, each with
     the same number of rollouts and the same weight; Beta counts of each prompt, discounted by `decay`."""
+
+    by_steps = False
 
     def __init__(self, seed: int, *, prompts: int = 32, candidates: int = 128, decay: float = 0.5) -> None:
         self.rng = np.random.default_rng([seed, 9])
@@ -235,6 +253,18 @@ ARMS: dict[str, Plan] = {
     "dynamic8": Plan("dynamic sampling (DAPO), 8 groups", lambda *_: DynamicSampling(8), 5e-4, published=True),
     "dynamic32": Plan("dynamic sampling (DAPO), 32 groups", lambda *_: DynamicSampling(32), 1.2e-3, published=True),
     # further ablations and peers
+    "match": Plan("uniform's variance with fewer rollouts, 32 prompts", _planned("default", match=True)),
+    "match expected": Plan(
+        "uniform's variance with fewer rollouts and expected baselines, 32 prompts",
+        _planned("default", match=True, expected=True),
+    ),
+    "match selection": Plan(
+        "uniform's variance with fewer rollouts, selection and expected baselines, 32 of 64 prompts",
+        _planned("default", match=True, expected=True, candidates=64),
+    ),
+    "oracle match": Plan(
+        "uniform's variance with fewer rollouts and true p, 32 prompts", _planned("oracle", match=True)
+    ),
     "uniform64": Plan("uniform, 64 prompts, 2 rollouts each", lambda *_: Even(64)),
     "uniform64 expected": Plan(
         "uniform with expected baselines, 64 prompts, 2 rollouts each",

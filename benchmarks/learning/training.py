@@ -114,6 +114,9 @@ class Run:
 class Arm(Protocol):
     """A way to spend rollouts."""
 
+    by_steps: bool
+    """Whether its runs have the steps of uniform sampling, and are compared at equal steps, not equal rollouts."""
+
     def step(self, run: Run) -> Update:
         """Sample for one step of the optimizer."""
 
@@ -129,8 +132,9 @@ class Point:
 
 
 def train(run: Run, arm: Arm, held_out: Sequence[Task], lr: float) -> Iterator[Point]:
-    """Train until the budget is spent; evaluates at the start, every `setting.every` steps' worth of rollouts, at the
-    end."""
+    """Train until the budget is spent, or the steps are made.
+
+    Evaluates at the start, every `setting.every` steps' worth of rollouts, at the end."""
     policy, setting = run.policy, run.setting
     if setting.optimizer == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(policy.parameters, lr=lr, weight_decay=0.0, fused=True)
@@ -138,11 +142,12 @@ def train(run: Run, arm: Arm, held_out: Sequence[Task], lr: float) -> Iterator[P
         optimizer = torch.optim.SGD(policy.parameters, lr=lr)
     step, due = 0, 0
     while True:
-        if run.spent >= due:
+        done = step * setting.budget if arm.by_steps else run.spent
+        if done >= due:
             p = policy.success([*run.pool, *held_out])
             yield Point(step, run.spent, float(p[: len(run.pool)].mean()), float(p[len(run.pool) :].mean()))
             due += setting.every * setting.budget
-        if run.spent >= setting.steps * setting.budget:
+        if done >= setting.steps * setting.budget:
             return
         step += 1
         ascend(policy, arm.step(run), optimizer, lr * min(1.0, step / setting.warm_up), setting.clip)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from viprl import metrics as names
-from viprl.allocation.budget import even_counts
 from viprl.metrics import ratio
 from viprl.outcomes import Observation, tally
 from viprl.plans import Plan
@@ -48,6 +47,7 @@ def review(
     outcomes: GroupOutcomes,
     observation: Observation,
     surprisal: Surprisal | None,
+    shrunk: FloatArray | None = None,
 ) -> tuple[dict[str, float], tuple[float, float]]:
     """Metrics by the names in `viprl.metrics`, and the realised variance of the batch and of uniform counts.
 
@@ -59,16 +59,18 @@ def review(
         realised: sums over the run of the variance of each strategy and of uniform counts, which are updated.
         outcomes, observation: what the Q groups showed.
         surprisal: of the groups, in units.
+        shrunk: [Q] the variance of each group as realised, if its baselines were shrunk.
     """
-    model = plan.budget.model
     measured = np.nan_to_num(measured_weight(outcomes, surprisal))
     measured = measured if plan.factors is None else measured * plan.factors
-    even = float(measured @ model.interpolated_factor(even_counts(plan.budget)))
+    even = plan.budget.uniform_variance(measured)
     metrics: dict[str, float] = {}
     variance = 0.0, even
     for position, (name, strategy) in enumerate(strategies.items()):
         proposal = plan.proposals[name]
-        own = float(measured @ model.factor(proposal.allocation.counts))
+        own = float(measured @ proposal.model.factor(proposal.allocation.counts))
+        if position == 0 and shrunk is not None:
+            own = float(shrunk @ (np.ones(len(shrunk)) if plan.factors is None else plan.factors))
         realised[name][:] += own, even
         now, running = ratio(own, even), ratio(*realised[name])
         if position == 0:
@@ -80,7 +82,7 @@ def review(
                 metrics[names.TRUST] = strategy.guard.trust
         else:
             metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
-        strategy.review(proposal, outcomes, model, surprisal, plan.factors)
+        strategy.review(proposal, outcomes, surprisal, plan.factors)
     return metrics, variance
 
 

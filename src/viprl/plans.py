@@ -43,9 +43,11 @@ class Plan:
     counts: IntArray
     """[Q] the rollouts that the engine was given."""
     prior: RewardPrior | None
-    """What was expected of the rewards, without the guard of `viprl.shrinkage`."""
+    """What was expected of the rewards, without the guard of `viprl.shrinkage`; None if baselines are not shrunk."""
     choice: Choice | None = None
     """How the prompts were chosen; None if they were given."""
+    share: float = 1.0
+    """How far the guard lets baselines be shrunk."""
 
     @property
     def factors(self) -> FloatArray | None:

@@ -19,7 +19,7 @@ from viprl.predictors.base import Batch
 from viprl.prompts import PromptBatch
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.settings import Settings
-from viprl.shrinkage import Shrinkage
+from viprl.shrinkage import Shrinkage, realised_variance
 from viprl.spending import Spending
 from viprl.strategies import Proposal, Strategy, load_strategies
 from viprl.utils.arrays import FloatArray, IntArray
@@ -47,6 +47,8 @@ class RunMemory:
         self.sampled = SamplingRecord()
         self.selection = SelectionGuard()
         self.shrinkage = Shrinkage()
+        self.expects = settings.baseline == "expected"
+        """Whether baselines are shrunk towards expected rewards."""
         self.spending = Spending(settings)
 
     @property
@@ -92,9 +94,10 @@ class RunMemory:
         factors: FloatArray | None = None,
     ) -> dict[str, Proposal]:
         """What each strategy would do; `factors` as for `Strategy.propose`."""
+        share = self.shrinkage.share if self.expects and self.scale.seen else None
         seed = int(rng.integers(2**63))  # the same for all, so that a shadow does not change the active strategy's ties
         return {
-            name: strategy.propose(batches[name], batch.rows, budget, seed, factors)
+            name: strategy.propose(batches[name], batch.rows, budget, seed, factors, shrinkage=share)
             for name, strategy in self.strategies.items()
         }
 
@@ -131,7 +134,11 @@ class RunMemory:
         observation = observed(batch.keys, values, groups, judged, names_success=self.scale.names_success)
         metrics: dict[str, float] = {}
         if plan is not None:
-            metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal)
+            own = None
+            if plan.prior is not None:
+                own = realised_variance(plan.prior.shrunk(plan.share), values, halves, surprisal)
+                own = own / self.scale.unit_variance
+            metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal, own)
             metrics |= self._review_weights(plan, values, measured_weight(outcomes, surprisal))
             metrics |= self.spending.metrics(plan, lengths)
             self.spending.observe(plan, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)

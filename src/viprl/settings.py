@@ -24,7 +24,7 @@ from viprl.errors import InputError, InputTypeError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.prompts import Prompt
-from viprl.utils.sequences import listed, scalar, short, whole_number
+from viprl.utils.sequences import listed, positive_number, scalar, short, whole_number
 from viprl.utils.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -102,6 +102,13 @@ class Settings:
         "What is saved or limited: 'rollouts' or 'tokens'. With 'tokens' VIP predicts the length of each prompt's "
         "rollouts, and a step spends at most as many tokens, and rollouts, as uniform counts would.",
     )
+    baseline: str = _option(
+        "group",
+        str,
+        "What the advantage of a rollout is relative to: 'group', the mean of the other rollouts of its prompt; "
+        "'expected', that mean shrunk towards the reward that VIP expects of the prompt, which lowers the variance of "
+        "small groups. Both are unbiased. 'expected' needs the estimator 'rloo'.",
+    )
     text: Callable[[Prompt], str] | None = _option(
         None, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
     )
@@ -137,6 +144,14 @@ class Settings:
             if not isinstance(value, kind) or isinstance(value, bool) or (name == "seed" and value < 0):
                 raise InputTypeError(f"{name} is {short(value)}; expected {words}")
 
+    def check_choices(self) -> None:
+        """Raise InputError for options with other values than those that exist."""
+        choices = {"spend": ("budget", "match"), "cost": ("rollouts", "tokens"), "baseline": ("group", "expected")}
+        for name, values in choices.items():
+            if getattr(self, name) not in values:
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, values))}")
+        positive_number("variance_target", self.variance_target)
+
     def __repr__(self) -> str:
         values = {f.name: (in_words(getattr(self, f.name)), in_words(f.default)) for f in dataclasses.fields(self)}
         changed = (f"{name}={now}" for name, (now, default) in values.items() if now != default)
@@ -166,13 +181,6 @@ class EngineSettings(Settings):
         "Weight selected prompts by the inverse of the probability of their selection. False: prompts that are "
         "selected often count more in the gradient, as in most published methods.",
     )
-    baseline: str = _option(
-        "group",
-        str,
-        "What the advantage of a rollout is relative to: 'group', the mean of the other rollouts of its prompt; "
-        "'expected', that mean shrunk towards the reward that VIP expects of the prompt, which lowers the variance of "
-        "small groups. Both are unbiased. 'expected' needs the estimator 'rloo'.",
-    )
     id_column: str | None = _option(
         None,
         str | None,
@@ -196,8 +204,7 @@ class EngineSettings(Settings):
 
     def __post_init__(self) -> None:
         check_prompt_weighting(self.prompt_weighting)
-        if self.baseline not in ("group", "expected"):
-            raise InputError(f"baseline is {self.baseline!r}; expected 'group' or 'expected'")
+        self.check_choices()
         whole_number("candidates", self.candidates, least=1)
 
     def for_vip(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from viprl.reward_groups import RewardScale
 from viprl.utils.arrays import FloatArray
 from viprl.utils.running_comparison import RunningComparison
 from viprl.utils.state_file import State
+from viprl.weights.surprisal import Surprisal
 
 SHARES = np.array([1.0, 0.5, 0.25, 0.1, 0.0])
 """Of kappa, in each alternative."""
@@ -67,6 +68,30 @@ class Shrinkage:
 
     def load_state_dict(self, state: State) -> None:
         self._comparison.load_state_dict(state)
+
+
+def realised_variance(
+    prior: RewardPrior, values: Sequence[FloatArray], halves: Sequence[FloatArray], surprisal: Surprisal | None
+) -> FloatArray:
+    """[Q] what each group showed of its own variance, up to the size of the scores: sum_i (r_i - b_i)^2 s_i / n^2, with
+    the expectation a f(n) of `viprl.allocation.variance_models.ShrunkRLOO` if the belief is right, and otherwise with
+    that of the variance as it is. 0 for groups of fewer than two scorable rewards, as where no prior is.
+
+    Args:
+        prior: what baselines were shrunk towards.
+        values: rewards [Q][n]; NaN where unscorable.
+        halves: of the rewards, shaped like them (`viprl.reward_groups.RewardScale.half`).
+        surprisal: of the groups, in units; None for s = 1.
+    """
+    flat, upper = np.concatenate(values), np.nan_to_num(np.concatenate(halves))
+    counts = np.array([len(group) for group in values])
+    group = np.repeat(np.arange(len(counts)), counts)
+    scorable = np.bincount(group, ~np.isnan(flat), minlength=len(counts))
+    squares = group_advantages(flat, counts, prior=prior) ** 2
+    if surprisal is not None:
+        squares = squares * np.where(upper == 1, surprisal.right[group], surprisal.wrong[group])
+    total = np.bincount(group, squares, minlength=len(counts))
+    return np.where(scorable > 1, total / np.maximum(scorable, 1) ** 2, 0.0)
 
 
 def reward_prior(prediction: Prediction, scale: RewardScale) -> RewardPrior | None:

@@ -160,11 +160,3 @@ def hard_budget(
     total = average * prompts + (0.0 if rng is None else rng.random())
     whole = int(np.clip(total, least.sum(), most.sum()))
     return replace(Budget.of(prompts, int(most.sum()), least, most, model), total=whole)
-
-
-def check_spending(settings: Settings) -> None:
-    """Raise InputError for values of `spend`, `cost` and `variance_target` that do not exist."""
-    for name, values in (("spend", ("budget", "match")), ("cost", ("rollouts", "tokens"))):
-        if getattr(settings, name) not in values:
-            raise InputError(f"{name} is {getattr(settings, name)!r}; expected {' or '.join(map(repr, values))}")
-    positive_number("variance_target", settings.variance_target)

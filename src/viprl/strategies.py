@@ -21,7 +21,7 @@ from viprl.allocation.exact import counts_of_new_and_known
 from viprl.allocation.guard import Guard
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform
-from viprl.allocation.variance_models import VarianceModel
+from viprl.allocation.variance_models import ShrunkRLOO, VarianceModel
 from viprl.baselines.beta_counts import BetaCounts
 from viprl.baselines.bots import ImplicitEvidence
 from viprl.baselines.dynamo import CountPriority
@@ -67,6 +67,8 @@ class Proposal:
     """For each distinct prompt."""
     candidates: list[IntArray]
     """The counts of every mixture of the guard; without a guard only those of the allocation."""
+    model: VarianceModel
+    """Of the allocation."""
 
 
 class Strategy:
@@ -135,7 +137,14 @@ class Strategy:
         return prediction.rms_weight if weighted else np.ones(len(batch))
 
     def propose(
-        self, batch: Batch, rows: IntArray, budget: Budget, seed: int, factors: FloatArray | None = None
+        self,
+        batch: Batch,
+        rows: IntArray,
+        budget: Budget,
+        seed: int,
+        factors: FloatArray | None = None,
+        *,
+        shrinkage: float | None = None,
     ) -> Proposal:
         """Counts for the prompts `batch[rows]`; `rows` repeats prompts that occur more than once. Changes nothing.
 
@@ -144,9 +153,13 @@ class Strategy:
 
         Args:
             factors: [Q] squared weights of the prompts in the batch gradient; None for equal weights.
+            shrinkage: share of what the belief suggests by which baselines are shrunk; None if they are not.
         """
-        believed, hard = self.predict(batch), budget.hard
+        believed = self.predict(batch)
         prediction = believed.at(rows)
+        if shrinkage is not None and prediction.pseudocounts is not None and self.rule.any_model:
+            budget = replace(budget, model=ShrunkRLOO(shrinkage * prediction.pseudocounts))
+        hard = budget.hard
 
         def weighted(prediction: Prediction) -> Prediction:
             return prediction if factors is None else prediction.weighted(factors)
@@ -161,7 +174,7 @@ class Strategy:
             new = ~self.predictor.knows(batch)[rows]
             counts = counts_of_new_and_known(weights, new, budget, np.random.default_rng(seed))
         allocation = Allocation.of(counts, weighted(prediction).weight, budget, prediction.success_probability)
-        return Proposal(allocation, prediction, believed, candidates)
+        return Proposal(allocation, prediction, believed, candidates, budget.model)
 
     def variance_weights(self, prediction: Prediction) -> FloatArray | None:
         """[Q] the weights a whose sum a_q f(n_q) the counts minimise; None if the rule minimises something else."""
@@ -171,7 +184,6 @@ class Strategy:
         self,
         proposal: Proposal,
         outcomes: GroupOutcomes,
-        model: VarianceModel,
         surprisal: Surprisal | None = None,
         factors: FloatArray | None = None,
     ) -> None:
@@ -179,7 +191,7 @@ class Strategy:
         `factors` as for `propose`."""
         if self.guard is not None:
             measured = measured_weight(outcomes, surprisal)
-            self.guard.observe(proposal.candidates, measured if factors is None else measured * factors, model)
+            self.guard.observe(proposal.candidates, measured if factors is None else measured * factors, proposal.model)
 
     def observe(
         self,

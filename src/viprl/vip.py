@@ -30,7 +30,7 @@ from viprl.runs.history import PromptHistory, all_of_one_kind, visits
 from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
 from viprl.shrinkage import reward_prior
-from viprl.spending import check_spending, hard_budget
+from viprl.spending import hard_budget
 from viprl.strategies import Strategy, named_strategies
 from viprl.strategy_features import StrategyFeatures
 from viprl.utils import state_file
@@ -80,9 +80,11 @@ class VIP(Settings):
 
     def __post_init__(self) -> None:
         self.check_types()
-        check_spending(self)
+        self.check_choices()
         self._lock = Lock()
         self._model = get_variance_model("rloo" if self.estimator == "auto" else self.estimator)
+        if self.baseline == "expected" and self._model.name != "rloo":
+            raise InputError(f"baseline 'expected' needs the estimator 'rloo', but estimator is {self.estimator!r}")
         least = self._model.min_rollouts if self.min_rollouts is None else self.min_rollouts
         Budget.of(1, least, self.min_rollouts, self.max_rollouts, self._model)
         self._blank = named_strategies([self.strategy], self.shadows())
@@ -383,16 +385,16 @@ class VIP(Settings):
     def _plan(
         self, batch: PromptBatch, hard: Budget, rng: np.random.Generator, choice: Choice | None = None, **spent: Any
     ) -> Allocation:
-        """Keep the plan of a batch, which was chosen by `choice`, and the generator `rng`; `spent` is for
-        `RunMemory.budget`."""
-        batches, memory = self._features.batches(batch), self._memory
-        factors = None if choice is None else choice.weights**2
+        """Keep the plan of a batch, chosen by `choice`, and the generator; `spent` is for `RunMemory.budget`."""
+        batches, memory, factors = self._features.batches(batch), self._memory, None
+        if choice is not None:
+            hard, factors = replace(hard, reference_factors=1 / choice.weights), choice.weights**2
         limits = memory.budget(batches[self._active], batch.rows, hard, **spent)
         proposals = memory.propose(batches, batch, limits, rng, factors)
         active = proposals[self._active]
-        prior = reward_prior(active.prediction, memory.scale)
+        prior = reward_prior(active.prediction, memory.scale) if self.baseline == "expected" else None
         self._rng = rng  # only now: a refused call changes nothing
         memory.spending.planned(limits, active.allocation.counts, spent.get("average"))
-        plan = Plan(limits, proposals, batches, active.allocation.counts, prior, choice)
+        plan = Plan(limits, proposals, batches, active.allocation.counts, prior, choice, memory.shrinkage.share)
         self._pending.add(batch.keys, plan)
-        return replace(active.allocation, prior=None if prior is None else prior.shrunk(memory.shrinkage.share))
+        return replace(active.allocation, prior=None if prior is None else prior.shrunk(plan.share))

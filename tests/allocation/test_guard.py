@@ -120,7 +120,7 @@ def step(strategy: Strategy, p: np.ndarray, budget: Budget, rng: np.random.Gener
     proposal = strategy.propose(prompts, np.arange(len(p)), budget, seed=int(rng.integers(2**32)))
     counts = proposal.allocation.counts
     k = rng.binomial(counts, p).astype(float)
-    strategy.review(proposal, GroupOutcomes.of_counts(k, counts), model)
+    strategy.review(proposal, GroupOutcomes.of_counts(k, counts))
     strategy.predictor.observe(prompts, k, counts.astype(float))
     return float((p * (1 - p)) @ model.factor(counts) / ((p * (1 - p)).sum() * model.factor(budget.total / len(p))))
 

@@ -37,6 +37,12 @@ class Budget:
     max_rollouts: IntArray
     """[Q] U, the most rollouts of each prompt."""
     model: VarianceModel
+    """Of the counts."""
+    reference: VarianceModel
+    """Of the uniform counts that they are compared with; another one if baselines are shrunk."""
+    reference_factors: FloatArray | None = None
+    """[Q] by which the weight of a prompt counts in the variance of uniform counts; None for 1 each. Of prompts that
+    were selected 1/v, v their weights in the gradient (`uniform_variance`)."""
     costs: FloatArray | None = None
     """[Q] c, the cost of a rollout of each prompt; None for 1 each."""
     limit: float | None = None
@@ -96,7 +102,7 @@ class Budget:
                 f"max_rollouts={_span(most) if limited else None} need {limits} rollouts, but the budget is {c}; "
                 f"{fix[0]} or {fix[1]} the budget"
             )
-        return cls(c, least, np.maximum(np.minimum(most, c), least), model)  # no prompt can get more than C
+        return cls(c, least, np.maximum(np.minimum(most, c), least), model, model)  # no prompt can get more than C
 
     @classmethod
     def of_cost(
@@ -145,13 +151,33 @@ class Budget:
     @property
     def hard(self) -> Budget:
         """The same number of rollouts, all of them to be spent."""
-        return Budget(self.total, self.min_rollouts, self.max_rollouts, self.model)
+        return replace(self, costs=None, limit=None, match=None, price=None, multiple=1, most=None)
 
     def part(self, mask: np.ndarray, total: int) -> Budget:
         """The same for the prompts where `mask` [Q], with C = `total`. A limit of the cost stays as it is."""
         costs = None if self.costs is None else self.costs[mask]
         least, most = self.min_rollouts[mask], self.max_rollouts[mask]
-        return replace(self, total=total, min_rollouts=least, max_rollouts=most, costs=costs)
+        factors = None if self.reference_factors is None else self.reference_factors[mask]
+        return replace(
+            self,
+            total=total,
+            min_rollouts=least,
+            max_rollouts=most,
+            costs=costs,
+            model=self.model.part(mask),
+            reference=self.reference.part(mask),
+            reference_factors=factors,
+        )
+
+    def uniform_variance(self, weights: FloatArray) -> float:
+        """The variance of C rollouts spread evenly, with the weights a [Q].
+
+        If the prompts were selected with the weights v in the gradient, a prompt counts with v^2 a in the variance. Of
+        prompts that are chosen by chance alone, the variance is the sum of a over all candidates, which the sum of v a
+        over the selected ones estimates without bias.
+        """
+        weights = weights if self.reference_factors is None else weights * self.reference_factors
+        return float(weights @ self.reference.interpolated_factor(even_counts(self)))
 
     def cost(self, counts: FloatArray | IntArray) -> float:
         """The cost of counts [Q]; their sum if every rollout costs 1."""

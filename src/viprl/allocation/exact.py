@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from viprl.allocation.budget import Budget, even_counts
+from viprl.allocation.budget import Budget
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.numerics import bisect
 
@@ -176,7 +176,7 @@ def scaled(weights: FloatArray) -> FloatArray:
 
 def _target(a: FloatArray, budget: Budget) -> float:
     """The variance to match."""
-    return (budget.match or 0.0) * float(a @ budget.model.interpolated_factor(even_counts(budget)))
+    return (budget.match or 0.0) * budget.uniform_variance(a)
 
 
 def _costs(budget: Budget) -> FloatArray:

@@ -37,7 +37,7 @@ class Allocation:
     expected_variance: float
     """sum_q a_q f(n_q): the predicted variance of the batch gradient, times Q^2 and in units of the score variance."""
     uniform_variance: float
-    """The same for C rollouts spread evenly (linear between integers if C/Q is not whole)."""
+    """The same for C rollouts spread evenly (linear between integers), with baselines of the group."""
     cost: float
     """sum_q c_q n_q; the number of rollouts if no costs were given."""
     uniform_cost: float
@@ -67,8 +67,7 @@ class Allocation:
     @classmethod
     def of(cls, counts: IntArray, weights: FloatArray, budget: Budget, p: FloatArray | None = None) -> Allocation:
         """`counts` with the variances that `weights` [Q] predict."""
-        even = even_counts(budget)
-        uniform = float(weights @ budget.model.interpolated_factor(even))
+        uniform, even = budget.uniform_variance(weights), even_counts(budget)
         value = float(weights @ budget.model.factor(counts))
         gap = optimality_gap(weights, counts, budget)
         return cls(counts, p, value, uniform, budget.cost(counts), budget.cost(even), gap)

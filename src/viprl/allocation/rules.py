@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from viprl.utils.arrays import FloatArray, IntArray
 class Rule(ABC):
     """A prediction and a budget to counts. Rules keep no state; their only randomness is the generator."""
 
+    any_model: ClassVar[bool] = False
+    """Whether the rule works with variance models that differ between prompts."""
+
     @abstractmethod
     def __call__(self, prediction: Prediction, budget: Budget, rng: np.random.Generator) -> IntArray:
         """[Q] whole counts within the bounds that sum to `budget.total`; ties are broken by `rng`."""
@@ -28,6 +32,8 @@ class Rule(ABC):
 class MinimumVariance(Rule):
     """Exact integer minimum of the predicted variance; the weights a are learned where the strategy learns them,
     otherwise E[p(1-p)]."""
+
+    any_model = True
 
     def __call__(self, prediction: Prediction, budget: Budget, rng: np.random.Generator) -> IntArray:
         return exact_counts(prediction.weight, budget, rng)

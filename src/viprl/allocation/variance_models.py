@@ -65,6 +65,10 @@ class VarianceModel(ABC):
         n = np.where(ratio * self.marginal(fewer) <= 1, fewer, n)
         return np.where(ratio * self.marginal(n) > 1, n + 1, n)
 
+    def part(self, mask: np.ndarray) -> VarianceModel:
+        """The model for the prompts where `mask` [Q], if it differs between prompts."""
+        return self
+
     def interpolated_factor(self, n: ArrayLike) -> FloatArray:
         """f at real n, linear between integers: the mean variance when chance decides who gets the fraction."""
         n = np.asarray(n, dtype=float)
@@ -90,6 +94,33 @@ class RLOO(VarianceModel):
 
     def _approximate_count(self, ratio: FloatArray) -> FloatArray:
         return np.ceil((1 + np.sqrt(1 + 4 * ratio)) / 2)  # n(n-1) >= ratio
+
+
+class ShrunkRLOO(RLOO):
+    """Baselines that are shrunk towards the expected reward (`viprl.shrinkage`): f(n) = (1/n)(1 + 1/(kappa + n - 1)).
+
+    Args:
+        pseudocounts: kappa >= 0 [Q], how many rollouts the expectation is worth. 0 is RLOO.
+    """
+
+    def __init__(self, pseudocounts: FloatArray) -> None:
+        self.pseudocounts = pseudocounts
+
+    def factor(self, n: ArrayLike) -> FloatArray:
+        n = np.asarray(n, dtype=float)
+        return (1 + 1 / (self.pseudocounts + n - 1)) / n
+
+    def marginal(self, n: ArrayLike) -> FloatArray:
+        n = np.asarray(n, dtype=float)
+        return self.factor(n) - self.factor(n + 1)
+
+    def continuous_count(self, ratio: ArrayLike) -> FloatArray:
+        raise NotImplementedError("the relaxation is that of the published allocation, which shrinks no baseline")
+
+    def part(self, mask: np.ndarray) -> VarianceModel:
+        return ShrunkRLOO(self.pseudocounts[mask])
+
+    # the approximate count of RLOO is right to within one: d(n) lies between 1/(n(n+1)) and 1/(n(n-1))
 
 
 class DrGRPO(VarianceModel):

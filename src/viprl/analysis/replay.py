@@ -174,7 +174,7 @@ def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: P
             began = time.perf_counter()
             logged = (at, visit, scale)
             outcomes = pool.drawn(*logged, draws, counts) if protocol.closed else pool.logged(*logged)
-            strategy.review(proposal, outcomes, budget.model)
+            strategy.review(proposal, outcomes)
             strategy.observe(batch, outcomes, proposal.believed)
             scores["milliseconds"] = 1e3 * (seconds + time.perf_counter() - began)
             scores[ZERO_ADVANTAGE] = float(counts[outcomes.constant].sum() / counts.sum())
