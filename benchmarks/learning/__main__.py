@@ -28,7 +28,7 @@ def main() -> None:
 
     from learning.arms import ARMS, MAIN
     from learning.experiment import REGIMES, Job, run_all
-    from learning.report import SHORT_HEAD, results, sentences, write_report
+    from learning.report import SHORT_HEAD, matched_arms, matched_sentences, results, sentences, write_report
 
     parser = argparse.ArgumentParser(prog="learning", description=__doc__.split("\n\n")[1])
     parser.add_argument("--arms", help=f"names, separated by commas, of {', '.join(ARMS)}; 'all' for all")
@@ -54,7 +54,7 @@ def main() -> None:
         for result in found:
             shown.add_row(*result.short_cells())
         console.print(shown)
-        for line in sentences(found):
+        for line in [*sentences(found), *matched_sentences(matched_arms(rows, regime))]:
             console.print(f"- {line}", highlight=False)
     console.print(f"report: {write_report(rows, given.out)}")
 

@@ -27,8 +27,6 @@ CERTAIN = 1e6
 class Even:
     """`prompts` prompts in the order of the stream, the same number of rollouts for each: what trainers do."""
 
-    by_steps = False
-
     def __init__(self, prompts: int = 32) -> None:
         self.prompts = prompts
 
@@ -46,7 +44,8 @@ class Planned:
         candidates: M; equal to m for counts alone.
         expected: shrink baselines towards the expected reward.
         unbiased: weight the selected prompts.
-        match: spend what it takes for the variance of uniform counts; the run then has as many steps as theirs.
+        match: spend what it takes for this share of the variance of uniform counts; the run then has as many steps as
+            theirs.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Planned:
         candidates: int = 32,
         expected: bool = False,
         unbiased: bool = True,
-        match: bool = False,
+        match: float | None = None,
     ) -> None:
         self.vip = VIP(
             strategy=strategy,
@@ -69,9 +68,9 @@ class Planned:
             min_rollouts=2,
             max_rollouts=48,
             baseline="expected" if expected else "group",
-            spend="match" if match else "budget",
+            spend="budget" if match is None else "match",
+            variance_target=1.0 if match is None else match,
         )
-        self.by_steps = match
         self.prompts, self.candidates, self.expected = prompts, candidates, expected
         self.unbiased, self.oracle = unbiased, strategy == "oracle"
 
@@ -116,8 +115,6 @@ def unsettled(prediction: Prediction) -> FloatArray:
 
 class DynamicSampling:
     """DAPO (arXiv 2503.14476): groups of equal size until `groups` of them are mixed; the others are thrown away."""
-
-    by_steps = False
 
     def __init__(self, groups: int, prompts: int = 32, rollouts: int = 4) -> None:
         self.groups, self.prompts, self.rollouts = groups, prompts, rollouts
@@ -183,8 +180,6 @@ class Thompson:
     """MoPPS (arXiv 2507.04632): of M candidates the m whose sampled success probability is nearest to 1/2, each with
     the same number of rollouts and the same weight; Beta counts of each prompt, discounted by `decay`."""
 
-    by_steps = False
-
     def __init__(self, seed: int, *, prompts: int = 32, candidates: int = 128, decay: float = 0.5) -> None:
         self.rng = np.random.default_rng([seed, 9])
         self.prompts, self.candidates, self.decay = prompts, candidates, decay
@@ -219,6 +214,8 @@ class Plan:
     dynamic sampling, 4e-4 for uniform sampling, counts, selection and expected baselines."""
     published: bool = False
     """Whether it is another published method."""
+    by_steps: bool = False
+    """Whether a run has the steps of uniform sampling and is compared at equal steps, not at equal rollouts."""
 
 
 def _planned(strategy: str | Callable[[], Strategy], **options: object) -> Callable[[FeatureChoice, int], Arm]:
@@ -252,19 +249,25 @@ ARMS: dict[str, Plan] = {
     ),
     "dynamic8": Plan("dynamic sampling (DAPO), 8 groups", lambda *_: DynamicSampling(8), 5e-4, published=True),
     "dynamic32": Plan("dynamic sampling (DAPO), 32 groups", lambda *_: DynamicSampling(32), 1.2e-3, published=True),
-    # further ablations and peers
-    "match": Plan("uniform's variance with fewer rollouts, 32 prompts", _planned("default", match=True)),
+    # uniform's curve with fewer rollouts; 1.25: the best of 1, 1.25 and 1.4 on seeds 100 to 107
+    "match": Plan("counts for uniform's variance", _planned("default", match=1.0), by_steps=True),
     "match expected": Plan(
-        "uniform's variance with fewer rollouts and expected baselines, 32 prompts",
-        _planned("default", match=True, expected=True),
+        "counts and expected baselines for uniform's variance",
+        _planned("default", match=1.0, expected=True),
+        by_steps=True,
     ),
     "match selection": Plan(
-        "uniform's variance with fewer rollouts, selection and expected baselines, 32 of 64 prompts",
-        _planned("default", match=True, expected=True, candidates=64),
+        "selection, 32 of 64, and expected baselines for 1.25 times uniform's variance",
+        _planned("default", match=1.25, expected=True, candidates=64),
+        by_steps=True,
     ),
-    "oracle match": Plan(
-        "uniform's variance with fewer rollouts and true p, 32 prompts", _planned("oracle", match=True)
+    "match selection 1": Plan(
+        "selection, 32 of 64, and expected baselines for uniform's variance",
+        _planned("default", match=1.0, expected=True, candidates=64),
+        by_steps=True,
     ),
+    "oracle match": Plan("counts for uniform's variance, true p", _planned("oracle", match=1.0), by_steps=True),
+    # further ablations and peers
     "uniform64": Plan("uniform, 64 prompts, 2 rollouts each", lambda *_: Even(64)),
     "uniform64 expected": Plan(
         "uniform with expected baselines, 64 prompts, 2 rollouts each",
@@ -299,5 +302,16 @@ ARMS: dict[str, Plan] = {
     "greso": Plan("GRESO, 8 groups", lambda _, seed: Greso(8, seed), published=True),
     "thompson": Plan("MoPPS, 32 of 128 prompts", lambda _, seed: Thompson(seed), published=True),
 }
-MAIN = ("uniform", "counts", "paper", "selection", "expected", "oracle counts", "oracle expected", "dynamic8")
+MAIN = (
+    "uniform",
+    "counts",
+    "paper",
+    "selection",
+    "expected",
+    "oracle counts",
+    "oracle expected",
+    "dynamic8",
+    "match expected",
+    "match selection",
+)
 """The arms of `make learning`."""

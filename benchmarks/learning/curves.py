@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from viprl.analysis.statistics import Estimate, ratio_of_means
 from viprl.utils.arrays import FloatArray
@@ -79,6 +81,61 @@ def _logs(arm: Mapping[int, Curve], uniform: Mapping[int, Curve], budget: float,
         needed = rollouts_to(reference, level, budget), rollouts_to(arm[seed], level, budget)
         logs.append(math.log(needed[0] / needed[1]))
     return logs
+
+
+@dataclass(frozen=True)
+class Matched:
+    """How an arm that spends less compares with uniform sampling, step by step."""
+
+    gain: Estimate
+    """Area under the curve over steps on the pool, relative to uniform's mean area; paired by seed."""
+    equivalent: bool
+    """Whether the area is within `MARGIN` of uniform's: two one-sided t tests at 5 %."""
+    held_out: Estimate
+    """The same area on held-out prompts."""
+    saved: Estimate
+    """Share of uniform's rollouts that is not spent, from step `FIRST` on."""
+
+
+MARGIN = 0.1
+"""Of the area under uniform's curve."""
+FIRST = 20
+"""The first evaluation after the first epoch of uniform sampling."""
+
+
+def matched(arm: Mapping[int, Curve], uniform: Mapping[int, Curve]) -> Matched | None:
+    """None with fewer than two seeds."""
+    seeds = sorted(arm.keys() & uniform.keys())
+    if len(seeds) < 2:
+        return None
+
+    def relative(column: int) -> FloatArray:
+        own, reference = (np.array([_area_by_step(curves[s], column) for s in seeds]) for curves in (arm, uniform))
+        return (own - reference) / reference.mean() + 1
+
+    gains = relative(POOL)
+    half = float(gains.std(ddof=1) / math.sqrt(len(seeds)) * student_t.ppf(0.95, len(seeds) - 1))
+    inside = abs(float(gains.mean()) - 1) + half < MARGIN
+    saved = [1 - _spent_from(arm[seed], FIRST) / _spent_from(uniform[seed], FIRST) for seed in seeds]
+    return Matched(_estimate(gains), inside, _estimate(relative(HELD_OUT)), _estimate(saved))
+
+
+def _estimate(values: Sequence[float] | FloatArray) -> Estimate:
+    found = Estimate.of(values)
+    if found is None:
+        raise ValueError("no values")
+    return found
+
+
+def _area_by_step(curve: Curve, column: int) -> float:
+    """Mean gain over the steps of a run."""
+    points = np.array(curve, dtype=float)
+    return float(np.trapezoid(points[:, column] - points[0, column], points[:, 0]) / points[-1, 0])
+
+
+def _spent_from(curve: Curve, step: int) -> float:
+    points = np.array(curve, dtype=float)
+    return float(points[-1, 1] - np.interp(step, points[:, 0], points[:, 1]))
 
 
 def _exponential(estimate: Estimate | None) -> Estimate | None:

@@ -100,7 +100,9 @@ def run_one(job: Job, folder: Path) -> dict[str, Any]:
     start, pool, held_out = _pool(job.regime, folder)
     regime = REGIMES[job.regime]
     setting = replace(Setting(), steps=job.steps, optimizer=regime.optimizer, clip=regime.clip)
-    run, arm = Run(start.copy(), pool, setting, job.seed), ARMS[job.arm].build(_features(folder), job.seed)
+    plan = ARMS[job.arm]
+    run = Run(start.copy(), pool, setting, job.seed, plan.by_steps)
+    arm = plan.build(_features(folder), job.seed)
     curve, measured = [], []
     for point in train(run, arm, held_out, job.rate):
         curve.append(list(asdict(point).values()))

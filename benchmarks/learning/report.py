@@ -11,7 +11,21 @@ from typing import Any
 import numpy as np
 
 from learning.arms import ARMS
-from learning.curves import HELD_OUT, LEVELS, POOL, Curve, area_ratio, at, by_seed, mean_speed_up, speed_ups
+from learning.curves import (
+    FIRST,
+    HELD_OUT,
+    LEVELS,
+    MARGIN,
+    POOL,
+    Curve,
+    Matched,
+    area_ratio,
+    at,
+    by_seed,
+    matched,
+    mean_speed_up,
+    speed_ups,
+)
 from learning.experiment import REGIMES
 from learning.training import Setting
 from viprl.analysis.statistics import Estimate
@@ -93,11 +107,29 @@ def results(rows: Sequence[Mapping[str, Any]], regime: str) -> list[Result]:
         own = by_seed(rows, arm, regime)
         speed_up = mean_speed_up(own, reference, BUDGET) if own.keys() & reference.keys() else None
         pool, held_out = (area_ratio(own, reference, BUDGET, column) for column in (POOL, HELD_OUT))
-        if speed_up is None or pool is None or held_out is None:
+        if speed_up is None or pool is None or held_out is None or ARMS[arm].by_steps:
             continue
         levels = [level for level in speed_ups(own, reference, BUDGET) if level is not None]
         found.append(Result(arm, speed_up, levels, pool, held_out, _ratios(rows, arm, regime)))
     return found
+
+
+def matched_arms(rows: Sequence[Mapping[str, Any]], regime: str) -> dict[str, Matched]:
+    """The arms that spend less than uniform sampling, compared step by step."""
+    reference = by_seed(rows, REFERENCE, regime)
+    found = {arm: matched(by_seed(rows, arm, regime), reference) for arm, plan in ARMS.items() if plan.by_steps}
+    return {arm: result for arm, result in found.items() if result is not None}
+
+
+def matched_sentences(found: Mapping[str, Matched]) -> list[str]:
+    """Whether each arm has the curve of uniform sampling, and what it saves."""
+    return [
+        f"{ARMS[arm].title}: {num(result.saved.mean)} of the rollouts saved from step {FIRST} on ({ends(result.saved)}); "
+        f"area on the pool {num(result.gain.mean)} of uniform's ({ends(result.gain)}), "
+        + (f"within {MARGIN:.0%}" if result.equivalent else f"not shown to be within {MARGIN:.0%}")
+        + f" (two one-sided tests); on held-out prompts {num(result.held_out.mean)} ({ends(result.held_out)})."
+        for arm, result in found.items()
+    ]
 
 
 def sentences(found: Sequence[Result]) -> list[str]:
@@ -125,7 +157,11 @@ def write_report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     regimes = [regime for regime in REGIMES if by_seed(rows, REFERENCE, regime)]
     every = {regime: results(rows, regime) for regime in regimes}
     summary = {
-        regime: {"arms": {r.arm: asdict(r) for r in found}, "second_moment": parts(rows, regime)}
+        regime: {
+            "arms": {r.arm: asdict(r) for r in found},
+            "matched": {arm: asdict(each) for arm, each in matched_arms(rows, regime).items()},
+            "second_moment": parts(rows, regime),
+        }
         for regime, found in every.items()
     }
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -136,6 +172,7 @@ def write_report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
             save(drawing.figure, folder, drawing.name)
         seeds = len(by_seed(rows, REFERENCE, regime))
         lead = [f"{seeds} seeds, {BUDGET:,} rollouts in a run.", *sentences(found)]
+        lead += matched_sentences(matched_arms(rows, regime))
         html = table(HEAD, [result.cells() for result in found]) + _moments_table(rows, regime)
         sections.append(Section(REGIMES[regime].title, lead, drawings, html))
     path = folder / "report.html"

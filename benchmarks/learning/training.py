@@ -89,6 +89,8 @@ class Run:
     pool: Sequence[Task]
     setting: Setting
     seed: int
+    by_steps: bool = False
+    """Whether it ends after `setting.steps` steps, whatever they spend."""
     spent: int = 0
     order: list[int] = field(default_factory=list)
 
@@ -113,9 +115,6 @@ class Run:
 
 class Arm(Protocol):
     """A way to spend rollouts."""
-
-    by_steps: bool
-    """Whether its runs have the steps of uniform sampling, and are compared at equal steps, not equal rollouts."""
 
     def step(self, run: Run) -> Update:
         """Sample for one step of the optimizer."""
@@ -142,7 +141,7 @@ def train(run: Run, arm: Arm, held_out: Sequence[Task], lr: float) -> Iterator[P
         optimizer = torch.optim.SGD(policy.parameters, lr=lr)
     step, due = 0, 0
     while True:
-        done = step * setting.budget if arm.by_steps else run.spent
+        done = step * setting.budget if run.by_steps else run.spent
         if done >= due:
             p = policy.success([*run.pool, *held_out])
             yield Point(step, run.spent, float(p[: len(run.pool)].mean()), float(p[len(run.pool) :].mean()))
