@@ -124,7 +124,8 @@ def matched_arms(rows: Sequence[Mapping[str, Any]], regime: str) -> dict[str, Ma
 def matched_sentences(found: Mapping[str, Matched]) -> list[str]:
     """Whether each arm has the curve of uniform sampling, and what it saves."""
     return [
-        f"{ARMS[arm].title}: {num(result.saved.mean)} of the rollouts saved from step {FIRST} on ({ends(result.saved)}); "
+        f"{ARMS[arm].title}: from step {FIRST} on {num(result.saved.mean)} of the rollouts saved "
+        f"({ends(result.saved)}); "
         f"area on the pool {num(result.gain.mean)} of uniform's ({ends(result.gain)}), "
         + (f"within {MARGIN:.0%}" if result.equivalent else f"not shown to be within {MARGIN:.0%}")
         + f" (two one-sided tests); on held-out prompts {num(result.held_out.mean)} ({ends(result.held_out)})."
