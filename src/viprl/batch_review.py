@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from viprl import metrics as names
-from viprl.allocation.budget import even_counts
+from viprl.allocation.budget import Budget, even_counts
 from viprl.metrics import ratio
 from viprl.outcomes import Observation, tally
 from viprl.plans import Plan
 from viprl.reward_groups import GroupOutcomes, RewardGroups
 from viprl.strategies import Proposal, Strategy
-from viprl.utils.arrays import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
 from viprl.weights.surprisal import Surprisal, measured_weight
 
 
@@ -60,15 +60,13 @@ def review(
         outcomes, observation: what the Q groups showed.
         surprisal: of the groups, in units.
     """
-    model = plan.budget.model
     measured = np.nan_to_num(measured_weight(outcomes, surprisal))
     measured = measured if plan.factors is None else measured * plan.factors
-    even = float(measured @ model.interpolated_factor(even_counts(plan.budget)))
     metrics: dict[str, float] = {}
-    variance = 0.0, even
+    variance = 0.0, 0.0
     for position, (name, strategy) in enumerate(strategies.items()):
         proposal = plan.proposals[name]
-        own = float(measured @ model.factor(proposal.allocation.counts))
+        own, even = realised_variance(measured, proposal.allocation.counts, plan.budget)
         realised[name][:] += own, even
         now, running = ratio(own, even), ratio(*realised[name])
         if position == 0:
@@ -80,8 +78,15 @@ def review(
                 metrics[names.TRUST] = strategy.guard.trust
         else:
             metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
-        strategy.review(proposal, outcomes, model, surprisal, plan.factors)
+        strategy.review(proposal, outcomes, plan.budget.model, surprisal, plan.factors)
     return metrics, variance
+
+
+def realised_variance(measured: FloatArray, counts: IntArray, budget: Budget) -> tuple[float, float]:
+    """The variance of counts [Q] and that of uniform counts, from the weights that the groups showed, `measured` [Q]:
+    unbiased, whatever the size of the groups."""
+    model = budget.model
+    return float(measured @ model.factor(counts)), float(measured @ model.interpolated_factor(even_counts(budget)))
 
 
 def _batch_metrics(

@@ -134,7 +134,7 @@ class RunMemory:
             metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal)
             metrics |= self._review_weights(plan, values, measured_weight(outcomes, surprisal))
             metrics |= self.spending.metrics(plan, lengths)
-            self.spending.observe(plan, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)
+            self.spending.observe(plan.budget, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)
             observation = replace(observation, variance=variance)
         if lengths is not None and self.spending.counts_tokens:
             active = next(iter(batches.values()))
