@@ -1,11 +1,11 @@
 """What the counts of a replayed batch spend, and what the gradient variance is with them.
 
-    symbol  meaning                                                      shape
-    n       counts of the batch                                          [Q]
-    e       uniform counts, of sum C                                     [Q]
-    a       true reward variances (`viprl.analysis.pool`)                [Q]
-    l       true mean lengths (`viprl.analysis.lengths`)                 [Q]
-    f       variance model                                               function
+symbol  meaning                                                      shape
+n       counts of the batch                                          [Q]
+e       uniform counts, of sum C                                     [Q]
+a       true reward variances (`viprl.analysis.pool`)                [Q]
+l       true mean lengths (`viprl.analysis.lengths`)                 [Q]
+f       variance model                                               function
 """
 
 from __future__ import annotations
