@@ -15,6 +15,7 @@ import numpy as np
 from viprl.analysis.protocol import around
 from viprl.reward_groups import RewardScale
 from viprl.runs.history import PromptHistory
+from viprl.runs.visits import ordered_outcomes
 from viprl.utils.arrays import FloatArray, IntArray
 
 Shown = tuple[list[FloatArray], list[FloatArray]]
@@ -80,8 +81,7 @@ def _halves(history: PromptHistory, scale: RewardScale) -> tuple[FloatArray, ...
     """[T] h of each rollout, [n], in the order of its lengths."""
     if history.rewards is not None:
         return tuple(scale.half(rewards) for rewards in history.rewards)
-    pairs = zip(history.successes, history.rollouts, strict=True)
-    return tuple((np.arange(int(n)) < k).astype(float) for k, n in pairs)
+    return tuple(map(ordered_outcomes, history.rollouts, history.successes))
 
 
 def _smoothed_mean(visits: Sequence[FloatArray]) -> FloatArray:

@@ -12,6 +12,9 @@
     log len = z + e h + noise of variance s2,    predicted length = k E[exp(z)] (p exp(e) + 1 - p)
 
 e, s2 and k are running estimates over all prompts. A half that a prompt never showed is predicted from the other one.
+The unit is the geometric mean length of the first batch. After a warm start from a log, which may count characters
+where this run counts tokens, it is set once more: so that the first batch is as long as expected.
+
 Likelihoods are no narrower than half of the grid's spacing, so that the mean between two points is kept.
 """
 
@@ -28,7 +31,7 @@ from viprl.predictors.grid_belief import Grid, GridBelief, walk
 from viprl.predictors.text_regression import TextMixture
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import logit
-from viprl.utils.state_checks import array_entry, entry, number_entry
+from viprl.utils.state_checks import array_entry, entry
 from viprl.utils.state_file import State
 from viprl.utils.threads import single_threaded
 
@@ -55,7 +58,8 @@ class LengthFilter:
         self.forgetting_factor = forgetting_factor
         self.belief = GridBelief(length_grid())
         self.text = TextMixture()
-        self._unit = 0.0  # geometric mean length of the first batch
+        self._unit = 0.0
+        self._unit_expires = False  # whether the next batch may be in another unit
         self._effect = np.zeros(2)  # weighted sum of differences between the halves, sum of weights
         self._noise = np.zeros(2)  # squares within prompts and halves, degrees of freedom
         self._lengths = np.zeros(2)  # sum of lengths, of their predictions before k
@@ -85,8 +89,7 @@ class LengthFilter:
         owner = np.repeat(np.arange(len(lengths)), [len(group) for group in lengths])[known]
         length = np.maximum(length[known], 1.0)
         upper = np.nan_to_num(np.concatenate(halves))[known] == 1
-        if not self.ready:
-            self._unit = float(np.exp(np.log(length).mean()))
+        self._choose_unit(batch, owner, length, upper)
         y = np.log(length / self._unit)
         self._learn_shared(owner, y, upper, len(lengths))
         y = y - self._upper_effect * upper
@@ -102,6 +105,10 @@ class LengthFilter:
             ratio = np.exp(np.clip(mean, Z[0], Z[-1]))
             self.text.observe(part.features, ratio / (1 + ratio), np.ones(len(mean)), prior_pseudocounts=1.0)
 
+    def expect_other_unit(self) -> None:
+        """What was observed so far is of another run, whose lengths may have another unit."""
+        self._unit_expires = self.ready
+
     @single_threaded
     def pass_over(self, batch: Batch) -> None:
         """Let the beliefs of prompts drift that were not sampled."""
@@ -109,16 +116,22 @@ class LengthFilter:
 
     def state_dict(self) -> State:
         sums = {"effect": self._effect.copy(), "noise": self._noise.copy(), "lengths": self._lengths.copy()}
-        return {**self.belief.state_dict(), "text": self.text.state_dict(), "unit": self._unit, **sums}
+        return {
+            **self.belief.state_dict(),
+            "text": self.text.state_dict(),
+            "unit": np.array([self._unit, self._unit_expires], dtype=float),
+            **sums,
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Raises StateError for a damaged state."""
-        unit = float(number_entry(state, "unit", least=0))
+        unit = array_entry(state, "unit", 2, least=0)
         effect = array_entry(state, "effect", 2)
         noise, lengths = array_entry(state, "noise", 2, least=0), array_entry(state, "lengths", 2, least=0)
         self.belief.load_state_dict(state)
         self.text.load_state_dict(entry(state, "text"))
-        self._unit, self._effect, self._noise, self._lengths = unit, effect, noise, lengths
+        self._unit, self._unit_expires = float(unit[0]), bool(unit[1])
+        self._effect, self._noise, self._lengths = effect, noise, lengths
 
     @property
     def _upper_effect(self) -> float:
@@ -134,6 +147,17 @@ class LengthFilter:
     def _calibration(self) -> float:
         """k; for a log-normal length at first."""
         return float(self._lengths[0] / self._lengths[1]) if self._lengths[1] > 0 else math.exp(self._variance / 2)
+
+    def _choose_unit(self, batch: Batch, owner: np.ndarray, length: FloatArray, upper: np.ndarray) -> None:
+        """Set the unit if there is none, or if it is that of another run; lengths [M] of the prompts `owner` [M]."""
+        if self.ready and not self._unit_expires:
+            return
+        expected = np.zeros(len(length))
+        if self.ready:
+            expected = (self.belief.before(batch.keys, self._scores(batch)) @ Z)[owner] + self._upper_effect * upper
+        unit = float(np.exp((np.log(length) - expected).mean()))
+        self._lengths *= unit / self._unit if self.ready else 1.0
+        self._unit, self._unit_expires = unit, False
 
     def _learn_shared(self, owner: np.ndarray, y: FloatArray, upper: np.ndarray, prompts: int) -> None:
         """e and s2, from the log lengths y [M] and halves of a batch."""

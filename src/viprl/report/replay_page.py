@@ -96,7 +96,8 @@ def described(protocol: Protocol) -> str:
     return (
         f"{count(protocol.visits, 'visit')}, batches of {count(protocol.batch_size, 'prompt')}, "
         f"{protocol.rollouts} rollouts per prompt "
-        f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are observed{spent}"
+        f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are "
+        f"observed{spent}"
     )
 
 

@@ -38,7 +38,7 @@ from viprl.outcomes import LARGEST_REWARD, scorable
 from viprl.prompts import Prompt, identity
 from viprl.runs.files import HISTORY_FILE, OLD_HISTORY_FILE
 from viprl.runs.parquet import parquet_rows
-from viprl.runs.visits import Visit, of_one_kind
+from viprl.runs.visits import Visit, of_one_kind, plain_lengths
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_lines import read_json_lines, write_json_lines
 from viprl.utils.missing import is_missing, names_missing
@@ -246,11 +246,6 @@ def _row(history: PromptHistory) -> dict[str, Any]:
     if history.lengths is not None:
         row["lengths"] = [plain_lengths(visit) for visit in history.lengths]
     return row
-
-
-def plain_lengths(lengths: FloatArray) -> list[float | None]:
-    """Lengths [n] for a JSON file: whole numbers without a point, null where unknown."""
-    return [None if x != x else int(x) if x == int(x) else x for x in lengths.tolist()]
 
 
 def _rewards(given: Any, what: str) -> tuple[FloatArray, ...]:

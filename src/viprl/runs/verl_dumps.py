@@ -68,15 +68,15 @@ def _is_validation(rows: Rows) -> bool:
 def _rollouts(file: Path, rows: Rows, column: str) -> list[LoggedRollout]:
     """The rollouts of one file. Outputs of one rollout are adjacent rows; the last one is its end."""
     found = []
-    for number, row in rows:
+    for at, row in rows:
         missing = [field for field in ("input", column) if field not in row]
         if missing:
             raise DataError(
-                f"{file}, row {number} has no field {missing[0]!r}; its fields are {', '.join(row)}"
+                f"{file}, row {at} has no field {missing[0]!r}; its fields are {', '.join(row)}"
                 + ("; choose the reward among them with --reward, in Python reward=" if missing[0] == column else "")
             )
-        length = _length(row)
-        found.append(LoggedRollout.read(f"{file}, row {number}", row["input"], row[column], row.get("gts"), length))
+        rollout = LoggedRollout.read(f"{file}, row {at}", row["input"], row[column], row.get("gts"), _length(row))
+        found.append(rollout)
     uids = [_UID.fullmatch(str(row.get("uid"))) for _, row in rows]
     if not all(uids) or len({uid.string for uid in uids if uid}) < len(rows):
         return found  # no uids, or those of the data set: every row is a rollout

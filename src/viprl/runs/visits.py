@@ -61,6 +61,16 @@ def _counted(visit: Visit) -> Visit:
     return Visit(visit.rollouts, _ones(visit), None, lengths)
 
 
+def ordered_outcomes(rollouts: float, successes: float) -> FloatArray:
+    """[n] 1 for a success and 0 for a failure, successes first."""
+    return (np.arange(int(rollouts)) < successes).astype(float)
+
+
+def plain_lengths(lengths: FloatArray) -> list[float | None]:
+    """Lengths [n] for a JSON file: whole numbers without a point, null where unknown."""
+    return [None if x != x else int(x) if x == int(x) else x for x in lengths.tolist()]
+
+
 def successes_first(lengths: FloatArray, success: np.ndarray) -> FloatArray:
     """[n] the lengths of the rollouts where `success` [n], then the others."""
     return lengths[np.argsort(~success, kind="stable")]
