@@ -2,7 +2,6 @@
 
     python benchmarks/tokens.py                       # all streams, 5 seeds; minutes
     python benchmarks/tokens.py --study lengths       # how well lengths are predicted
-    python benchmarks/tokens.py --study stop          # an early stop of long rollouts, as DUET has
 
 A late pool of 8Q prompts: a quarter is live, 45 % are hopeless, 30 % are solved; probabilities drift slowly. Lengths are
 log-normal within a prompt, failures are 1.3 times as long as successes, and rollouts are cut off at 8,000 tokens. C = 8Q,
@@ -158,9 +157,11 @@ def run(stream: str, size: int, epochs: int, seed: int) -> dict[str, FloatArray]
                 tokens = length @ n
                 if name == "match, tokens":
                     duet.limit = float(tokens)
-                found[name][epoch] += n.sum() / total / 8, tokens / (8 * length.sum()) / 8, (a / (n - 1)).sum() / (
-                    a.sum() / 7
-                ) / 8
+                found[name][epoch] += (
+                    n.sum() / total / 8,
+                    tokens / (8 * length.sum()) / 8,
+                    (a / (n - 1)).sum() / (a.sum() / 7) / 8,
+                )
     return found
 
 

@@ -10,7 +10,7 @@ the minimum of sum s^2/n for sum c n = B. The second half of DUET, which stops r
 no rule for counts; benchmarks/tokens.py measures it.
 
 Chosen here: s is that of the rewards (theirs: of advantage times log probability), at least .05; a prompt never seen has
-the mean of the others (theirs: a regression on the log probability of the prompt, fitted to an earlier run). A hard budget
+the mean of all visits (theirs: a regression on the log probability of the prompt, fitted to an earlier run). A hard budget
 is filled by largest remainders.
 """
 
@@ -25,6 +25,7 @@ from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.predictors.table import PromptTable
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.numerics import bisect
+from viprl.utils.state_checks import array_entry
 from viprl.utils.state_file import State
 
 LEAST = 0.05
@@ -36,24 +37,28 @@ class DeviationMean(Predictor):
 
     def __init__(self) -> None:
         self._sums = PromptTable([0.0, 0.0, 0.0])  # of rates, of deviations, number of visits
+        self._all = np.zeros(2)  # sum of all deviations, number of visits
 
     def predict(self, batch: Batch) -> Prediction:
         rates, deviations, visits = self._sums.read(batch.keys).T
         known = visits > 0
         s, p = deviations / np.maximum(visits, 1), rates / np.maximum(visits, 1)
-        s = np.where(known, np.maximum(s, LEAST), max(float(s[known].mean()), LEAST) if known.any() else 0.5)
-        return Prediction(np.where(known, p, 0.5), s**2)
+        mean = self._all[0] / self._all[1] if self._all[1] > 0 else 0.5
+        return Prediction(np.where(known, p, 0.5), np.maximum(np.where(known, s, mean), LEAST) ** 2)
 
     def observe(self, batch: Batch, successes: FloatArray, rollouts: FloatArray) -> None:
         rate = successes / np.maximum(rollouts, 1)
         new = np.column_stack([rate, np.sqrt(rate * (1 - rate)), np.ones(len(rate))])
         self._sums.write(batch.keys, self._sums.read(batch.keys) + new, rollouts > 0)
+        self._all = self._all + new[rollouts > 0, 1:].sum(axis=0)
 
     def state_dict(self) -> State:
-        return self._sums.state_dict()
+        return {**self._sums.state_dict(), "all": self._all.copy()}
 
     def load_state_dict(self, state: State) -> None:
+        total = array_entry(state, "all", 2, least=0)
         self._sums.load_state_dict(state)
+        self._all = total
 
 
 class CostedDeviation(Rule):
