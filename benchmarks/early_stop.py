@@ -2,8 +2,9 @@
 
     python benchmarks/early_stop.py
 
-DUET (arXiv 2605.08441) aborts a rollout that has not answered after K tokens, except with probability e. What is left of
-an aborted rollout has advantage 0. Estimators of a prompt's gradient from n = 8 rollouts, z the score of a rollout:
+DUET (arXiv 2605.08441) aborts a rollout that has not answered after K tokens, except with probability e. What is left
+of an aborted rollout has advantage 0. Estimators of a prompt's gradient from n = 8 rollouts, z the score of a
+rollout:
 
     full          RLOO, nothing is stopped
     aborted 0     RLOO with aborted rollouts as failures, whose advantages are 0
@@ -12,7 +13,7 @@ an aborted rollout has advantage 0. Estimators of a prompt's gradient from n = 8
 
 z = sqrt(length) noise + (r - p) mu, with E[(r - p) z] = p(1-p) mu. Lengths are log-normal (sd .4 of the log); failures
 are longer by a factor. K is a quantile of the lengths of the prompt. For each estimator: tokens, bias relative to the
-gradient, variance, and variance times tokens, all but the bias relative to `full`; below 1 it pays.
+gradient b, variance, and variance times tokens over (1 + b)^2, all but the bias relative to `full`; below 1 it pays.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(
-        "failures  p    K at  e      | aborted 0: tokens  bias  variance  v*t | weighted: tokens  bias  variance  v*t"
+        "failures  p    K at  e      | aborted 0: tokens  bias  variance  pays | weighted: tokens  bias  variance  pays"
     )
     for longer in (1.0, 1.3, 3.0):
         for p in (0.1, 0.5):
@@ -77,7 +78,7 @@ def main() -> None:
                 for keep in (0.05, 0.5):
                     found = case(p, longer, quantile, keep, options.groups, options.seed)
                     cells = [
-                        f"{t:7.2f} {b:+7.2f} {v:8.2f} {v * t:6.2f}"
+                        f"{t:7.2f} {b:+7.2f} {v:8.2f} {v * t / (1 + b) ** 2:6.2f}"
                         for t, b, v in (found[name] for name in ("aborted 0", "weighted"))
                     ]
                     print(f"x{longer:<6} {p:4} {quantile:6} {keep:5}  | {cells[0]}   | {cells[1]}")

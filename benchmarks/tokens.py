@@ -3,9 +3,9 @@
     python benchmarks/tokens.py                       # all streams, 5 seeds; minutes
     python benchmarks/tokens.py --study lengths       # how well lengths are predicted
 
-A late pool of 8Q prompts: a quarter is live, 45 % are hopeless, 30 % are solved; probabilities drift slowly. Lengths are
-log-normal within a prompt, failures are 1.3 times as long as successes, and rollouts are cut off at 8,000 tokens. C = 8Q,
-bounds [2, 48]. Streams:
+A late pool of 8Q prompts: a quarter is live, 45 % are hopeless, 30 % are solved; probabilities drift slowly. Lengths
+are log-normal within a prompt, failures are 1.3 times as long as successes, and rollouts are cut off at 8,000 tokens.
+C = 8Q, bounds [2, 48]. Streams:
 
     hopeless_long   hopeless prompts are three times as long as the others
     unrelated       length has nothing to do with success
@@ -131,7 +131,7 @@ class OfDuet(Arm):
         k, n = np.array([(r.sum(), len(r)) for r in rewards], dtype=float).T
         self.predictor.observe(Batch(tuple(keys), None), k, n)
         for key, length in zip(keys, lengths, strict=True):
-            self.sums[key] = self.sums.get(key, np.zeros(2)) + [length.sum(), len(length)]
+            self.sums[key] = self.sums.get(key, np.zeros(2)) + np.array([length.sum(), len(length)])
 
 
 def run(stream: str, size: int, epochs: int, seed: int) -> dict[str, FloatArray]:

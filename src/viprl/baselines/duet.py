@@ -6,12 +6,12 @@
 
     n_q = round(s_q / sqrt(l c_q)) within the bounds, with l such that the budget is met,
 
-the minimum of sum s^2/n for sum c n = B. The second half of DUET, which stops rollouts that have not answered in time, is
-no rule for counts; benchmarks/tokens.py measures it.
+the minimum of sum s^2/n for sum c n = B. The second half of DUET, which stops rollouts that have not answered in
+time, is no rule for counts; benchmarks/early_stop.py measures it.
 
-Chosen here: s is that of the rewards (theirs: of advantage times log probability), at least .05; a prompt never seen has
-the mean of all visits (theirs: a regression on the log probability of the prompt, fitted to an earlier run). A hard budget
-is filled by largest remainders.
+Chosen here: s is that of the rewards (theirs: of advantage times log probability), at least .05; a prompt never seen
+has the mean of all visits (theirs: a regression on the log probability of the prompt, fitted to an earlier run). A
+hard budget is filled by largest remainders.
 """
 
 from __future__ import annotations
