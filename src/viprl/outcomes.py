@@ -58,6 +58,8 @@ class Observation:
     """Realised gradient variance of a planned batch, and that of uniform counts; None without a plan."""
     rewards: tuple[FloatArray, ...] = ()
     """[Q] the scorable rewards of each prompt, [n]."""
+    lengths: tuple[FloatArray, ...] | None = None
+    """[Q] the lengths of these rollouts, NaN where unknown; None if none were given."""
 
     def __repr__(self) -> str:
         n, known = f"{self.rollouts.sum():.0f} scorable rollouts", self.judged > 0

@@ -18,6 +18,7 @@ from viprl.plans import Choice, Plan
 from viprl.predictors.base import Batch
 from viprl.prompts import PromptBatch
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
+from viprl.runs.visits import Visit, ordered_outcomes
 from viprl.settings import Settings
 from viprl.shrinkage import Shrinkage, realised_variance
 from viprl.spending import Spending
@@ -141,11 +142,12 @@ class RunMemory:
             metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal, own)
             metrics |= self._review_weights(plan, values, measured_weight(outcomes, surprisal))
             metrics |= self.spending.metrics(plan, lengths)
-            self.spending.observe(plan, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)
+            self.spending.observe(plan.budget, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)
             observation = replace(observation, variance=variance)
-        if lengths is not None and self.spending.counts_tokens:
-            active = next(iter(batches.values()))
-            self.spending.lengths.observe(active, batch.merged(lengths), batch.merged(halves))
+        if lengths is not None:
+            self._learn_lengths(batch, batches, lengths, halves)
+            pairs = zip(lengths, values, strict=True)
+            observation = replace(observation, lengths=tuple(length[~np.isnan(group)] for length, group in pairs))
         for name, strategy in self.strategies.items():
             believed = None if plan is None else plan.proposals[name].believed
             strategy.observe(batches[name], merged, believed, of_prompts)
@@ -155,6 +157,33 @@ class RunMemory:
         """Learn from successes among rollouts of distinct prompts."""
         for name, strategy in self.strategies.items():
             strategy.observe(batches[name], GroupOutcomes.of_counts(successes, rollouts))
+
+    def learn_visits(self, batch: PromptBatch, batches: Mapping[str, Batch], shown: Sequence[Visit]) -> None:
+        """Learn from what Q prompts showed in an earlier run, all with rewards or all without."""
+        rewards = [visit.rewards for visit in shown if visit.rewards is not None]
+        known = any(visit.lengths is not None for visit in shown)
+        unknown = [np.full(int(visit.rollouts), np.nan) for visit in shown]
+        pairs = zip(shown, unknown, strict=True)
+        lengths = [other if visit.lengths is None else visit.lengths for visit, other in pairs]
+        if rewards:
+            self.learn(batch, batches, rewards, lengths=lengths if known else None)
+            return
+        k, n = np.array([(visit.successes, visit.rollouts) for visit in shown]).T
+        self.learn_counts(batches, batch.summed(k), batch.summed(n))
+        if known:
+            self._learn_lengths(batch, batches, lengths, list(map(ordered_outcomes, n, k)))
+
+    def _learn_lengths(
+        self,
+        batch: PromptBatch,
+        batches: Mapping[str, Batch],
+        lengths: Sequence[FloatArray],
+        halves: Sequence[FloatArray],
+    ) -> None:
+        """Learn from lengths [Q][n] and the half of each reward, where tokens count."""
+        if self.spending.counts_tokens:
+            active = next(iter(batches.values()))
+            self.spending.lengths.observe(active, batch.merged(lengths), batch.merged(halves))
 
     def pass_over(self, offered: PromptBatch, batches: Mapping[str, Batch], sampled: PromptBatch) -> None:
         """Take note of a selection: time passes for the candidates that were not sampled."""

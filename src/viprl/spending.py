@@ -86,9 +86,9 @@ class Spending:
         if budget.price is not None and average is not None:
             self.price.spent(budget.price, int(counts.sum()), len(counts), average)
 
-    def observe(self, plan: Plan, variance: tuple[float, float], predicted: float) -> None:
+    def observe(self, budget: Budget, variance: tuple[float, float], predicted: float) -> None:
         """Learn from a batch: its realised variance and that of uniform counts, and the ratio that was predicted."""
-        if plan.budget.match is not None:
+        if budget.match is not None:
             self.target.observe(*variance, predicted)
 
     def metrics(self, plan: Plan, lengths: Sequence[FloatArray] | None) -> dict[str, float]:

@@ -24,6 +24,7 @@ from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform
 from viprl.allocation.variance_models import ShrunkRLOO, VarianceModel
 from viprl.baselines.beta_counts import BetaCounts
 from viprl.baselines.bots import ImplicitEvidence
+from viprl.baselines.duet import CostedDeviation, DeviationMean
 from viprl.baselines.dynamo import CountPriority
 from viprl.baselines.greso import SkipAndRedistribute, ZeroVarianceRuns
 from viprl.baselines.gvm import InverseRootSuccess
@@ -308,6 +309,7 @@ _NAMED: dict[str, tuple[str, Callable[[], Strategy]]] = {
     "bots": ("BOTS: Beta counts with implicit evidence", lambda: Strategy(ImplicitEvidence())),
     "greso": ("GRESO: skip after zero-variance visits", lambda: Strategy(ZeroVarianceRuns(), SkipAndRedistribute())),
     "dynamo": ("DynaMO: n ~ 4p(1-p) with a floor", lambda: Strategy(CountPriority(), ProportionalToVariance())),
+    "duet": ("DUET: n ~ running mean of the deviation", lambda: Strategy(DeviationMean(), CostedDeviation())),
     "knapsack": ("Knapsack RL: most mixed groups, weighted by p(1-p)^2", lambda: Strategy(LearnedBeta(), Knapsack())),
     "gvm": ("GVM: n ~ 1/sqrt(p + alpha/p)", lambda: Strategy(LearnedBeta(), InverseRootSuccess())),
     "neyman": ("n ~ sqrt(p(1-p))", lambda: Strategy(LearnedBeta(), ProportionalToDeviation())),

@@ -257,16 +257,13 @@ class VIP(Settings):
 
     @locked_method
     def observe_histories(self, histories: Sequence[PromptHistory]) -> None:
-        """Learn from the visits of an earlier run in their order: from rewards where known, else from counts."""
+        """Learn from the visits of an earlier run in their order: from rewards where known, else from counts. Lengths
+        are learned up to their unit, which the first batch of this run decides."""
         for batch, visit in visits(all_of_one_kind(histories)):
-            prompts = [history.prompt for history in batch]
-            rewards = [history.rewards[visit] for history in batch if history.rewards is not None]
-            if rewards:
-                prompt_batch = self._batch(prompts)
-                self._memory.learn(prompt_batch, self._features.batches(prompt_batch), rewards)
-            else:
-                counts = np.array([(history.successes[visit], history.rollouts[visit]) for history in batch])
-                self.observe_counts(prompts, *counts.T)
+            shown = [history.visits[visit] for history in batch]
+            prompts = self._batch([history.prompt for history in batch])
+            self._memory.learn_visits(prompts, self._features.batches(prompts), shown)
+        self._memory.spending.lengths.expect_other_unit()
 
     @classmethod
     def from_log(cls, path: str | Path, *, match: str = "prompt", reward: str | None = None, **options: Any) -> VIP:

@@ -19,6 +19,7 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.published import continuous_counts, rounded_counts
 from viprl.baselines.beta_counts import BetaCounts, moments
 from viprl.baselines.bots import ImplicitEvidence
+from viprl.baselines.duet import LEAST, CostedDeviation, DeviationMean
 from viprl.baselines.dynamo import CountPriority
 from viprl.baselines.greso import SkipAndRedistribute, ZeroVarianceRuns
 from viprl.baselines.gvm import InverseRootSuccess
@@ -424,3 +425,27 @@ def test_uncertain_prompts_get_more_than_settled_ones(name: str) -> None:
         counts = step(vip, PROMPTS, random)
     kind = np.arange(24) % 4
     assert counts[kind == 0].mean() > 1.5 * counts[(kind == 1) | (kind == 2)].mean()
+
+
+class TestDuet:
+    def test_running_means_by_hand(self):
+        predictor, batch = DeviationMean(), Batch(("a", "b", "c"), None)
+        assert predictor.predict(batch).reward_variance.tolist() == [0.25] * 3
+        predictor.observe(batch, np.array([2.0, 0, 0]), np.array([4.0, 4, 0]))
+        predictor.observe(batch, np.array([1.0, 0, 0]), np.array([5.0, 4, 0]))
+        s = (0.5 + 0.4) / 2  # sqrt(.5 .5) and sqrt(.2 .8)
+        found = predictor.predict(batch)
+        np.testing.assert_allclose(found.reward_variance, np.array([s, LEAST, 0.9 / 4]) ** 2)
+        np.testing.assert_allclose(found.success_probability, [0.35, 0, 0.5])
+
+    def test_a_limited_budget_by_hand(self):
+        # s/sqrt(c) = .5, .25, .1: with scale 20 the counts 10, 5, 2 cost 10 + 20 + 8
+        prediction = Prediction(np.full(3, 0.5), np.array([0.25, 0.25, 0.04]))
+        limited = budget(3, 24, 2, 16).limited(38.0, np.array([1.0, 4.0, 4.0]))
+        counts = CostedDeviation()(prediction, limited, rng())
+        assert counts.tolist() == [10, 5, 2]
+
+    def test_with_equal_costs_it_is_neymans(self):
+        prediction = Prediction.of_points(np.array([0.5, 0.1, 0.9, 0.99]))
+        duet, neyman = (rule()(prediction, budget(4, 28), rng()) for rule in (CostedDeviation, ProportionalToDeviation))
+        assert (duet == neyman).all()

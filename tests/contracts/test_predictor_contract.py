@@ -9,6 +9,7 @@ import pytest
 
 from viprl.baselines.beta_counts import BetaCounts
 from viprl.baselines.bots import ImplicitEvidence
+from viprl.baselines.duet import DeviationMean
 from viprl.baselines.dynamo import CountPriority
 from viprl.baselines.greso import ZeroVarianceRuns
 from viprl.baselines.learned_beta import LearnedBeta
@@ -32,6 +33,7 @@ class WithoutText(GridFilter):
 PREDICTORS = (
     RewardFilter, GridFilter, WithoutText, GaussianProcess, SuccessRate, Oracle, RidgeRegression, MovingAverage,
     BetaCounts, LearnedBeta, ImplicitEvidence, CountPriority, ZeroVarianceRuns,
+    DeviationMean,
 )  # fmt: skip
 
 

@@ -209,7 +209,9 @@ def test_trl_files_become_visits(tmp_path):
         found = read_history(place)
         assert visits_of(found) == [(chat, [2, 2], [1, 2])]
     save_history(tmp_path / "t.jsonl", found)
-    assert json.loads((tmp_path / "t.jsonl").read_text()).keys() == {"id", "prompt", "rollouts", "successes"}
+    row = json.loads((tmp_path / "t.jsonl").read_text())
+    assert row.keys() == {"id", "prompt", "rollouts", "successes", "lengths"}
+    assert row["lengths"] == [[3, 3], [4, 4]]  # characters of "2-0" and so on; the unscorable rollout does not count
 
 
 def test_trl_with_several_rewards_needs_a_choice(tmp_path):

@@ -7,6 +7,7 @@ s2      sample variance of the logged rewards of a visit, unbiased              
 p       true mean position: mean of k/n over visits t-4 to t+4                               [N, T]
 a       true reward variance. Two values: p(1-p). More: mean of s2 over visits t-4 to t+4,   [N, T]
         weighted by n-1
+l       true mean length: mean of the logged lengths of visits t-4 to t+4                    [N, T]
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from viprl.analysis.protocol import Protocol
+from viprl.analysis.lengths import Lengths, Shown
+from viprl.analysis.protocol import Protocol, around
 from viprl.errors import InputError
 from viprl.prompts import text
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.runs.history import PromptHistory, all_of_one_kind
 from viprl.utils.arrays import FloatArray, IntArray
-
-REACH = 4
-"""Visits before and after one that count for its truth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +42,8 @@ class Pool:
     """[N, T] a; of more than two values in the unit of `RewardScale`."""
     rewards: tuple[tuple[FloatArray, ...], ...] | None = None
     """[N] all logged visits of each prompt, [n] rewards each; None if the rewards have two values."""
+    lengths: Lengths | None = None
+    """None if the log has no lengths."""
 
     @classmethod
     def of(cls, histories: Sequence[PromptHistory], protocol: Protocol) -> Pool:
@@ -71,6 +72,7 @@ class Pool:
             truth,
             _true_variances(rewards, scale)[:, :t] if graded else truth * (1 - truth),
             tuple(rewards) if graded else None,
+            Lengths.of(kept, scale, t),
         )
 
     def logged(self, at: IntArray, visit: int, scale: RewardScale) -> GroupOutcomes:
@@ -86,9 +88,18 @@ class Pool:
         """
         if self.rewards is None:
             return GroupOutcomes.of_counts(drawn(draws, self.truth[at, visit], counts), counts.astype(float))
-        around = [np.concatenate(self.rewards[i][max(0, visit - REACH) : visit + REACH + 1]) for i in at]
-        chosen = [values[(len(values) * u[:n]).astype(int)] for values, u, n in zip(around, draws, counts, strict=True)]
+        nearby = [np.concatenate(self.rewards[i][around(visit)]) for i in at]
+        chosen = [values[(len(values) * u[:n]).astype(int)] for values, u, n in zip(nearby, draws, counts, strict=True)]
         return _outcomes(chosen, scale)
+
+    def shown_lengths(self, at: IntArray, visit: int, draws: FloatArray | None, counts: IntArray) -> Shown | None:
+        """The lengths of the outcomes that `logged` gives or, with `draws`, `drawn`; None if the log has none."""
+        if self.lengths is None:
+            return None
+        if draws is None:
+            return self.lengths.shown(at, visit)
+        p = self.truth[at, visit] if self.rewards is None else None
+        return self.lengths.drawn(at, visit, draws, counts, p)
 
 
 def drawn(draws: FloatArray, p: FloatArray, counts: IntArray) -> FloatArray:
@@ -99,7 +110,7 @@ def drawn(draws: FloatArray, p: FloatArray, counts: IntArray) -> FloatArray:
 
 def smoothed(rates: FloatArray) -> FloatArray:
     """[T] mean of the rates over the visits t-4 to t+4, fewer at the ends."""
-    return np.array([rates[max(0, t - REACH) : t + REACH + 1].mean() for t in range(len(rates))])
+    return np.array([rates[around(t)].mean() for t in range(len(rates))])
 
 
 def _outcomes(rewards: Sequence[FloatArray], scale: RewardScale) -> GroupOutcomes:
@@ -121,7 +132,7 @@ def _smoothed_variance(visits: Sequence[FloatArray]) -> FloatArray:
     groups = RewardGroups.of_rewards(visits)
     freedom = np.maximum(groups.rollouts - 1, 0)
     sums = np.where(freedom > 0, groups.sum(groups.squares), 0.0)
-    spans = [slice(max(0, t - REACH), t + REACH + 1) for t in range(len(visits))]
+    spans = list(map(around, range(len(visits))))
     weights = np.array([freedom[span].sum() for span in spans])
     return np.where(weights > 0, [sums[span].sum() for span in spans], np.nan) / np.maximum(weights, 1)
 

@@ -11,9 +11,17 @@ from viprl.allocation.budget import Budget, default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
 from viprl.errors import InputError
 from viprl.runs.logged_rollouts import LoggedRun
+from viprl.settings import Settings
 
 USUAL_BATCH = 64
 """Prompts of a batch if the log does not say how many a step had."""
+REACH = 4
+"""Visits before and after one that count for its truth."""
+
+
+def around(visit: int) -> slice:
+    """The visits t-4 to t+4, fewer at the ends."""
+    return slice(max(0, visit - REACH), visit + REACH + 1)
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,10 @@ class Protocol:
         seeds: repetitions, with seeds 0 to seeds - 1.
         closed: observe only the allocated rollouts (closed loop) instead of all logged ones (open loop).
         estimator: of the advantage, see `viprl.allocation.variance_models`.
+        spend, variance_target, cost: as for `viprl.VIP`: what a batch spends of its budget.
 
-    Raises InputError for numbers below 1 and for bounds that cannot meet the budget.
+    Raises InputError for numbers below 1, for bounds that cannot meet the budget, and for values of `spend` and `cost`
+    that do not exist.
     """
 
     batch_size: int = USUAL_BATCH
@@ -40,8 +50,12 @@ class Protocol:
     seeds: int = 3
     closed: bool = False
     estimator: str = "rloo"
+    spend: str = "budget"
+    variance_target: float = 1.0
+    cost: str = "rollouts"
 
     def __post_init__(self) -> None:
+        self.spending.check_choices()
         for name in ("batch_size", "rollouts", "visits", "seeds"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -78,8 +92,13 @@ class Protocol:
         known.setdefault("max_rollouts", max(high, rollouts, known["min_rollouts"]))
         return cls(**known)
 
+    @property
+    def spending(self) -> Settings:
+        """The options that turn the budget of a batch into what it may spend."""
+        return Settings(spend=self.spend, variance_target=self.variance_target, cost=self.cost)
+
     def budget(self) -> Budget:
-        """The budget of a batch."""
+        """The budget of a batch, as a hard one."""
         total = self.rollouts * self.batch_size
         return Budget.of(self.batch_size, total, self.min_rollouts, self.max_rollouts, self.estimator)
 

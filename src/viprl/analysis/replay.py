@@ -17,6 +17,11 @@ better than uniform, negative if it is worse. Batches in which the oracle would 
 have no capture. All three V use continuous counts, so that rounding does not matter; strategies whose rule does not
 minimise the variance are evaluated with their whole counts. Scores of predicted probabilities are undefined for rewards
 with more than two values.
+
+With `Protocol.spend` or `Protocol.cost` a batch may spend less than its budget, as with these options of `viprl.VIP`:
+what it spends is decided by predictions and by the outcomes of earlier batches. Scores of spending
+(`viprl.analysis.spending_scores`) are those of the whole counts; capture and variance ratio stay those of the whole
+budget.
 """
 
 from __future__ import annotations
@@ -33,18 +38,22 @@ from scipy.stats import rankdata
 
 from viprl.allocation.budget import Budget, even_counts
 from viprl.allocation.published import continuous_counts
+from viprl.analysis.lengths import Shown
 from viprl.analysis.pool import Pool
 from viprl.analysis.protocol import DEFAULT_PROTOCOL, Protocol
+from viprl.analysis.spending_scores import SPENDING_SCORES, spending_scores
 from viprl.analysis.statistics import Estimate, finite
 from viprl.errors import InputError
 from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
 from viprl.metrics import ZERO_ADVANTAGE
 from viprl.predictors.base import Batch
-from viprl.reward_groups import RewardScale
+from viprl.reward_groups import GroupOutcomes, RewardScale
 from viprl.runs.history import PromptHistory
+from viprl.spending import Spending
 from viprl.strategies import Proposal, Strategy, named_strategies
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.weights.surprisal import measured_weight
 
 PHASES = (("1", 0, 1), ("2", 1, 2), ("3", 2, 3), ("4-5", 3, 5), ("6-10", 5, 10), ("11+", 10, None))
 """Label, first visit and end (counted from 0, end excluded) of the phases over which scores are averaged."""
@@ -74,7 +83,7 @@ class Step:
     observed: FloatArray
     """[Q] rollouts that the strategy learned from."""
     scores: Mapping[str, float]
-    """By the names of `SCORES`; NaN if undefined."""
+    """By the names of `SCORES` and, where less than the budget may be spent, `SPENDING_SCORES`; NaN if undefined."""
     bins: FloatArray
     """[3, BINS] prompts, sum of their predictions and sum of their logged rates, by bin of the prediction."""
 
@@ -85,7 +94,7 @@ class Phase:
 
     visits: str
     scores: Mapping[str, Estimate | None]
-    """By the names of `SCORES`, over seeds; None if undefined, as Spearman's of equal predictions."""
+    """By the names of `Step.scores`, over seeds; None if undefined, as Spearman's of equal predictions."""
     calibration: Sequence[Mapping[str, float]]
     """Mean `predicted` probability, mean `observed` rate and `count` of each bin of the prediction, over all seeds."""
 
@@ -116,11 +125,14 @@ def replay(
 
     Returns: the phases of each strategy by its name.
 
-    Raises InputError (a ValueError) for unknown names and too few prompts, MissingPackageError (an ImportError) if
+    Raises InputError (a ValueError) for unknown names, too few prompts and cost="tokens" without lengths in the log,
+    MissingPackageError (an ImportError) if
     features need a package that is not installed.
     """
     asked = named_strategies(strategies)
     pool = Pool.of(histories, protocol)
+    if protocol.cost == "tokens" and pool.lengths is None:
+        raise InputError("cost is 'tokens', but the log has no lengths of rollouts; leave out cost (--cost)")
     store = Features(default_folder()) if store is None else store
     results = {}
     for strategy in asked.values():
@@ -154,7 +166,8 @@ def _features(strategy: Strategy, features: FeatureChoice) -> FeatureChoice:
 def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: Protocol, seed: int) -> Iterator[Step]:
     """Replay one strategy with one seed, batch by batch. `vectors` [N, d] are the features of the prompts."""
     order, chance = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    budget, size, scale = protocol.budget(), protocol.batch_size, RewardScale()
+    hard, size, scale = protocol.budget(), protocol.batch_size, RewardScale()
+    spending = Spending(protocol.spending)
     for visit in range(pool.truth.shape[1]):
         shuffled = order.permutation(len(pool.keys))
         for start in range(0, len(shuffled) - size + 1, size):
@@ -163,23 +176,53 @@ def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: P
             strategy.predictor.tell(dict(zip(batch.keys, pool.truth[at, visit].tolist(), strict=True)))
             if pool.rewards is not None:
                 strategy.predictor.tell_variance(dict(zip(batch.keys, pool.variance[at, visit].tolist(), strict=True)))
-            tie, draws = int(chance.integers(2**63)), chance.random((size, int(budget.max_rollouts.max())))
+            tie, draws = int(chance.integers(2**63)), chance.random((size, int(hard.max_rollouts.max())))
             began = time.perf_counter()
+            budget = hard if spending.is_hard else _limits(spending, strategy, batch, hard)
             proposal = strategy.propose(batch, np.arange(size), budget, tie)
             seconds = time.perf_counter() - began
             counts, guess = proposal.allocation.counts, proposal.prediction.success_probability
             rate = pool.successes[at, visit] / pool.rollouts[at, visit]
-            scores = variance_scores(strategy, proposal, pool.variance[at, visit], budget)
+            scores = variance_scores(strategy, proposal, pool.variance[at, visit], hard)
             scores |= predictive_scores(guess, rate, binary=pool.rewards is None)
             began = time.perf_counter()
             logged = (at, visit, scale)
             outcomes = pool.drawn(*logged, draws, counts) if protocol.closed else pool.logged(*logged)
             strategy.review(proposal, outcomes)
+            if not spending.is_hard:
+                lengths = pool.shown_lengths(at, visit, draws if protocol.closed else None, counts)
+                _learn_spending(spending, proposal, outcomes, budget, batch, lengths)
             strategy.observe(batch, outcomes, proposal.believed)
             scores["milliseconds"] = 1e3 * (seconds + time.perf_counter() - began)
             scores[ZERO_ADVANTAGE] = float(counts[outcomes.constant].sum() / counts.sum())
+            if not spending.is_hard:
+                length = None if pool.lengths is None else pool.lengths.mean[at, visit]
+                scores |= spending_scores(counts, pool.variance[at, visit], length, budget)
             bins = binned(guess, rate) if pool.rewards is None else np.zeros((3, BINS))
             yield Step(visit, counts, outcomes.rollouts, scores, bins)
+
+
+def _limits(spending: Spending, strategy: Strategy, batch: Batch, hard: Budget) -> Budget:
+    """What a batch may spend."""
+    costs = spending.costs(batch, strategy.predict(batch)) if spending.counts_tokens else None
+    return spending.budget(hard, costs)
+
+
+def _learn_spending(
+    spending: Spending,
+    proposal: Proposal,
+    outcomes: GroupOutcomes,
+    budget: Budget,
+    batch: Batch,
+    lengths: Shown | None,
+) -> None:
+    """Learn from a batch what the next ones may spend, as in a run."""
+    measured = np.nan_to_num(measured_weight(outcomes, None))
+    own = float(measured @ proposal.model.factor(proposal.allocation.counts))
+    variance = own, budget.uniform_variance(measured)
+    spending.observe(budget, variance, proposal.allocation.variance_ratio)
+    if spending.counts_tokens and lengths is not None:
+        spending.lengths.observe(batch, *lengths)
 
 
 def variance_scores(strategy: Strategy, proposal: Proposal, a: FloatArray, budget: Budget) -> dict[str, float]:
@@ -226,7 +269,8 @@ def summarise(seeds: Sequence[Sequence[Step]]) -> list[Phase]:
         inside = [[s for s in steps if s.visit >= first and (end is None or s.visit < end)] for steps in seeds]
         if not any(inside):
             continue
-        scores = {name: Estimate.of([_mean([s.scores[name] for s in steps]) for steps in inside]) for name in SCORES}
+        shown = [name for name in SCORES | SPENDING_SCORES if all(name in s.scores for steps in inside for s in steps)]
+        scores = {name: Estimate.of([_mean([s.scores[name] for s in steps]) for steps in inside]) for name in shown}
         bins = np.sum([s.bins for steps in inside for s in steps], axis=0)
         curve = [{"predicted": float(p / n), "observed": float(k / n), "count": int(n)} for n, p, k in bins.T if n]
         phases.append(Phase(label, scores, curve))

@@ -18,6 +18,16 @@ class Loop(StrEnum):
     closed = "closed"
 
 
+class Spend(StrEnum):
+    budget = "budget"
+    match = "match"
+
+
+class Cost(StrEnum):
+    rollouts = "rollouts"
+    tokens = "tokens"
+
+
 def replay(
     file: Annotated[
         Path,
@@ -64,6 +74,11 @@ def replay(
             "replays most of the log.",
         ),
     ] = None,
+    spend: Annotated[Spend, typer.Option(help=help_of("spend"))] = Spend.budget,
+    variance_target: Annotated[float, typer.Option(help=help_of("variance_target"))] = 1.0,
+    cost: Annotated[
+        Cost, typer.Option(help=f"{help_of('cost')} The log must have lengths; their unit does not matter.")
+    ] = Cost.rollouts,
     reward: Annotated[
         str | None,
         typer.Option(help="Reward column of verl's or TRL's logs: NAME, or NAME>=NUMBER for successes."),
@@ -84,6 +99,7 @@ def replay(
     protocol = {
         "batch_size": batch_size, "rollouts": rollouts, "min_rollouts": min_rollouts, "max_rollouts": max_rollouts,
         "visits": visits, "seeds": seeds, "closed": loop is Loop.closed,
+        "spend": str(spend), "variance_target": variance_target, "cost": str(cost),
     }  # fmt: skip
     run_replay(
         file, names(strategies), protocol, features=features, reward=reward, success=success, json_file=json,

@@ -7,11 +7,14 @@
             text learned online (`viprl.predictors.grid_belief`)                                  [G]
     e       what the upper half adds to the log length                                            scalar
     s2      variance of the log length within a prompt and half                                   scalar
-    k       mean length / its prediction exp(z + e h), over recent steps                          scalar
+    k       mean length / exp(z + e h); each step closes a share of the gap                       scalar
 
     log len = z + e h + noise of variance s2,    predicted length = k E[exp(z)] (p exp(e) + 1 - p)
 
 e, s2 and k are running estimates over all prompts. A half that a prompt never showed is predicted from the other one.
+The unit is the geometric mean length of the first batch. After a warm start from a log, which may count characters
+where this run counts tokens, it is set once more: so that the first batch is as long as expected.
+
 Likelihoods are no narrower than half of the grid's spacing, so that the mean between two points is kept.
 """
 
@@ -32,9 +35,12 @@ from viprl.utils.state_checks import array_entry, entry, number_entry
 from viprl.utils.state_file import State
 from viprl.utils.threads import single_threaded
 
-Z = np.linspace(-5.0, 5.0, 41)
-WALKS = tuple((variance, trend) for variance in (0.001, 0.01, 0.05, 0.2) for trend in (-0.05, 0.0, 0.05))
+Z = np.linspace(-4.0, 4.0, 61)
+"""Fine enough for 8 rollouts: with twice the spacing the widening of likelihoods loses to a running mean."""
+WALKS = ((0.0002, 0.0), (0.001, 0.0), (0.005, 0.0), (0.02, -0.05), (0.02, 0.0), (0.02, 0.05), (0.1, 0.0))
 """(variance, trend) of z between two visits."""
+GAIN = 0.3
+"""Share of the gap in k that a step closes: quickly, because z follows lengths that change as well, if later."""
 
 
 @functools.cache
@@ -55,10 +61,11 @@ class LengthFilter:
         self.forgetting_factor = forgetting_factor
         self.belief = GridBelief(length_grid())
         self.text = TextMixture()
-        self._unit = 0.0  # geometric mean length of the first batch
+        self._unit = 0.0
+        self._unit_expires = False  # whether the next batch may be in another unit
         self._effect = np.zeros(2)  # weighted sum of differences between the halves, sum of weights
         self._noise = np.zeros(2)  # squares within prompts and halves, degrees of freedom
-        self._lengths = np.zeros(2)  # sum of lengths, of their predictions before k
+        self._log_k: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -85,8 +92,7 @@ class LengthFilter:
         owner = np.repeat(np.arange(len(lengths)), [len(group) for group in lengths])[known]
         length = np.maximum(length[known], 1.0)
         upper = np.nan_to_num(np.concatenate(halves))[known] == 1
-        if not self.ready:
-            self._unit = float(np.exp(np.log(length).mean()))
+        self._choose_unit(batch, owner, length, upper)
         y = np.log(length / self._unit)
         self._learn_shared(owner, y, upper, len(lengths))
         y = y - self._upper_effect * upper
@@ -94,13 +100,17 @@ class LengthFilter:
         seen = n > 0
         mean = np.bincount(owner, y, minlength=len(lengths))[seen] / n[seen]
         part, score = batch.select(seen), self._scores(batch.select(seen))
-        self._learn_calibration(part, score, length, upper, np.cumsum(seen)[owner] - 1)
         variance = self._variance / n[seen] + ((Z[1] - Z[0]) / 2) ** 2
         square = (mean[:, None] - Z) ** 2 / variance[:, None]
         self.belief.observe(part.keys, score, np.exp(-(square - square.min(axis=1, keepdims=True)) / 2))
+        self._learn_calibration(part, score, length, upper, np.cumsum(seen)[owner] - 1)
         if part.features is not None:
             ratio = np.exp(np.clip(mean, Z[0], Z[-1]))
             self.text.observe(part.features, ratio / (1 + ratio), np.ones(len(mean)), prior_pseudocounts=1.0)
+
+    def expect_other_unit(self) -> None:
+        """What was observed so far is of another run, whose lengths may have another unit."""
+        self._unit_expires = self.ready
 
     @single_threaded
     def pass_over(self, batch: Batch) -> None:
@@ -108,17 +118,24 @@ class LengthFilter:
         self.belief.pass_over(batch.keys)
 
     def state_dict(self) -> State:
-        sums = {"effect": self._effect.copy(), "noise": self._noise.copy(), "lengths": self._lengths.copy()}
-        return {**self.belief.state_dict(), "text": self.text.state_dict(), "unit": self._unit, **sums}
+        sums = {"effect": self._effect.copy(), "noise": self._noise.copy(), "log_k": self._log_k}
+        return {
+            **self.belief.state_dict(),
+            "text": self.text.state_dict(),
+            "unit": np.array([self._unit, self._unit_expires], dtype=float),
+            **sums,
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Raises StateError for a damaged state."""
-        unit = float(number_entry(state, "unit", least=0))
+        unit = array_entry(state, "unit", 2, least=0)
         effect = array_entry(state, "effect", 2)
-        noise, lengths = array_entry(state, "noise", 2, least=0), array_entry(state, "lengths", 2, least=0)
+        noise = array_entry(state, "noise", 2, least=0)
+        log_k = None if entry(state, "log_k") is None else number_entry(state, "log_k", least=-50, most=50)
         self.belief.load_state_dict(state)
         self.text.load_state_dict(entry(state, "text"))
-        self._unit, self._effect, self._noise, self._lengths = unit, effect, noise, lengths
+        self._unit, self._unit_expires = float(unit[0]), bool(unit[1])
+        self._effect, self._noise, self._log_k = effect, noise, log_k
 
     @property
     def _upper_effect(self) -> float:
@@ -133,7 +150,17 @@ class LengthFilter:
     @property
     def _calibration(self) -> float:
         """k; for a log-normal length at first."""
-        return float(self._lengths[0] / self._lengths[1]) if self._lengths[1] > 0 else math.exp(self._variance / 2)
+        return math.exp(self._variance / 2 if self._log_k is None else self._log_k)
+
+    def _choose_unit(self, batch: Batch, owner: np.ndarray, length: FloatArray, upper: np.ndarray) -> None:
+        """Set the unit if there is none, or if it is that of another run; lengths [M] of the prompts `owner` [M]."""
+        if self.ready and not self._unit_expires:
+            return
+        expected = np.zeros(len(length))
+        if self.ready:
+            expected = (self.belief.before(batch.keys, self._scores(batch)) @ Z)[owner] + self._upper_effect * upper
+        unit = float(np.exp((np.log(length) - expected).mean()))
+        self._unit, self._unit_expires = unit, False
 
     def _learn_shared(self, owner: np.ndarray, y: FloatArray, upper: np.ndarray, prompts: int) -> None:
         """e and s2, from the log lengths y [M] and halves of a batch."""
@@ -150,10 +177,11 @@ class LengthFilter:
     def _learn_calibration(
         self, batch: Batch, score: FloatArray, length: FloatArray, upper: np.ndarray, row: np.ndarray
     ) -> None:
-        """k, from the lengths [M] of a batch and what was predicted of them; `row` [M] is their prompt."""
+        """k, from the lengths [M] of a batch and what is believed of them afterwards; `row` [M] is their prompt."""
         expected = self.belief.before(batch.keys, score) @ np.exp(Z)
         predicted = self._unit * expected[row] * np.exp(self._upper_effect * upper)
-        self._lengths = self.forgetting_factor * self._lengths + [length.sum(), predicted.sum()]
+        gap = math.log(length.sum() / predicted.sum()) - math.log(self._calibration)
+        self._log_k = float(np.clip(math.log(self._calibration) + GAIN * gap, -50, 50))
 
     def _scores(self, batch: Batch) -> FloatArray:
         """[Q] z that the text suggests: the logit of length/(length + unit)."""

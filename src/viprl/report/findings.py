@@ -13,6 +13,7 @@ import numpy as np
 from viprl.analysis.curves import Curve, curve, estimates, mapping, means_by_seed, seed_of
 from viprl.analysis.statistics import Estimate, difference, known, over_blocks, paired_difference
 from viprl.metrics import EQUAL_REWARD_GROUPS, HELD_OUT_SUCCESS, PREFIX, REALISED_RATIO, ZERO_ADVANTAGE, shadow_ratio
+from viprl.report.spent import spent
 from viprl.report.uniform_steps import uniform_steps
 from viprl.report.words import VERDICTS, closing, interval, num, short_basis, size
 from viprl.runs.reader import Run
@@ -82,8 +83,9 @@ def final_accuracy(run: Run) -> dict[str, Estimate]:
 
 
 def findings(run: Run) -> list[Finding]:
-    """The headlines of a run: gradient variance, rollouts without a gradient, learning. Missing data: no headline."""
-    found = (_variance(run), _waste(run), gain(run) or learning(run))
+    """The headlines of a run: gradient variance, what was saved, rollouts without a gradient, learning. Missing data:
+    no headline."""
+    found = (_variance(run), _spending(run), _waste(run), gain(run) or learning(run))
     return [finding for finding in found if finding is not None]
 
 
@@ -117,6 +119,21 @@ def _variance(run: Run) -> Finding | None:
     return Finding(
         f"{num(ratio.mean)}×", f"gradient variance with {name} (uniform:\u00a01)", sentence, verdict, basis=basis
     )
+
+
+def _spending(run: Run) -> Finding | None:
+    """What was saved of the budget: tokens where they count, otherwise rollouts."""
+    totals = [spent(run, name, "rollouts") for name in run.strategies]
+    saved = {one.strategy: one for one in totals if one is not None and one.saved > 0}
+    names = sorted(saved, key=lambda name: name != "default")
+    if not names:
+        return None
+    rollouts, tokens = saved[names[0]], spent(run, names[0], "tokens")
+    value = f"{num(100 * rollouts.saved, 0)}\u00a0%"
+    sentence = f"The {names[0]} allocation spent {rollouts.words}."
+    if tokens is not None:
+        sentence += f" These were {tokens.total:,.0f} tokens, {num(100 * tokens.saved, 1)}\u00a0% less than uniform."
+    return Finding(value, f"of the rollouts saved with {names[0]}", sentence)
 
 
 def _waste(run: Run) -> Finding | None:

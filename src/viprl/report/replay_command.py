@@ -15,12 +15,13 @@ from rich.table import Table
 
 from viprl.analysis.pool import Pool
 from viprl.analysis.protocol import Protocol
-from viprl.analysis.replay import SCORES, Phase, as_json, replay
+from viprl.analysis.replay import Phase, as_json, replay
+from viprl.analysis.spending_scores import SPENDING_SCORES
 from viprl.errors import InputError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.report.canvas import canvas
-from viprl.report.replay_page import Results, described, labels, mean_words, write_replay_page
+from viprl.report.replay_page import Results, described, labels, mean_words, titles, write_replay_page
 from viprl.report.replay_reasons import cautions, empty_cells
 from viprl.runs.engine_logs import read_log
 from viprl.runs.history import PromptHistory
@@ -76,8 +77,9 @@ def run_replay(
     console = Console() if console is None else console
     enough = f"{len(pool.keys)} of {len(log.histories)} prompts"
     console.print(f"{enough}, {described(protocol)}", highlight=False, soft_wrap=True)
-    for score in PRINTED if pool.rewards is None else PRINTED_OF_REWARDS:
-        console.print(f"\n[bold]{score.replace('_', ' ')}[/bold]: {SCORES[score]}", highlight=False, soft_wrap=True)
+    summaries, spending = titles(results), [score for score in SPENDING_SCORES if score in titles(results)]
+    for score in [*spending, *(PRINTED if pool.rewards is None else PRINTED_OF_REWARDS)]:
+        console.print(f"\n[bold]{score.replace('_', ' ')}[/bold]: {summaries[score]}", highlight=False, soft_wrap=True)
         console.print(score_table(results, score))
     notes = [*empty_cells(results, pool, protocol), *cautions(pool, protocol)]
     for note in notes:

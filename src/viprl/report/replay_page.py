@@ -9,6 +9,7 @@ import numpy as np
 
 from viprl.analysis.protocol import Protocol
 from viprl.analysis.replay import PHASES, SCORES, Phase
+from viprl.analysis.spending_scores import PER_TOKEN, ROLLOUTS, SPENDING_SCORES, TOKENS, TRUE_RATIO
 from viprl.analysis.statistics import Estimate
 from viprl.report.canvas import Style, save, styles
 from viprl.report.figures import GUIDE, Line, curves
@@ -33,7 +34,12 @@ _GLOSSARY = (
     ),
     INTERVAL,
 )
+_SPENT = "1: as uniform counts with the whole budget."
 _FIGURES = (
+    (ROLLOUTS, "Rollouts spent by visit", f"Lower is better. {_SPENT}"),
+    (TOKENS, "Tokens spent by visit", f"Lower is better. {_SPENT}"),
+    (TRUE_RATIO, "Gradient variance with what was spent, by visit", f"At most 1 is wanted. {_SPENT}"),
+    (PER_TOKEN, "Variance times tokens, by visit", f"Lower is better. {_SPENT}"),
     ("capture", "Capture by visit", "Higher is better. 0: uniform allocation."),
     ("log_loss", "Log loss by visit", "Errors of the predicted success probabilities. Lower is better."),
 )
@@ -53,13 +59,14 @@ def write_replay_page(
 
     Returns: the path of the page.
     """
-    logged = [figure for figure in _FIGURES if any(p.scores[figure[0]] for phases in results.values() for p in phases)]
+    every = [phase for phases in results.values() for phase in phases]
+    logged = [figure for figure in _FIGURES if any(phase.scores.get(figure[0]) for phase in every)]
     drawings = [_by_phase(results, *figure) for figure in logged]
     if any(phase.calibration for phases in results.values() for phase in phases):
         drawings.append(_calibration(results))
     for drawing in drawings:
         save(drawing.figure, folder, drawing.name)
-    tables = "".join(_table(results, score) for score in SCORES)
+    tables = "".join(_table(results, *title) for title in titles(results).items())
     rows = [(name.replace("_", " "), str(value)) for name, value in settings.items()]
     differ = "the order of the prompts" + (" and the outcomes drawn" if protocol.closed else "")
     lead = [
@@ -81,11 +88,16 @@ def write_replay_page(
 
 def described(protocol: Protocol) -> str:
     """The protocol in one line."""
+    spent = ""
+    if protocol.spend == "match":
+        spent = f", spending until the variance is {protocol.variance_target:g} of uniform's"
+    spent += ", tokens count" if protocol.cost == "tokens" else ""
     loop = "closed loop: only allocated rollouts" if protocol.closed else "open loop: all outcomes"
     return (
         f"{count(protocol.visits, 'visit')}, batches of {count(protocol.batch_size, 'prompt')}, "
         f"{protocol.rollouts} rollouts per prompt "
-        f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are observed"
+        f"({protocol.min_rollouts} to {protocol.max_rollouts}), {count(protocol.seeds, 'seed')}, {loop} are "
+        f"observed{spent}"
     )
 
 
@@ -129,9 +141,15 @@ def _calibration(results: Results) -> Drawing:
     return Drawing("replay_calibration", "Calibration of the predictions", figure, caption)
 
 
-def _table(results: Results, score: str) -> str:
+def titles(results: Results) -> dict[str, str]:
+    """The scores in the results, and what each is."""
+    found = {score for phases in results.values() for phase in phases for score in phase.scores}
+    return {score: summary for score, summary in (SPENDING_SCORES | SCORES).items() if score in found}
+
+
+def _table(results: Results, score: str, summary: str) -> str:
     rows = [[name, *(_spread(phase.scores[score]) for phase in phases)] for name, phases in results.items()]
-    return table(("strategy", *labels(results)), rows, f"{score.replace('_', ' ')}: {SCORES[score]}")
+    return table(("strategy", *labels(results)), rows, f"{score.replace('_', ' ')}: {summary}")
 
 
 def _styled(results: Results) -> list[tuple[Style, Sequence[Phase]]]:

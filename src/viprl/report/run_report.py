@@ -14,6 +14,7 @@ from viprl.report import canvas, sections
 from viprl.report.findings import findings
 from viprl.report.page import INTERVAL, Section, page, references, table
 from viprl.report.second_moment import second_moment
+from viprl.report.spending import spending
 from viprl.report.view import View, strategies
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
@@ -24,6 +25,7 @@ from viprl.utils.words import count
 _SECTIONS = (
     sections.variance,
     second_moment,
+    spending,
     sections.waste,
     sections.accuracy,
     sections.predictions,

@@ -9,6 +9,9 @@ A history file has one row for each prompt. It is JSON lines (.jsonl, .jsonl.gz)
     successes     list of whole numbers, in training order: how many rollouts of each visit succeeded
     rewards       for rewards other than 0/1 and -1/+1: one list of rewards for each visit, in training order. Then
                   rollouts and successes are optional, and successes may be null
+    lengths       optional: one list for each visit with the length of each rollout, null where unknown: in the order of
+                  the rewards; in rows without rewards those of the successes first. Tokens or characters: only their
+                  ratios matter
 
 Examples of rows:
     {"id": "7", "prompt": "What is 2 + 2?", "rollouts": 8, "successes": [3, 5, 8]}
@@ -35,7 +38,7 @@ from viprl.outcomes import LARGEST_REWARD, scorable
 from viprl.prompts import Prompt, identity
 from viprl.runs.files import HISTORY_FILE, OLD_HISTORY_FILE
 from viprl.runs.parquet import parquet_rows
-from viprl.runs.visits import Visit, of_one_kind
+from viprl.runs.visits import Visit, of_one_kind, plain_lengths
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_lines import read_json_lines, write_json_lines
 from viprl.utils.missing import is_missing, names_missing
@@ -63,19 +66,29 @@ class PromptHistory:
     """The reference answer, if the log has one. Equal texts with different answers are different prompts."""
     rewards: tuple[FloatArray, ...] | None = None
     """[T] the scorable rewards of each visit, [n]; None if the successes say them, because rewards are 0/1 or -1/+1."""
+    lengths: tuple[FloatArray, ...] | None = None
+    """[T] the length of each scorable rollout, [n], in the order of the rewards, or successes first where there are
+    none; NaN where unknown. None: all unknown. The unit is that of the log, such as tokens or characters."""
 
     @classmethod
     def of(cls, id: str, prompt: Prompt, visits: Sequence[Visit], ground_truth: str | None = None) -> PromptHistory:
         """From visits that all have rewards, or all have none."""
         rollouts, successes = np.array([(visit.rollouts, visit.successes) for visit in visits], dtype=float).T
         rewards = tuple(visit.rewards for visit in visits if visit.rewards is not None)
-        return cls(id, prompt, rollouts, successes, ground_truth, rewards or None)
+        unknown = all(visit.lengths is None for visit in visits)
+        lengths = tuple(_lengths_of(visit) for visit in visits)
+        return cls(id, prompt, rollouts, successes, ground_truth, rewards or None, None if unknown else lengths)
 
     @property
     def visits(self) -> list[Visit]:
         """[T]."""
-        rewards = self.rewards or [None] * len(self.rollouts)
-        return list(map(Visit, self.rollouts.tolist(), self.successes.tolist(), rewards))
+        none = [None] * len(self.rollouts)
+        rewards, lengths = self.rewards or none, self.lengths or none
+        return list(map(Visit, self.rollouts.tolist(), self.successes.tolist(), rewards, lengths))
+
+
+def _lengths_of(visit: Visit) -> FloatArray:
+    return np.full(int(visit.rollouts), np.nan) if visit.lengths is None else visit.lengths
 
 
 def all_of_one_kind(histories: Sequence[PromptHistory]) -> list[PromptHistory]:
@@ -147,7 +160,8 @@ def history_of_row(row: Mapping[str, Any], where: str) -> PromptHistory:
             f"{where}: {successes[visit]:g} successes of {rollouts[visit]:g} rollouts at visit {visit + 1}; successes "
             "cannot exceed rollouts"
         )
-    return PromptHistory(key, row["prompt"], rollouts, successes, truth, rewards)
+    lengths = None if absent(row.get("lengths")) else _lengths(row, rollouts, f"{where}: lengths")
+    return PromptHistory(key, row["prompt"], rollouts, successes, truth, rewards, lengths)
 
 
 def save_history(path: str | Path, histories: Iterable[PromptHistory]) -> None:
@@ -182,14 +196,17 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
 
 def _visits(row: Mapping[str, Any]) -> list[Visit]:
     """The visits in a row of an outcome log. Raises KeyError, TypeError or ValueError for another form."""
-    if row.get("rewards") is None:
-        return [Visit(int(n), int(k)) for k, n in zip(row["successes"], row["scorable"], strict=True)]
-    rewards = [np.array(group, dtype=float) for group in row["rewards"]]
-    if list(map(len, rewards)) != row["scorable"]:
-        raise ValueError("rewards and scorable differ")
+    none = [None] * len(row["scorable"])
+    rewards, lengths = (
+        none if row.get(name) is None else [np.array(group, dtype=float) for group in row[name]]
+        for name in ("rewards", "lengths")
+    )
+    for groups in (rewards, lengths):
+        if any(group is not None and len(group) != n for group, n in zip(groups, row["scorable"], strict=True)):
+            raise ValueError("rewards or lengths and scorable differ")
     return [
-        Visit(len(group), math.nan if k is None else int(k), group)
-        for k, group in zip(row["successes"], rewards, strict=True)
+        Visit(int(n), int(k) if group is None else math.nan if k is None else int(k), group, length)
+        for k, n, group, length in zip(row["successes"], row["scorable"], rewards, lengths, strict=True)
     ]
 
 
@@ -224,7 +241,11 @@ def _row(history: PromptHistory) -> dict[str, Any]:
     known = ~np.isnan(history.successes)
     if known.any():
         row["successes"] = [int(k) if there else None for k, there in zip(history.successes, known, strict=True)]
-    return row if history.rewards is None else row | {"rewards": [visit.tolist() for visit in history.rewards]}
+    if history.rewards is not None:
+        row["rewards"] = [visit.tolist() for visit in history.rewards]
+    if history.lengths is not None:
+        row["lengths"] = [plain_lengths(visit) for visit in history.lengths]
+    return row
 
 
 def _rewards(given: Any, what: str) -> tuple[FloatArray, ...]:
@@ -241,6 +262,30 @@ def _rewards(given: Any, what: str) -> tuple[FloatArray, ...]:
             )
         found.append(np.array(known, dtype=float))
     return tuple(found)
+
+
+def _lengths(row: Mapping[str, Any], rollouts: FloatArray, what: str) -> tuple[FloatArray, ...]:
+    """[T] the length of each scorable rollout; where a reward is null, its length does not count."""
+    given = row["lengths"]
+    if not isinstance(given, list) or len(given) != len(rollouts):
+        raise DataError(f"{what} is {short(given)}; expected one list for each of {len(rollouts)} visits")
+    rewards = [None] * len(rollouts) if absent(row.get("rewards")) else row["rewards"]
+    found = []
+    for visit, (group, values, n) in enumerate(zip(given, rewards, rollouts, strict=True), start=1):
+        size = int(n) if values is None else len(values)
+        if not isinstance(group, list) or len(group) != size or not all(map(_is_length, group)):
+            raise DataError(
+                f"{what} has {short(group)} at position {visit}; expected {size} non-negative numbers, one for each "
+                "rollout, null where unknown"
+            )
+        kept = group if values is None else [x for x, r in zip(group, values, strict=True) if not is_missing(r)]
+        found.append(np.array([math.nan if is_missing(x) else x for x in kept], dtype=float))
+    return tuple(found)
+
+
+def _is_length(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST_REWARD
+    return is_missing(value) or number
 
 
 def _successes(given: Any, rewards: tuple[FloatArray, ...] | None, what: str) -> FloatArray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mode
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from viprl.errors import DataError, InputError
 from viprl.outcomes import RewardReader, Success
 from viprl.prompts import Prompt
 from viprl.runs.history import PromptHistory, absent, ground_truth_text, history_id
-from viprl.runs.visits import Visit, of_one_kind
+from viprl.runs.visits import Visit, of_one_kind, successes_first
 from viprl.utils.arrays import FloatArray
 from viprl.utils.comparisons import read_comparison
 from viprl.utils.imports import import_function
@@ -54,9 +55,13 @@ class LoggedRollout(NamedTuple):
     prompt: Prompt
     reward: Any
     ground_truth: str | None = None
+    length: float = math.nan
+    """In the unit of the log; NaN if unknown."""
 
     @classmethod
-    def read(cls, where: str, prompt: Prompt, reward: Any, ground_truth: Any = None) -> LoggedRollout:
+    def read(
+        cls, where: str, prompt: Prompt, reward: Any, ground_truth: Any = None, length: float = math.nan
+    ) -> LoggedRollout:
         """Check the prompt. Raises DataError, which begins with `where`, for a missing one and for one of another type.
 
         A missing or unreadable reward is no error: such a rollout is unscorable.
@@ -65,9 +70,19 @@ class LoggedRollout(NamedTuple):
             raise DataError(f"{where} has no prompt (it is {prompt!r}); delete the row")
         truth = ground_truth_text(ground_truth)
         try:
-            return cls(history_id(prompt, truth), prompt, _number_in(reward), truth)
+            return cls(history_id(prompt, truth), prompt, _number_in(reward), truth, length)
         except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"{where}: {first_line(error)}") from error
+
+
+def characters(completion: Any) -> float:
+    """The length of a completion in characters, the sum of the contents of messages; NaN if it has no text."""
+    if isinstance(completion, str):
+        return float(len(completion))
+    parts = completion if isinstance(completion, list) else []
+    texts = [part.get("content") for part in parts if isinstance(part, Mapping)]
+    known = [len(text) for text in texts if isinstance(text, str)]
+    return float(sum(known)) if known else math.nan
 
 
 def _number_in(reward: Any) -> Any:
@@ -105,20 +120,22 @@ class StepReader:
 
     def __call__(self, step: int, rollouts: Sequence[LoggedRollout]) -> LoggedStep:
         """The outcomes of one step. Rollouts whose reward is missing or unreadable do not count."""
-        groups: dict[str, list[Any]] = {}
+        groups: dict[str, list[LoggedRollout]] = {}
         for rollout in rollouts:
             self._first.setdefault(rollout.key, rollout)
-            groups.setdefault(rollout.key, []).append(rollout.reward)
+            groups.setdefault(rollout.key, []).append(rollout)
             self._last = rollout.reward
         self._rollouts += len(rollouts)
-        return LoggedStep(step, {key: self._visit(rewards) for key, rewards in groups.items()})
+        return LoggedStep(step, {key: self._visit(group) for key, group in groups.items()})
 
-    def _visit(self, rewards: Sequence[Any]) -> Visit:
-        values = self._read.values(rewards)
+    def _visit(self, rollouts: Sequence[LoggedRollout]) -> Visit:
+        values = self._read.values([rollout.reward for rollout in rollouts])
+        lengths = np.array([rollout.length for rollout in rollouts])
+        given = None if np.isnan(lengths).all() else lengths
         if self._read.success is None:
-            known = values[~np.isnan(values)]
-            return Visit(len(known), rewards=known)
-        return judged_visit(values, self._read)
+            known = ~np.isnan(values)
+            return Visit(int(known.sum()), rewards=values[known], lengths=None if given is None else given[known])
+        return judged_visit(values, given, self._read)
 
     def prompt(self, key: str) -> Prompt:
         """The prompt with this identity."""
@@ -153,18 +170,21 @@ class StepReader:
         return LoggedRun(histories, mode(len(step.groups) for step in steps))
 
 
-def judged_visit(rewards: FloatArray, read: RewardReader) -> Visit:
-    """The visit as successes among the rollouts that `read` can judge."""
+def judged_visit(rewards: FloatArray, lengths: FloatArray | None, read: RewardReader) -> Visit:
+    """The visit as successes among the rollouts that `read` can judge; `lengths` [n] if they are known."""
     outcomes = read.outcomes(rewards)
-    known = outcomes[~np.isnan(outcomes)]
-    return Visit(len(known), float(known.sum()))
+    known = ~np.isnan(outcomes)
+    success = outcomes[known] == 1
+    of_known = None if lengths is None else successes_first(lengths[known], success)
+    return Visit(int(known.sum()), float(success.sum()), None, of_known)
 
 
 def judged(histories: Sequence[PromptHistory], success: Success) -> list[PromptHistory]:
     """Histories with rewards as successes of `success`. Raises InputError if no reward can be judged."""
     read, found = RewardReader(success), []
     for history in histories:
-        visits = [judged_visit(rewards, read) for rewards in history.rewards or ()]
+        given = [(visit.rewards, visit.lengths) for visit in history.visits]
+        visits = [judged_visit(rewards, lengths, read) for rewards, lengths in given if rewards is not None]
         if visits := [visit for visit in visits if visit.rollouts > 0]:
             found.append(PromptHistory.of(history.id, history.prompt, visits, history.ground_truth))
     if not found:

@@ -25,7 +25,7 @@ from viprl.runs.run_folder import read_run_folder, run_settings
 from viprl.runs.trainer_state import TrainerState, trainer_state
 from viprl.runs.trl_completions import read_trl, trl_files
 from viprl.runs.verl_dumps import verl_files
-from viprl.runs.visits import Visit
+from viprl.runs.visits import Visit, ordered_outcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_files import read_json_object
 from viprl.utils.json_lines import read_json_lines
@@ -71,7 +71,7 @@ class PromptTotal:
 def _rewards(visit: Visit) -> FloatArray:
     if visit.rewards is not None:
         return visit.rewards
-    return (np.arange(int(visit.rollouts)) < visit.successes).astype(float)
+    return ordered_outcomes(visit.rollouts, visit.successes)
 
 
 @dataclass(frozen=True)

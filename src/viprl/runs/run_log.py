@@ -3,7 +3,8 @@
 metrics.jsonl    one row for each step: strategy, seed, step, rollouts (total so far) and what the trainer logged
 outcomes.jsonl   one row for each generation batch: step, and for each prompt its id, rollouts, successes (null where
                  success is undefined) and scorable rollouts. Where these do not say all, because rewards are not 0/1 or
-                 -1/+1, also the scorable total rewards of each prompt
+                 -1/+1, also the scorable total rewards of each prompt. With lengths, one for each scorable rollout:
+                 in the order of the rewards or, without these, successes first
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from viprl.errors import FileError
 from viprl.runs.files import LOCK_FILE, METRICS_FILE, OUTCOMES_FILE
+from viprl.runs.visits import plain_lengths, successes_first
 from viprl.utils.arrays import FloatArray
 from viprl.utils.files import locked, make_folder
 from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
@@ -61,6 +63,7 @@ class RunLog:
         successes: Iterable[float],
         scorable: Iterable[float],
         rewards: Sequence[FloatArray] = (),
+        lengths: Sequence[FloatArray] | None = None,
     ) -> None:
         """Append one generation batch.
 
@@ -71,6 +74,7 @@ class RunLog:
             successes: [Q] successful rollouts; NaN where success is undefined.
             scorable: [Q] rollouts whose reward could be read.
             rewards: [Q] the rewards of these rollouts, [n]; without them, successes must say them.
+            lengths: [Q] their lengths, [n], in the order of the rewards; None if unknown.
         """
         self.rollouts += int(sum(counts))
         n = [int(value) for value in scorable]
@@ -80,6 +84,10 @@ class RunLog:
         if not self._said(k, rewards):
             self._rewarded = True
             row["rewards"] = [_shortest(group) for group in rewards]
+        elif lengths is not None:
+            lengths = [successes_first(length, group == 1) for length, group in zip(lengths, rewards, strict=True)]
+        if lengths is not None:
+            row["lengths"] = list(map(plain_lengths, lengths))
         append_json_line(self.folder / OUTCOMES_FILE, row)
 
     def _said(self, successes: Sequence[int | None], rewards: Sequence[FloatArray]) -> bool:

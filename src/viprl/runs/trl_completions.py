@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -13,7 +14,7 @@ from viprl.metrics import ROLLOUTS_COLUMN
 from viprl.outcomes import Success
 from viprl.runs.evaluations import recorded_evaluations, without_evaluations
 from viprl.runs.files import by_step
-from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, deciding_reward
+from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, characters, deciding_reward
 from viprl.runs.parquet import parquet_rows
 from viprl.utils.missing import is_missing
 
@@ -56,7 +57,7 @@ def read_trl(folder: Path, *, reward: str | None = None, success: Success = None
         before, own = rows, ROLLOUTS_COLUMN in table[0][1]
         training = [(at, row) for at, row in table if not own or not is_missing(row[ROLLOUTS_COLUMN])]
         evaluated += len(table) - len(training)
-        rollouts = [LoggedRollout.read(f"{file}, row {at}", row["prompt"], row[chosen]) for at, row in training]
+        rollouts = [_rollout(f"{file}, row {at}", row, chosen) for at, row in training]
         if rollouts:
             (marked if own else unmarked).append(read(step, rollouts))
     if evaluated:
@@ -66,6 +67,11 @@ def read_trl(folder: Path, *, reward: str | None = None, success: Success = None
     if not marked and not unmarked:
         raise DataError(f"{folder} has no rollouts of a training, only those of evaluations or none")
     return read.run(sorted(marked + unmarked))
+
+
+def _rollout(where: str, row: Mapping[str, Any], reward: str) -> LoggedRollout:
+    """The rollout in a row; its length is that of the completion in characters."""
+    return LoggedRollout.read(where, row["prompt"], row[reward], None, characters(row.get("completion")))
 
 
 def _reward_column(file: Path, row: dict[str, Any], column: str | None) -> str:

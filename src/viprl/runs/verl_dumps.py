@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from viprl.errors import DataError, FileError
 from viprl.outcomes import Success
 from viprl.runs.files import by_step
-from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, deciding_reward
+from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, characters, deciding_reward
 from viprl.utils.json_lines import read_json_lines
+from viprl.utils.numerics import number
+from viprl.utils.sequences import LARGEST
 
 logger = logging.getLogger(__name__)
 
 _UID = re.compile(r"(.+_\d+)_\d+", re.DOTALL)
 """SAMPLE_ROLLOUT_OUTPUT; the first two parts name a rollout."""
+LENGTH_FIELD = "response_length"
+"""Tokens of an output. verl does not write them by itself; a reward function may return them."""
 _PADDING = re.compile(r"pad[0-9a-f]{32}_\d+_\d+")
 """Rows that verl adds to make a batch divisible. They are in the dump too, with an empty input and score 0."""
 
@@ -63,19 +68,28 @@ def _is_validation(rows: Rows) -> bool:
 def _rollouts(file: Path, rows: Rows, column: str) -> list[LoggedRollout]:
     """The rollouts of one file. Outputs of one rollout are adjacent rows; the last one is its end."""
     found = []
-    for number, row in rows:
+    for at, row in rows:
         missing = [field for field in ("input", column) if field not in row]
         if missing:
             raise DataError(
-                f"{file}, row {number} has no field {missing[0]!r}; its fields are {', '.join(row)}"
+                f"{file}, row {at} has no field {missing[0]!r}; its fields are {', '.join(row)}"
                 + ("; choose the reward among them with --reward, in Python reward=" if missing[0] == column else "")
             )
-        found.append(LoggedRollout.read(f"{file}, row {number}", row["input"], row[column], row.get("gts")))
+        rollout = LoggedRollout.read(f"{file}, row {at}", row["input"], row[column], row.get("gts"), _length(row))
+        found.append(rollout)
     uids = [_UID.fullmatch(str(row.get("uid"))) for _, row in rows]
     if not all(uids) or len({uid.string for uid in uids if uid}) < len(rows):
         return found  # no uids, or those of the data set: every row is a rollout
     joined: dict[str, LoggedRollout] = {}
     for uid, rollout in zip(uids, found, strict=True):
         name = uid[1] if uid else ""
-        joined[name] = joined.get(name, rollout)._replace(reward=rollout.reward)
+        first = joined.get(name)
+        length = rollout.length if first is None else first.length + rollout.length
+        joined[name] = (first or rollout)._replace(reward=rollout.reward, length=length)
     return list(joined.values())
+
+
+def _length(row: Mapping[str, Any]) -> float:
+    """Tokens of the output if the row says them, otherwise its characters; NaN without either."""
+    tokens = number(row.get(LENGTH_FIELD))
+    return tokens if 0 <= tokens <= LARGEST else characters(row.get("output"))

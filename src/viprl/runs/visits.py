@@ -20,6 +20,9 @@ class Visit(NamedTuple):
     """How many of them succeeded; NaN where success is undefined."""
     rewards: FloatArray | None = None
     """[n] scorable rewards. None: as many rewards of 1 as successes, and equal rewards for the failures."""
+    lengths: FloatArray | None = None
+    """[n] length of each scorable rollout, in the order of the rewards, or successes first where there are none; NaN
+    where unknown. None: all unknown."""
 
 
 def of_one_kind(log: Sequence[Sequence[Visit]]) -> list[list[Visit]]:
@@ -52,7 +55,25 @@ def _is_counted(visit: Visit) -> bool:
 
 
 def _counted(visit: Visit) -> Visit:
-    return visit if visit.rewards is None else Visit(visit.rollouts, _ones(visit))
+    if visit.rewards is None:
+        return visit
+    lengths = None if visit.lengths is None else successes_first(visit.lengths, visit.rewards == 1)
+    return Visit(visit.rollouts, _ones(visit), None, lengths)
+
+
+def ordered_outcomes(rollouts: float, successes: float) -> FloatArray:
+    """[n] 1 for a success and 0 for a failure, successes first."""
+    return (np.arange(int(rollouts)) < successes).astype(float)
+
+
+def plain_lengths(lengths: FloatArray) -> list[float | None]:
+    """Lengths [n] for a JSON file: whole numbers without a point, null where unknown."""
+    return [None if x != x else int(x) if x == int(x) else x for x in lengths.tolist()]
+
+
+def successes_first(lengths: FloatArray, success: np.ndarray) -> FloatArray:
+    """[n] the lengths of the rollouts where `success` [n], then the others."""
+    return lengths[np.argsort(~success, kind="stable")]
 
 
 def _rewarded(visit: Visit, failure: float) -> Visit:

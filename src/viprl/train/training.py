@@ -108,7 +108,7 @@ class LogToFolder(TrainerCallback):
         if groups.observation is not None:
             seen, step = groups.observation, self.trainer.state.global_step + 1
             self.texts.add(step, seen.keys, groups.prompts)
-            self.log.outcomes(step, seen.keys, groups.counts, seen.successes, seen.rollouts, seen.rewards)
+            self.log.outcomes(step, seen.keys, groups.counts, seen.successes, seen.rollouts, seen.rewards, seen.lengths)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log.rewind(state.global_step)
