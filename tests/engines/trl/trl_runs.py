@@ -111,10 +111,10 @@ def distance(a, b) -> float:
 class Recording(VIP):
     """Keeps the log probabilities that the trainer passes: one mapping from text to list for each batch, or None."""
 
-    def observe(self, prompts, rewards, *, logprobs=None, successes=None):
+    def observe(self, prompts, rewards, *, logprobs=None, **more):
         self.heard = getattr(self, "heard", [])
         self.heard.append(None if logprobs is None else dict(zip(map(text, prompts), logprobs, strict=True)))
-        return super().observe(prompts, rewards, logprobs=logprobs, successes=successes)
+        return super().observe(prompts, rewards, logprobs=logprobs, **more)
 
 
 def recording(kind: str) -> Recording:
