@@ -26,7 +26,7 @@ POOL = Bandits.make(prompts=8, settled=2)
 
 
 def simulated(count, parts):
-    moments, found = GradientMoments(16, split=True, fresh=True), []
+    moments, found = GradientMoments(split=True, fresh=True), []
     rng, parameter = np.random.default_rng(0), torch.zeros(6, requires_grad=True)
     counts = np.full(4, 4)
     for _ in range(count):
@@ -36,7 +36,7 @@ def simulated(count, parts):
         shuffled, parameter.grad = each[rng.permutation(16)], torch.zeros(6)
         for k in range(parts):
             parameter.grad += torch.tensor(shuffled[k * 16 // parts : (k + 1) * 16 // parts].sum(axis=0))
-            metrics = moments.add([parameter], last=k == parts - 1)
+            metrics = moments.add([parameter], 16 // parts, last=k == parts - 1)
             assert bool(metrics) == (k == parts - 1)
         found.append(metrics)
     return found
