@@ -161,7 +161,8 @@ def test_rollouts_are_spread_evenly(n, budget, parts):
 
 def test_the_loss_of_a_micro_batch_has_its_share():
     class Trainer:
-        _metrics = {"train": {"entropy": [2.0]}}
+        def __init__(self):
+            self._metrics = {"train": {"entropy": [2.0]}}
 
         def compute_loss(self, model, inputs, return_outputs=False):
             self._metrics["train"]["entropy"].append(3.0)
@@ -228,7 +229,7 @@ def test_a_field_of_rollouts_that_is_unknown_is_an_error_before_anything_is_save
         if not more:
             trainer.train()
             continue
-        with pytest.raises(InputError, match="'novel'.*vip_spend"):
+        with pytest.raises(InputError, match=r"'novel'.*vip_spend"):
             trainer.train()
 
 
@@ -245,7 +246,7 @@ def test_logs_count_the_rollouts(how, tmp_path):
         "grpo", tmp_path, reward=seen.reward, vip=saving(), data=tiny.dataset(64), max_completion_length=LONGEST,
         learning_rate=0.0, max_steps=3, log_completions=True, **split(*how),
     )  # fmt: skip
-    batches, losses = watched(trainer)
+    batches, _ = watched(trainer)
     trainer.train()
     rows = [row for row in trainer.state.log_history if "reward" in row]
     tables = [pd.read_parquet(file) for file in sorted((tmp_path / "completions").glob("*.parquet"))]
