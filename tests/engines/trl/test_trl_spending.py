@@ -206,16 +206,25 @@ def test_empty_rows_have_values_with_which_the_loss_is_finite():
 def test_pictures_stay_with_their_rows():
     """The layout of Qwen: each picture has a grid, and a row of pixels for each place in it."""
     grid = torch.tensor([[1, 1, 2], [1, 2, 2], [1, 1, 1], [1, 1, 3]])
-    owner = torch.tensor([1, 1, 3, 4]).repeat_interleave(grid.prod(-1))
-    more = {"num_images": [2, 0, 1, 1, 0], "image_grid_thw": grid, "pixel_values": owner[:, None].float()}
+    owner = torch.tensor([2, 2, 3, 4]).repeat_interleave(grid.prod(-1))
+    more = {"num_images": [0, 2, 1, 1, 0], "image_grid_thw": grid, "pixel_values": owner[:, None].float()}
     more |= {"mm_token_type_ids": torch.arange(12).repeat(5, 1)}
     found = micro_batches(5, 8, 8, **more)
+    assert [part["num_images"] for part in found if not part[SHARE]] == [[1]] * 3, "some models need a picture"
     assert sum(sum(part["num_images"]) for part in found if part[SHARE]) == 4
     for part in found:
         assert part["prompt_ids"].shape[1] == 5, "places of pictures are not cut"
         assert part["mm_token_type_ids"].shape[1] == 5 + part["completion_ids"].shape[1]
         assert part["image_grid_thw"].prod(-1).sum() == len(part["pixel_values"]) and len(part["num_images"]) == 1
         assert set(part["pixel_values"].flatten().tolist()) <= set(part["prompt_ids"][:, 0].tolist())
+
+
+def test_pictures_that_were_dropped_leave_their_types():
+    found = micro_batches(3, 8, 4, mm_token_type_ids=torch.arange(12).repeat(3, 1), num_images=None)
+    for part in found:
+        first = 5 - part["prompt_ids"].shape[1]
+        expected = list(range(first, 5 + part["completion_ids"].shape[1]))
+        assert part["mm_token_type_ids"].tolist() == [expected] and (first == 4) == (part[SHARE] == 0)
 
 
 def test_a_field_of_rollouts_that_is_unknown_is_an_error_before_anything_is_saved(tmp_path):

@@ -118,12 +118,17 @@ def completed(output: Mapping[str, Any], budget: int, parts: int) -> Rows:
     if rows == budget:
         return dict(output)
     missing = -rows % parts
-    index = torch.cat([torch.arange(rows), torch.zeros(missing, dtype=torch.long)])
+    index = torch.cat([torch.arange(rows), torch.full((missing,), _smallest(output.get("num_images")))])
     found = _rows(split_pixel_values_by_grid(dict(output)), index)
     for name, value in EMPTY.items():
         if found.get(name) is not None:
             found[name][rows:] = value
     return {**unsplit_pixel_values_by_grid(found), ROLLOUT: torch.arange(rows + missing) < rows}
+
+
+def _smallest(pictures: Sequence[int] | None) -> int:
+    """A row to copy: where there are pictures, one with the fewest, but not without any, which some models refuse."""
+    return 0 if pictures is None else min(range(len(pictures)), key=lambda row: pictures[row] or float("inf"))
 
 
 def dealt(parts: Sequence[Rows], multiple: int) -> list[Rows]:
@@ -156,9 +161,10 @@ def _cut(part: Rows, multiple: int, *, prompt: bool) -> Rows:
     used = part["completion_mask"].any(0).nonzero()
     last = max(2, int(used[-1, 0]) + 1 if len(used) else 0)
     width = min(columns, -(-last // multiple) * multiple)
-    cut = {name: slice(width) for name in COMPLETION} | {name: slice(before + width) for name in WHOLE}
-    if prompt and part.get("num_images") is None:  # pictures need their places in the prompt
-        cut |= {name: slice(-multiple, None) for name in ("prompt_ids", "prompt_mask")}
+    pictures = part.get("num_images") is not None  # they need their places in the prompt
+    start = max(0, before - multiple) if prompt and not pictures else 0
+    cut = {name: slice(width) for name in COMPLETION} | {name: slice(start, before + width) for name in WHOLE}
+    cut |= {name: slice(start, None) for name in ("prompt_ids", "prompt_mask")}
     return {name: value[:, cut[name]] if name in cut and value is not None else value for name, value in part.items()}
 
 
