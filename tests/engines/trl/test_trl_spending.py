@@ -326,7 +326,7 @@ def test_lengths_are_what_was_generated(masked, tmp_path):
     ("kind", "more"),
     [
         ("grpo", {"vip_candidates": 2, "vip_baseline": "expected"}),
-        ("rloo", {"vip_candidates": 2, "mask_truncated_completions": True}),
+        ("rloo", {"vip_candidates": 2, "mask_truncated_completions": True, "max_completion_length": 12}),
         ("grpo", {"top_entropy_quantile": 0.5, "delta": 2.0}),
         ("grpo", {"importance_sampling_level": "sequence", "loss_type": "bnpo", "pad_to_multiple_of": 4}),
         ("rloo", {"normalize_advantages": True, "reward_clip_range": (-1.0, 0.5)}),
