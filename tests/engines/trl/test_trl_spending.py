@@ -334,7 +334,8 @@ def test_lengths_are_what_was_generated(masked, tmp_path):
 )
 @pytest.mark.filterwarnings("ignore")
 def test_options(kind, more, tmp_path):
-    trainer = build(kind, tmp_path, vip=saving(), data=tiny.dataset(64), max_steps=1, **split(*SINGLE), **more)
+    vip = saving(baseline=more.get("vip_baseline", "group"))
+    trainer = build(kind, tmp_path, vip=vip, data=tiny.dataset(64), max_steps=1, **split(*SINGLE), **more)
     before = weights(trainer)
     batches, losses = watched(trainer)
     trainer.train()

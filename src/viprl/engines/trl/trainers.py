@@ -105,6 +105,11 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
         self.vip_listeners: list[Callable[[Groups], None]] = []
         """Called after every generation batch."""
         self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
+        if self.vip.baseline != args.vip_baseline:
+            raise InputError(
+                f"vip_baseline is {args.vip_baseline!r}, but the VIP that is given has baseline={self.vip.baseline!r}; "
+                "set both to the same"
+            )
         if args.vip_warm_start:
             match = "id" if args.vip_id_column else "prompt"
             warm_start(self.vip, args.vip_warm_start, self._vip_success, match=match)
