@@ -95,17 +95,17 @@ def test_a_resumed_run_saves_what_the_whole_run_saves(tmp_path):
 
     def run(**more):
         own = {"vip_strategy": "default", "vip_spend": "match", "vip_variance_target": 1.5, "vip_cost": "tokens"}
-        return build("rloo", tmp_path / "run", max_steps=8, **own, **split(*FOURTHS), **more)
+        return build("rloo", tmp_path / "run", max_steps=7, **own, **split(*FOURTHS), **more)
 
-    whole = run(save_strategy="steps", save_steps=6)
+    whole = run(save_strategy="steps", save_steps=5)
     batches, _ = watched(whole)
     whole.train()
     second = run()
     later, _ = watched(second)
-    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-5"))
     assert [sum(batch.counts) for batch in batches[:4]] == [C] * 4
     assert max(sum(batch.counts) for batch in batches[4:]) < C
-    assert [(b.prompts, b.counts) for b in later] == [(b.prompts, b.counts) for b in batches[6:]]
+    assert [(b.prompts, b.counts) for b in later] == [(b.prompts, b.counts) for b in batches[5:]]
     assert distance(weights(whole), weights(second)) < 1e-6
 
 
@@ -253,7 +253,7 @@ def test_logs_count_the_rollouts(how, tmp_path):
     seen = Seen()
     trainer = build(
         "grpo", tmp_path, reward=seen.reward, vip=saving(), data=tiny.dataset(64), max_completion_length=LONGEST,
-        learning_rate=0.0, max_steps=3, log_completions=True, **split(*how),
+        learning_rate=0.0, max_steps=2, log_completions=True, **split(*how),
     )  # fmt: skip
     batches, _ = watched(trainer)
     trainer.train()
