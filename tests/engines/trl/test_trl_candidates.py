@@ -168,7 +168,7 @@ def unsteady(completions, completion_ids, solution, **_):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 2])
 def test_baselines_shrunk_towards_expected_rewards(kind, k, tmp_path):
-    vip = Planning(features="none")
+    vip = Planning(features="none", baseline="expected")
     options = {"vip_baseline": "expected", "vip_candidates": k, "max_steps": 6, "max_completion_length": 5}
     trainer = build(kind, tmp_path, reward=unsteady, vip=vip, **options)
     batches, losses = watched(trainer)
@@ -212,6 +212,11 @@ def test_what_is_logged(tmp_path, capsys):
     table = pd.read_parquet(sorted((tmp_path / "completions").glob("*.parquet"))[0])
     assert table["vip_rollouts"].tolist() == [n for n in batches[0].counts for _ in range(n)]
     assert table["advantage"].tolist() == pytest.approx(batches[0].advantages.tolist(), abs=1e-6)
+
+
+def test_a_vip_that_is_given_has_the_baseline_of_the_config(tmp_path):
+    with pytest.raises(InputError, match=r"vip_baseline is 'expected'.*baseline='group'"):
+        build("rloo", tmp_path, vip=knowing(), vip_baseline="expected")
 
 
 def test_a_baseline_without_effect_causes_a_warning(tmp_path, caplog):

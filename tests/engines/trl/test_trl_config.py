@@ -133,12 +133,16 @@ def test_scaling_that_the_variance_model_ignores_causes_a_warning(config, given,
         ({"vip_success": "bogus"}, "^vip_success names"),
         ({"vip_success": math.nan}, "^vip_success is nan"),
         ({"vip_id_column": "nothing"}, "^vip_id_column is 'nothing'"),
+        ({"vip_spend": "all"}, "^vip_spend is 'all'"),
+        ({"vip_cost": "seconds"}, "^vip_cost is 'seconds'"),
+        ({"vip_spend": "match", "vip_variance_target": 0}, "^vip_variance_target is 0"),
+        ({"vip_spend": "match", "vip_variance_target": "two"}, "^vip_variance_target is 'two'"),
     ],
 )
 def test_errors_say_the_names_of_the_options(given, named, tmp_path):
     with pytest.raises(InputError, match=named) as error:
         build("rloo", tmp_path, **given)
-    assert not re.search(r"(?<!vip_)\b(features|min_rollouts)(=| is )", str(error.value))
+    assert not re.search(r"(?<!vip_)\b(features|min_rollouts|spend|cost|variance_target)(=| is )", str(error.value))
 
 
 def test_arguments_that_cannot_work(tmp_path):

@@ -119,7 +119,9 @@ def test_totals_of_rewards_that_cannot_be_trained_on(rewards, weights, total, un
 def test_advantages_of_the_largest_rewards_are_finite_in_32_bits():
     total, _ = weighted_total(np.array([[1e30], [-1e30], [INF], [0.0], [1.0], [0.5]]), np.ones(1))
     for scale in ("none", "group", "batch"):
-        assert np.isfinite(grpo_advantages(total, np.array([4, 2]), leave_one_out=True, scale=scale).astype("f4")).all()
+        assert np.isfinite(
+            grpo_advantages(total, np.array([4, 2]), 3, leave_one_out=True, scale=scale).astype("f4")
+        ).all()
     for normalize in (False, True):
         assert np.isfinite(rloo_advantages(total, np.array([4, 2]), normalize=normalize).astype("f4")).all()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from trl_runs import N, trained_like_stock
+from saving import saving
+from trl_runs import C, N, trained_like_stock
 
 import tiny
 
@@ -31,4 +32,24 @@ def test_uniform_equals_stock(kind, estimator, unscorable, beta, tmp_path):
     assert {row["vip/counts/max"] for row in after if "vip/counts/max" in row} == {N}
     for a, b in zip(before, after, strict=True):
         for key in ("reward", "frac_reward_zero_std", "loss"):
+            assert a.get(key) == pytest.approx(b.get(key), abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "estimator", "n", "accumulation", "beta"),
+    [("rloo", "rloo", 2, 1, 0.1), ("rloo", "rloo", 2, 4, 0.0), ("grpo", "dr_grpo", 3, 2, 0.1)],
+)
+def test_fewer_rollouts_equal_stock_with_a_smaller_budget(kind, estimator, n, accumulation, beta, tmp_path):
+    """VIP keeps n of N rollouts of each prompt, and stock has n: the same rollouts, and the same weights after 4
+    steps, with micro-batches of the same size."""
+    vip = saving(variance_target=100.0, min_rollouts=n, estimator=estimator)
+    budget, less = {"per_device_train_batch_size": C // accumulation, "num_generations": N}, C // N * n // accumulation
+    more = {"max_steps": 4, "beta": beta, "gradient_accumulation_steps": accumulation, "num_generations": n}
+    before, after = trained_like_stock(
+        kind, tmp_path, tiny.contains, tiny.dataset(64), estimator, vip=vip, ours=budget,
+        per_device_train_batch_size=less, **more,
+    )  # fmt: skip
+    assert {row["vip/counts/max"] for row in after if "vip/counts/max" in row} == {n}
+    for a, b in zip(before, after, strict=True):
+        for key in ("reward", "frac_reward_zero_std", "loss", "entropy", "kl", "completions/mean_length"):
             assert a.get(key) == pytest.approx(b.get(key), abs=1e-5, nan_ok=True)

@@ -14,8 +14,10 @@ from trl import GRPOTrainer
 from trl_runs import KINDS, C, on_loss, options, recording, row_logprobs, watched
 
 import tiny
+from viprl import VIP
 from viprl.engines.trl import VIPGRPOTrainer
 from viprl.errors import InputError
+from viprl.metrics import PREFIX, SPENT_TOKENS
 
 if "environment_factory" not in inspect.signature(GRPOTrainer.__init__).parameters:
     pytest.skip("this version of TRL has no environments", allow_module_level=True)
@@ -115,6 +117,31 @@ def test_each_rollout_calls_the_tool_for_its_own_prompt(engine, tmp_path):
         own, everything = (sorted(row[column] for row in seen) for column in (1, 2))
         assert sorted(value for group in heard.values() for value in group) == pytest.approx(own, abs=1e-4)
         assert own != pytest.approx(everything, abs=0.1), "the policy did not write the words of the tool"
+
+
+def test_tokens_of_tools_count_in_what_a_batch_spends(engine, tmp_path):
+    def look(letter: str) -> str:
+        """Look a letter up.
+
+        Args:
+            letter: The letter.
+        """
+        return f"{letter} {letter}"
+
+    tokens = []
+
+    def reward(completions, completion_ids, **_):
+        tokens.append(sum(map(len, completion_ids)))
+        return [float(len(looked(completion))) for completion in completions]
+
+    vip = VIP(strategy="oracle", spend="match", variance_target=1.4)
+    vip.tell_oracle(chats()["prompt"], [0.02, 0.02, 0.02, 0.5] * 2)
+    more = {"gradient_accumulation_steps": 8, "per_device_train_batch_size": C // 8, "steps": 2}
+    trainer = train(tmp_path, reward, chats(), vip=vip, extra={"tools": [look]}, **more)
+    batches, _ = watched(trainer)
+    trainer.train()
+    spent = [row[PREFIX + SPENT_TOKENS] for row in trainer.state.log_history if PREFIX + SPENT_TOKENS in row]
+    assert spent == pytest.approx(tokens) and max(sum(batch.counts) for batch in batches) < C
 
 
 class Room:

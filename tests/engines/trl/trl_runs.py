@@ -37,23 +37,31 @@ def build(kind: str, folder: Path, *, reward=tiny.contains, data=None, trainer=N
     )  # fmt: skip
 
 
-def trained_like_stock(kind: str, folder: Path, reward, data, estimator: str, prepare=lambda: None, **more):
+def trained_like_stock(
+    kind: str, folder: Path, reward, data, estimator: str, prepare=lambda: None, vip=None, ours=None, **more
+):
     """Train stock TRL and a uniform allocation from the same weights, and check that they end with the same.
+
+    Args:
+        vip: in place of the one that the options describe.
+        ours: further options of ours alone.
 
     Returns: what both have logged.
     """
     tiny.model().save_pretrained(folder / "start")
     extra = {"scale_rewards": "none", "loss_type": "dr_grpo"} if kind == "grpo" else {}
-    own = {"vip_strategy": "uniform", "vip_estimator": estimator, "vip_features": "none"}
+    own = {"vip_strategy": "uniform", "vip_estimator": estimator, "vip_features": "none"} | (ours or {})
     ends = []
-    for (trainer, config), options_of_vip in ((STOCK[kind], {}), (KINDS[kind], own)):
+    for (trainer, config), options_of_vip, also in ((STOCK[kind], {}, {}), (KINDS[kind], own, {"vip": vip})):
         prepare()
         args = config(**options(folder / "run", **more) | extra | options_of_vip)
-        made = trainer(str(folder / "start"), reward, args, train_dataset=data, processing_class=tiny.tokenizer())
+        made = trainer(
+            str(folder / "start"), reward, args, train_dataset=data, processing_class=tiny.tokenizer(), **also
+        )
         made.train()
         ends.append((weights(made), made.state.log_history))
-    (stock, before), (ours, after) = ends
-    assert distance(stock, ours) <= 6e-6 and distance(ours, tiny.model().state_dict()) > 1e-3
+    (stock, before), (adaptive, after) = ends
+    assert distance(stock, adaptive) <= 6e-6 and distance(adaptive, tiny.model().state_dict()) > 1e-3
     return before, after
 
 
@@ -111,10 +119,10 @@ def distance(a, b) -> float:
 class Recording(VIP):
     """Keeps the log probabilities that the trainer passes: one mapping from text to list for each batch, or None."""
 
-    def observe(self, prompts, rewards, *, logprobs=None, successes=None):
+    def observe(self, prompts, rewards, *, logprobs=None, **more):
         self.heard = getattr(self, "heard", [])
         self.heard.append(None if logprobs is None else dict(zip(map(text, prompts), logprobs, strict=True)))
-        return super().observe(prompts, rewards, logprobs=logprobs, successes=successes)
+        return super().observe(prompts, rewards, logprobs=logprobs, **more)
 
 
 def recording(kind: str) -> Recording:

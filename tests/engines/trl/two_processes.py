@@ -1,7 +1,7 @@
 """Run by test_trl_launch.py under torchrun on two gloo processes; every rank checks its own part.
 
 `viprl train`; both trainers, with a resume; one vLLM server for both processes, and one engine over both (tensor
-parallel) with a stream of prompts; FSDP2; prompts chosen from candidates.
+parallel) with a stream of prompts; FSDP2; prompts chosen from candidates; batches with fewer rollouts than the budget.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from fake_vllm import Engine, install
+from saving import Gradients, Seen, expected_gradient, saving
 from torch.distributed.tensor import DTensor
-from trl_runs import KINDS, Recording, on_loss, options
+from trl_runs import KINDS, Recording, on_loss, options, watched
 
 import tiny
 from viprl.advantages import group_advantages, rollout_weights
@@ -74,6 +75,34 @@ def run_chosen(folder: Path, share: int, stream: bool = False, resume: str | Non
         weighted = batch.advantages * rollout_weights(batch.counts, prompt_weights=batch.weights)
         assert np.allclose(sorted(weighted[rank * share : (rank + 1) * share]), local, atol=1e-6)
     return [[b.prompts, b.counts, b.weights.tolist(), b.advantages.tolist()] for b in batches]
+
+
+def run_saving(folder: Path, kind: str, share: int, parts: int) -> list[list[int]]:
+    """Fewer rollouts than the budget: the same number on both processes, and the gradient of all of them. `share`: rows
+    of a micro-batch."""
+    seen, gradients = Seen(), Gradients()
+    more = {"per_device_train_batch_size": share, "gradient_accumulation_steps": parts, "max_completion_length": 6}
+    more |= {"learning_rate": 0.0, "max_grad_norm": 1e9, "vip_strategy": "uniform"}
+    args, vip = KINDS[kind][1](**options(folder / kind, **more)), saving(cost="tokens")
+    trainer = KINDS[kind][0](
+        tiny.model(), seen.reward, args, vip=vip, train_dataset=tiny.dataset(64), processing_class=tiny.tokenizer()
+    )
+    trainer.add_callback(gradients)
+    batches, losses = watched(trainer)
+    trainer.train()
+    everything = [gather_object(own) for own in seen.batches]
+    shares = gather_object([[len(batch) for batch in seen.batches]])
+    assert shares[0] == shares[1] and all(sum(batch.counts) < 20 for batch in batches)
+    assert sum(map(len, losses)) >= sum(shares[0]) and gather_object([list(map(len, losses))])[0] == [*map(len, losses)]
+    loss = "rloo" if kind == "rloo" else "dr_grpo"
+    for batch, rollouts, found in zip(batches, everything, gradients.seen, strict=True):
+        assert len(rollouts) == sum(batch.counts)
+        expected = expected_gradient(tiny.model(), rollouts, loss, longest=6)
+        assert expected.abs().max() > 1e-3 and torch.allclose(found, expected, atol=2e-6)
+    logged = [row["vip/spending/tokens"] for row in trainer.state.log_history if "vip/spending/tokens" in row]
+    if trainer.accelerator.is_main_process:
+        assert np.allclose(logged, [sum(len(ids) for _, _, ids, _ in rollouts) for rollouts in everything])
+    return [batch.counts for batch in batches]
 
 
 def own(prompts, completions, completion_ids, solution, **_):
@@ -145,6 +174,8 @@ if __name__ == "__main__":
     seen["fsdp"] = run_fsdp(folder, plugin)
     again = run_fsdp(folder, plugin, resume=str(folder / "fsdp" / "checkpoint-2"))
     assert again == seen["fsdp"][2:], f"resumed counts {again} differ from {seen['fsdp'][2:]}"
+    for name, kind, share, parts in (("saving", "grpo", 5, 2), ("saving single", "rloo", 1, 10)):
+        seen[name] = run_saving(folder / "saving", kind, share, parts)
     seen["chosen"] = run_chosen(folder / "chosen", 10)
     again = run_chosen(folder / "chosen", 10, resume=str(folder / "chosen" / "checkpoint-3"))
     assert again == seen["chosen"][3:], f"resumed {again} differ from {seen['chosen'][3:]}"

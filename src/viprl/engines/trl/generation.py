@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from viprl.advantages import group_index
@@ -20,11 +21,11 @@ class Groups:
     prompts: list[Prompt]
     """[Q] prompts that were sampled, in global order, the same on every process."""
     counts: list[int]
-    """[Q] rollouts of each, sum C."""
+    """[Q] rollouts of each. Their sum N is the budget C, or less where VIP saves rollouts."""
     rewards: list[list[float]]
     """Total reward of each rollout, one list for each prompt; NaN where unscorable."""
     advantages: FloatArray
-    """[C] before the weights of prompts."""
+    """[N] before the weights of prompts."""
     observation: Observation | None
     """How VIP read the rewards; None on all processes but the main one."""
     weights: FloatArray
@@ -37,12 +38,14 @@ class Generation:
     Args:
         plan: of the batch.
         rank: the number of this process.
-        share: C / processes, the rollouts of a process.
+        processes: how many there are; each has the same number of rollouts.
     """
 
-    def __init__(self, plan: PlannedBatch, rank: int, share: int) -> None:
+    def __init__(self, plan: PlannedBatch, rank: int, processes: int) -> None:
         self.plan = plan
-        self.local = group_index(plan.counts)[rank * share : (rank + 1) * share]
-        """[C / processes] the prompt of each rollout of this process."""
+        self.local = np.split(group_index(plan.counts), processes)[rank]
+        """[N / processes] the prompt of each rollout of this process."""
         self.rewards: torch.Tensor | None = None
-        """[C, F] of all processes; infinite where a reward cannot be trained on."""
+        """[N, F] of all processes; infinite where a reward cannot be trained on."""
+        self.lengths: FloatArray | None = None
+        """[N] tokens of the completions of all processes, those of tools included."""

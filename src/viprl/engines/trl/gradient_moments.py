@@ -6,11 +6,12 @@ clipping. With the batch gradient G and the micro-batches h_k, sum_k h_k = G (`v
 symbols S, V_b, V_w):
 
     |G|^2                                                   E|G|^2 = S + V_b + V_w
-    (K/(K-1)) ((C-1)/C) (|G|^2 - sum_k |h_k|^2)             S + V_b
+    N (N-1)/(N^2 - sum_k b_k^2) (|G|^2 - sum_k |h_k|^2)     S + V_b
     G . G of the step before                                S
 
-The second line holds because TRL shuffles the C rollouts of a batch before it splits them: two rollouts in different
-micro-batches are a random pair. Pairs of one group share its prompt and hence V_b, but not their noise. Their expected
+b_k are the rollouts of the micro-batches, N their sum; with equal b_k the factor is (K/(K-1)) ((N-1)/N). The second
+line holds because TRL shuffles the rollouts of a batch before it splits them: two rollouts in different micro-batches
+are a random pair. Pairs of one group share its prompt and hence V_b, but not their noise. Their expected
 product is (n^2 - 2n + 2)/(n^2 - n) |g_q|^2 with the leave-one-out baseline, so the line is low by at most a sixth of
 mean |g_q|^2 / Q. The third line takes the policy of two consecutive steps as the same; it needs no micro-batches.
 """
@@ -42,25 +43,24 @@ class GradientMoments:
     """Sketches of the gradients of a training.
 
     Args:
-        rollouts: C, of a step.
         split: whether micro-batches are random parts of the rollouts of a step, whose gradients can be told apart.
         fresh: whether every step has rollouts of its own, so that consecutive gradients are independent.
     """
 
-    rollouts: int
     split: bool
     fresh: bool
     _sketch: GradientSketch = field(default_factory=GradientSketch)
     _accumulated: torch.Tensor | None = None
-    _parts: list[float] = field(default_factory=list)
+    _parts: list[tuple[float, int]] = field(default_factory=list)
     _before: torch.Tensor | None = None
     _means: tuple[float, float] = (0.0, 0.0)
 
-    def add(self, parameters: list[torch.Tensor], *, last: bool) -> dict[str, float]:
+    def add(self, parameters: list[torch.Tensor], rollouts: int, *, last: bool) -> dict[str, float]:
         """Look at the gradients after a backward pass.
 
         Args:
             parameters: all trainable parameters; one without a gradient has gradient 0.
+            rollouts: b_k, of the micro-batch.
             last: whether it was the last of the step.
 
         Returns: the metrics of the step after the last one, otherwise nothing.
@@ -68,7 +68,7 @@ class GradientMoments:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         sketch = self._sketch(gradients).double()
         part = sketch if self._accumulated is None else sketch - self._accumulated
-        self._parts.append(float(part @ part))
+        self._parts.append((float(part @ part), rollouts))
         self._accumulated = sketch
         return self._finish(sketch) if last else {}
 
@@ -78,9 +78,11 @@ class GradientMoments:
         found = {GRADIENT_SECOND_MOMENT: total}
         if self.fresh and before is not None:
             found[GRADIENT_SIGNAL] = float(sketch @ before)
-        K, C = len(parts), self.rollouts
-        if self.split and K > 1:
-            shared = K / (K - 1) * (C - 1) / C * (total - sum(parts))
+        squares, sizes = zip(*parts, strict=True)
+        N = sum(sizes)
+        pairs = N**2 - sum(size**2 for size in sizes)  # of rollouts in different micro-batches
+        if self.split and pairs:
+            shared = N * (N - 1) / pairs * (total - sum(squares))
             found[GRADIENT_WITHOUT_ROLLOUTS] = shared
             self._means = FORGETTING * self._means[0] + shared, FORGETTING * self._means[1] + total
             if self._means[1] > 0:
@@ -97,7 +99,7 @@ class MeasuredSteps(_Host):
         loss = super().training_step(model, *args, **kwargs)
         if self.args.vip_gradient_moments and self._vip_readable():
             parameters = [p for p in self.model.parameters() if p.requires_grad]
-            values = self._vip_moments_of_run().add(parameters, last=self.accelerator.sync_gradients)
+            values = self._vip_moments_of_run().add(parameters, self._vip_rows, last=self.accelerator.sync_gradients)
             for name, value in logged(values).items():
                 self._metrics["train"][name].append(value)
         return loss
@@ -112,5 +114,5 @@ class MeasuredSteps(_Host):
             fresh = args.steps_per_generation == args.gradient_accumulation_steps and args.num_iterations == 1
             # several processes average their gradients after the last backward pass, and only then
             split = fresh and self.accelerator.num_processes == 1
-            self._vip_moments = GradientMoments(args.generation_batch_size, split, fresh)
+            self._vip_moments = GradientMoments(split, fresh)
         return self._vip_moments

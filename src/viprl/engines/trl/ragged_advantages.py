@@ -14,14 +14,14 @@ EPSILON = 1e-4
 
 
 def weighted_total(rewards: FloatArray, weights: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """[C] total reward of each rollout, NaN where it cannot be scored, and [C] whether it cannot be read.
+    """[N] total reward of each rollout, NaN where it cannot be scored, and [N] whether it cannot be read.
 
     A reward of NaN (its function has no opinion) or inf (it cannot be trained on) is left out of the total. A rollout
     without any other reward, or with a total that cannot be trained on, is unscorable. It is unreadable unless all its
     rewards are NaN.
 
     Args:
-        rewards: [C, F].
+        rewards: [N, F].
         weights: [F].
     """
     known = scorable(rewards)
@@ -31,20 +31,27 @@ def weighted_total(rewards: FloatArray, weights: FloatArray) -> tuple[FloatArray
 
 
 def grpo_advantages(
-    rewards: FloatArray, counts: IntArray, *, leave_one_out: bool, scale: str, prior: RewardPrior | None = None
+    rewards: FloatArray,
+    counts: IntArray,
+    average: float,
+    *,
+    leave_one_out: bool,
+    scale: str,
+    prior: RewardPrior | None = None,
 ) -> FloatArray:
-    """[C] advantages of GRPO.
+    """[N] advantages of GRPO.
 
     Args:
-        rewards: [C], NaN where unscorable.
-        counts: [Q] group sizes, sum C.
+        rewards: [N], NaN where unscorable.
+        counts: [Q] group sizes, sum N.
+        average: C/Q, the average group of a budget that is spent.
         leave_one_out: reward minus the mean of the others, times 1 - Q/C so that groups of the average size have
-            Dr.GRPO's advantages; otherwise reward minus the mean of the group.
+            Dr.GRPO's advantages, also where rollouts are saved; otherwise reward minus the mean of the group.
         scale: TRL's `scale_rewards`, what to divide by: "none", "group" or "batch" (standard deviation of either).
         prior: shrinks the leave-one-out mean, see `group_advantages`.
     """
     if leave_one_out:
-        advantages = group_advantages(rewards, counts, prior=prior) * (1 - len(counts) / len(rewards))
+        advantages = group_advantages(rewards, counts, prior=prior) * (1 - 1 / average)
     else:
         advantages = group_advantages(rewards, counts, "mean")
     if scale == "group":
@@ -57,7 +64,7 @@ def grpo_advantages(
 def rloo_advantages(
     rewards: FloatArray, counts: IntArray, *, normalize: bool, prior: RewardPrior | None = None
 ) -> FloatArray:
-    """[C] advantages of RLOO: reward minus the mean of the others, shaped as above.
+    """[N] advantages of RLOO: reward minus the mean of the others, shaped as above.
 
     Args:
         normalize: standardise those that have a baseline (a scorable sibling or a prior) over the batch, TRL's
@@ -76,14 +83,14 @@ def rloo_advantages(
 
 
 def rewards_of_one_group(advantages: FloatArray, rewards: FloatArray) -> FloatArray:
-    """[C] rewards, up to a shift, from TRL's leave-one-out advantages over the batch as one group.
+    """[N] rewards, up to a shift, from TRL's leave-one-out advantages over the batch as one group.
 
     TRL subtracts a KL penalty, which only each process knows, from the rewards of RLOO. Its advantage over a group of m
     rewards is m/(m-1) (r - mean), so that undoing the factor gives r with its penalty.
 
     Args:
-        advantages: [C] of all processes.
-        rewards: [C] without the penalty, NaN where unscorable.
+        advantages: [N] of all processes.
+        rewards: [N] without the penalty, NaN where unscorable.
     """
     m = int((~np.isnan(rewards)).sum())
     return np.where(np.isnan(rewards), np.nan, advantages * (m - 1) / max(m, 1))

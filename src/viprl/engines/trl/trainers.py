@@ -2,12 +2,14 @@
 
 TRL's data loading stays as it is: `num_generations` = C/Q is the *average* group size, and every generation batch has Q
 prompts, each repeated num_generations times. The subclass recovers the Q prompts, asks `VIP` for counts, builds the
-rows again (sum n_q = C, so no shape changes), lets TRL generate and score, and replaces the advantages. With
-`vip_candidates` = k TRL loads k Q prompts, each repeated num_generations / k times, of which `VIP` selects Q. Each
-override calls `super()`; nothing of TRL is copied or patched.
+rows again, lets TRL generate and score, and replaces the advantages. There are as many rows as before, sum n_q = C, or
+N < C if `vip_spend` and `vip_cost` save rollouts (`viprl.engines.trl.micro_batches`). With `vip_candidates` = k TRL
+loads k Q prompts, each repeated num_generations / k times, of which `VIP` selects Q. Each override calls `super()`;
+nothing of TRL is copied or patched.
 
     overridden method                   purpose
     _generate_and_score_completions     prompts -> counts -> rows; advantages and outcomes afterwards
+    _prepare_inputs, compute_loss       micro-batches of N < C rollouts (`micro_batches`)
     _calculate_rewards                  checks and keeps the rewards of all functions; names a function that failed
     _set_signature_columns_if_needed    keeps the columns that identify a prompt
     training_step (`gradient_moments`)  sketches of the gradients, if asked for
@@ -45,9 +47,11 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
 from viprl.advantages import group_index, group_std, rollout_weights
 from viprl.engines.planned_batch import PlannedBatch, batch_metrics, plan_batch
 from viprl.engines.success import SuccessCriterion
+from viprl.engines.trl.completion_logs import correct_advantages, keep_last
 from viprl.engines.trl.epoch_sampler import EpochOrder, EpochSampler
 from viprl.engines.trl.generation import Generation, Groups
 from viprl.engines.trl.gradient_moments import MeasuredSteps
+from viprl.engines.trl.micro_batches import UnevenMicroBatches, completed
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
 from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls
 from viprl.engines.trl.row_prompts import reset_columns, row_prompt
@@ -69,7 +73,7 @@ GROUP_ARGUMENT = "vip_group"
 """Argument of reward functions: the position in the batch of the prompt of each completion."""
 
 
-class VIPTrainer(MeasuredSteps):
+class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
     """Mixin to place before a TRL trainer."""
 
     _config_class: ClassVar[type]
@@ -101,6 +105,11 @@ class VIPTrainer(MeasuredSteps):
         self.vip_listeners: list[Callable[[Groups], None]] = []
         """Called after every generation batch."""
         self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
+        if self.vip.baseline != args.vip_baseline:
+            raise InputError(
+                f"vip_baseline is {args.vip_baseline!r}, but the VIP that is given has baseline={self.vip.baseline!r}; "
+                "set both to the same"
+            )
         if args.vip_warm_start:
             match = "id" if args.vip_id_column else "prompt"
             warm_start(self.vip, args.vip_warm_start, self._vip_success, match=match)
@@ -149,7 +158,7 @@ class VIPTrainer(MeasuredSteps):
         offered, budget = [self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs)
         positions, plan = self._vip_plan(offered, budget)
         rows = [rows[position] for position in positions]
-        self._vip_generation = Generation(plan, self.accelerator.process_index, len(inputs))
+        self._vip_generation = Generation(plan, self.accelerator.process_index, self.accelerator.num_processes)
         try:
             # Each row is one rollout. TRL must neither merge rows for generation (the server mode of vLLM keeps every
             # num_generations-th prompt) nor scale rewards by groups of equal size.
@@ -161,7 +170,10 @@ class VIPTrainer(MeasuredSteps):
             self._vip_finish(output, self._vip_generation)
         finally:
             self._vip_generation = None
-        return output
+        if self.vip.spend == "budget" and self.vip.cost == "rollouts":
+            return output
+        keep_last(self._logs, int(plan.counts.sum()))
+        return completed(output, len(inputs), self.args.steps_per_generation)
 
     def _vip_prompt_rows(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The distinct rows, one for each prompt that is offered. TRL repeats each `vip_rows` times over the global
@@ -179,8 +191,9 @@ class VIPTrainer(MeasuredSteps):
         box: list[Any] = [None]
         if self.accelerator.is_main_process:
             size, choices = len(offered) // args.vip_candidates, {"unbiased": args.vip_unbiased}
+            choices |= {"baseline": args.vip_baseline, "multiple": self.accelerator.num_processes}
             with options_named(OPTION_PREFIX):
-                box = [plan_batch(self.vip, offered, budget, size, baseline=args.vip_baseline, **choices)]
+                box = [plan_batch(self.vip, offered, budget, size, **choices)]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(box, from_process=0)
         return box[0]
@@ -199,20 +212,24 @@ class VIPTrainer(MeasuredSteps):
 
     # --- after sampling -----------------------------------------------------------------------------------------------
 
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[Any]
+    ) -> Any:
         current, step = self._vip_generation, self.state.global_step
         when = f"in the evaluation after training step {step}" if current is None else f"at training step {step + 1}"
         group, counts = self._vip_groups(len(inputs))
         # rows of an evaluation have no count, but TRL's table has one value for each row
         self._log_completion_extra(ROLLOUTS_COLUMN, [None] * len(inputs) if current is None else counts)
         with checked_calls(self, when, {GROUP_ARGUMENT: group, ROLLOUTS_COLUMN: counts}):
-            rewards = super()._calculate_rewards(inputs, *args, **kwargs).detach()
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list).detach()
         beyond = ~scorable(rewards) & ~torch.isnan(rewards)
         if self.accelerator.is_main_process:
             self._vip_beyond.look(beyond, self.reward_func_names, when)
         if current is not None:
             current.rewards = rewards.masked_fill(beyond, torch.inf)
-            self.num_generations = len(rewards)  # TRL's own advantages, replaced below, then use one group of C
+            lengths = torch.tensor([len(ids) for ids in completion_ids_list], device=rewards.device)
+            current.lengths = self.accelerator.gather(lengths).double().cpu().numpy()
+            self.num_generations = len(rewards)  # TRL's own advantages, replaced below, then use one group of N
         return rewards.masked_fill(beyond, torch.nan)
 
     def _vip_groups(self, rows: int) -> tuple[list[int], list[int]]:
@@ -226,7 +243,7 @@ class VIPTrainer(MeasuredSteps):
 
     def _vip_finish(self, output: dict[str, Any], current: Generation) -> None:
         """Replace the advantages, correct what TRL logged about them, and let VIP learn from the outcomes."""
-        if current.rewards is None:
+        if current.rewards is None or current.lengths is None:
             raise RuntimeError("TRL computed no rewards for a generation batch: _calculate_rewards was not called")
         plan, counts = current.plan, current.plan.counts
         per_function = current.rewards.double().cpu().numpy()
@@ -237,11 +254,11 @@ class VIPTrainer(MeasuredSteps):
         mine, start = output["advantages"], self.accelerator.process_index * len(output["advantages"])
         own = weighted[start : start + len(mine)]
         output["advantages"] = torch.as_tensor(own, dtype=mine.dtype, device=mine.device)
-        self._vip_correct_logs(advantages, group_std(shaped, counts)[group_index(counts)])
+        correct_advantages(self, advantages, group_std(shaped, counts)[group_index(counts)])
         # VIP counts rewards that it cannot read, so these are infinite for it, not NaN
         rewards = np.where(unreadable, np.inf, total)
         deciding = self._vip_success.values(per_function, rewards)
-        observation = self._vip_observe(plan, rewards, deciding, self._vip_logprobs(output))
+        observation = self._vip_observe(current, rewards, deciding, self._vip_logprobs(output))
         groups = plan.prompts, counts.tolist(), plan.split(total)
         self.vip_batch = Groups(*groups, advantages, observation, plan.weights)
         self._vip_log(self.vip_batch, plan)
@@ -257,27 +274,19 @@ class VIPTrainer(MeasuredSteps):
             self._metrics["train"][name].append(value)
         self._vip_report.add(batch, values)
 
-    def _vip_correct_logs(self, advantages: FloatArray, std: FloatArray) -> None:
-        """`advantages` [C], and `std` [C] of the group of each rollout, in place of what TRL computed for one group."""
-        logged = self._logs["advantages"]
-        for _ in range(min(len(advantages), len(logged))):
-            logged.pop()
-        logged.extend(advantages.tolist())
-        shares = self._metrics["train"].get("frac_reward_zero_std")
-        if shares:
-            shares[-1] = float(np.isclose(std, 0).mean())
-
     def _vip_observe(
-        self, plan: PlannedBatch, rewards: FloatArray, deciding: FloatArray, logprobs: FloatArray | None
+        self, current: Generation, rewards: FloatArray, deciding: FloatArray, logprobs: FloatArray | None
     ) -> Observation | None:
-        """Let VIP learn, on the main process. All arrays are [C]."""
+        """Let VIP learn, on the main process. All arrays are [N]."""
         if not self.accelerator.is_main_process:
             return None
-        split = None if logprobs is None else plan.split(logprobs)
-        return self._vip_success.observe(self.vip, plan, plan.split(rewards), plan.split(deciding), split)
+        plan = current.plan
+        nats = None if logprobs is None else plan.split(logprobs)
+        given = plan.split(rewards), plan.split(deciding), nats, plan.split(current.lengths)
+        return self._vip_success.observe(self.vip, plan, *given)
 
     def _vip_logprobs(self, output: dict[str, Any]) -> FloatArray | None:
-        """[C] log probability of each completion under the policy that sampled it, if TRL has computed it: always for
+        """[N] log probability of each completion under the policy that sampled it, if TRL has computed it: always for
         RLOO; for GRPO with vLLM's importance sampling, or if a batch serves several optimizer steps."""
         if not self.args.vip_use_logprobs:
             return None
@@ -293,11 +302,11 @@ class VIPTrainer(MeasuredSteps):
         return self.accelerator.gather(mine.detach()).double().cpu().numpy()
 
     def _vip_shaped(self, total: FloatArray, output: dict[str, Any]) -> FloatArray:
-        """[C] the rewards that the advantages are computed from."""
+        """[N] the rewards that the advantages are computed from."""
         return total
 
     def _vip_advantages(self, rewards: FloatArray, plan: PlannedBatch) -> FloatArray:
-        """[C] advantages by the configured estimator, before the prompt weights."""
+        """[N] advantages by the configured estimator, before the prompt weights."""
         raise NotImplementedError
 
     # --- columns and order of the prompts, checkpoints ----------------------------------------------------------------
@@ -351,7 +360,7 @@ class VIPGRPOTrainer(VIPTrainer, GRPOTrainer):
 
     def _vip_advantages(self, rewards: FloatArray, plan: PlannedBatch) -> FloatArray:
         options = {"leave_one_out": self.args.vip_estimator == "rloo", "scale": self.scale_rewards}
-        return grpo_advantages(rewards, plan.counts, prior=plan.prior, **options)
+        return grpo_advantages(rewards, plan.counts, self.args.num_generations, prior=plan.prior, **options)
 
 
 class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
