@@ -1,7 +1,8 @@
 """`with_vip(config)`: adaptive rollout counts for tinker-cookbook's `rl.train.main`.
 
-The dataset of the config is wrapped. A batch costs as many rollouts as before, but VIP decides how many each prompt
-gets, and with `candidates` also which prompts are sampled. Nothing of tinker-cookbook is copied or patched.
+The dataset of the config is wrapped. A batch costs as many rollouts as before (fewer with `spend` and `cost`), but VIP
+decides how many each prompt gets, and with `candidates` also which prompts are sampled. Nothing of tinker-cookbook is
+copied or patched.
 
     extension point                         use
     RLDatasetBuilder, RLDataset.get_batch   prompts -> counts -> group builders of that many environments
@@ -32,6 +33,7 @@ from viprl.engines.vip_builder import build_vip, check_strategies
 from viprl.engines.warm_start import warm_start
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings, documented, options, read_settings
+from viprl.spending import check_spending
 
 REFUSED = {
     "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
@@ -84,6 +86,7 @@ def with_vip(config: Any, *, prompt: Callable[[Any], Prompt] = question, **given
 def _settings(given: dict[str, Any]) -> EngineSettings:
     settings = read_settings(given, where="with_vip", refused=REFUSED)
     check_strategies(settings)
+    check_spending(settings)
     estimator = "rloo" if settings.estimator == "auto" else settings.estimator
     if estimator not in ESTIMATORS:
         raise InputError(
