@@ -134,7 +134,7 @@ def test_a_step_with_fewer_rollouts_is_as_large_as_a_full_one(queue, ranks, opti
         assert not any(row["advantages"].any() for key, row in queue.rows.items() if key.startswith("pad"))
         spent.append(int(n.sum()))
         varied |= set(n.tolist())
-    assert max(spent) == Q * N and len(varied) > 2
+    assert max(spent) == Q * N and len(varied) > 1
     assert metrics["vip/spending/rollouts"] == spent[-1]
     if "spend=match" in options:
         assert metrics["vip/spending/rollouts_saved"] == pytest.approx(1 - spent[-1] / (Q * N))

@@ -33,7 +33,6 @@ from viprl.engines.vip_builder import build_vip, check_strategies
 from viprl.engines.warm_start import warm_start
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings, documented, options, read_settings
-from viprl.spending import check_spending
 
 REFUSED = {
     "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
@@ -86,7 +85,6 @@ def with_vip(config: Any, *, prompt: Callable[[Any], Prompt] = question, **given
 def _settings(given: dict[str, Any]) -> EngineSettings:
     settings = read_settings(given, where="with_vip", refused=REFUSED)
     check_strategies(settings)
-    check_spending(settings)
     estimator = "rloo" if settings.estimator == "auto" else settings.estimator
     if estimator not in ESTIMATORS:
         raise InputError(
