@@ -163,7 +163,7 @@ def main() -> None:
     timed = {
         "allocate": Timed(trainer.vip, "allocate"),
         "observe": Timed(trainer.vip, "observe"),
-        "exchange": Timed(trainer, "_vip_values"),
+        "exchange": Timed(trainer, "_vip_outcomes"),
         "stock": stock,
     }
     rng = np.random.default_rng(0)

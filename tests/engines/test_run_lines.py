@@ -12,6 +12,7 @@ from viprl import VIP
 from viprl.engines import run_lines
 from viprl.engines.run_lines import RunSummary, announce, start_line, uniform_reason
 from viprl.engines.success import SuccessCriterion
+from viprl.metrics import SAVED_ROLLOUTS
 from viprl.vip import Observation
 
 
@@ -104,6 +105,12 @@ def test_the_verdict_follows_the_ratio_and_its_error():
     assert lost.rollouts == 24 and lost.line("default")
 
 
+def test_the_line_at_the_end_says_what_was_saved():
+    assert "saved" not in summary([(0.5, 1)]).line("default")
+    part = summary([(0.5, 1)] * 3, **{SAVED_ROLLOUTS: 0.2})
+    assert part.budget == pytest.approx(30) and "24 rollouts (20% saved)" in part.line("default")
+
+
 def test_the_line_at_the_start_says_what_is_used():
     vip = VIP(strategy="paper", features="length", cache=None, min_rollouts=3)
     line = start_line(vip, SuccessCriterion("acc>0.5", complete=False), prompts=4, rollouts=16, resumed="checkpoint-3")
@@ -113,6 +120,9 @@ def test_the_line_at_the_start_says_what_is_used():
     chosen = {"candidates": 2, "unbiased": False, "baseline": "expected"}
     line = start_line(vip, "x", prompts=4, rollouts=16, **chosen)
     assert "4 prompts (chosen from 8, uncorrected)" in line and "baseline: expected" in line
+    assert "at most" not in line and "spend" not in line
+    line = start_line(VIP(spend="match", cost="tokens", features="none", cache=None), "x", prompts=4, rollouts=16)
+    assert "at most 16 rollouts of 4 prompts" in line and "spend: match; cost: tokens" in line
     assert "none (auto)" in start_line(VIP(strategy="uniform", cache=None), "x", prompts=1, rollouts=8)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from viprl.allocation.budget import default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
-from viprl.metrics import TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
+from viprl.metrics import SAVED_ROLLOUTS, TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
+from viprl.settings import Settings
 from viprl.utils.arrays import IntArray
 from viprl.utils.words import count
 from viprl.vip import VIP, Observation
@@ -66,12 +67,18 @@ def start_line(
     auto = isinstance(vip.features, str) and vip.features == "auto"
     shrunk = "" if baseline == "group" else f"baseline: {baseline}; "
     chosen = f" (chosen from {candidates * prompts}{'' if unbiased else ', uncorrected'})" if candidates > 1 else ""
+    saves = "".join(f"{option}: {getattr(vip, option)}; " for option in ("spend", "cost") if _changed(vip, option))
+    most_spent = f"{'at most ' if saves else ''}{rollouts} rollouts"
     return (
-        f"viprl: strategy {name}; success: {success}; {rollouts} rollouts of {count(prompts, 'prompt')}{chosen} "
-        f"in a batch, {least} to {most} of each prompt; {shrunk}features: "
+        f"viprl: strategy {name}; success: {success}; {most_spent} of {count(prompts, 'prompt')}{chosen} "
+        f"in a batch, {least} to {most} of each prompt; {saves}{shrunk}features: "
         f"{_feature_name(strategy.predictor.features) + ' (auto)' if auto else _feature_name(vip.features)}; "
         f"{'from the start' if resumed is None else f'resumed from {resumed}'}"
     )
+
+
+def _changed(vip: VIP, option: str) -> bool:
+    return getattr(vip, option) != getattr(Settings, option)
 
 
 def _feature_name(choice: Any) -> str:
@@ -122,6 +129,8 @@ class RunSummary:
         self.uniform: Counter[str] = Counter()
         """Steps with uniform counts, by reason."""
         self.rollouts = 0
+        self.budget = 0.0
+        """Rollouts that could have been spent."""
         self._variances: list[tuple[float, float]] = []
         self._shares = np.zeros(2)  # rollouts with zero advantage, unscorable rollouts
 
@@ -136,6 +145,7 @@ class RunSummary:
         planned: list[int] = np.asarray(counts).tolist()
         self.steps += 1
         self.rollouts += sum(planned)
+        self.budget += sum(planned) / (1 - metrics.get(SAVED_ROLLOUTS, 0.0))
         new = 2 * self._count_new(observation.keys) > len(observation.keys)
         reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds, new)
         self.uniform.update([] if reason is None else [reason])
@@ -174,7 +184,11 @@ class RunSummary:
         if not self.steps:
             return "viprl: no step was made"
         zero, unscorable = self._shares / max(self.rollouts, 1)
-        parts = [f"{count(self.steps, 'batch', 'batches')} with {self.rollouts} rollouts", self._verdict(strategy)]
+        spent = "" if self.rollouts >= round(self.budget) else f" ({1 - self.rollouts / self.budget:.0%} saved)"
+        parts = [
+            f"{count(self.steps, 'batch', 'batches')} with {self.rollouts} rollouts{spent}",
+            self._verdict(strategy),
+        ]
         if strategy != "uniform":
             parts.append(self._uniform_steps())
         parts.append(f"{zero:.0%} of the rollouts had zero advantage")

@@ -95,12 +95,12 @@ def test_an_infinite_group_reward_is_unscorable_and_one_of_a_step_is_refused(tmp
 def test_centred_totals_are_weighted_advantages_and_keep_the_mean(estimator, baseline, factor):
     rng, counts = np.random.default_rng(0), [2, 5, 9]
     rewards = np.split(rng.random(16), np.cumsum(counts)[:-1])
-    totals = [shaped_totals(group, np.array(counts), estimator) for group in rewards]
+    totals = [shaped_totals(group, 16 / 3, estimator) for group in rewards]
     centred = np.concatenate([total - total.mean() for total in totals])
     expected = group_advantages(np.concatenate(rewards), counts, baseline) * rollout_weights(counts) * factor
     np.testing.assert_allclose(centred, expected, atol=1e-12)
     np.testing.assert_allclose([t.mean() for t in totals], [r.mean() for r in rewards])
-    heavier = shaped_totals(rewards[1], np.array(counts), estimator, 2.5)
+    heavier = shaped_totals(rewards[1], 16 / 3, estimator, 2.5)
     np.testing.assert_allclose(heavier - heavier.mean(), 2.5 * centred[2:7], atol=1e-12)
     assert heavier.mean() == pytest.approx(rewards[1].mean())
 

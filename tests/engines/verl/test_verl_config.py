@@ -41,10 +41,10 @@ def options(given=None, adv_estimator="vip_rloo", prompts=16, rollout_n=8):
     return read_namespace(given, adv_estimator=adv_estimator, prompts=prompts, rollout_n=rollout_n)
 
 
-def settled(*overrides: str, prompt_weighting: str = "prompt"):
+def settled(*overrides: str, prompt_weighting: str = "prompt", **spending: str):
     made = config(*overrides)
     with open_dict(made):
-        lines = settle(made, prompt_weighting)
+        lines = settle(made, EngineSettings(prompt_weighting=prompt_weighting, **spending))
     return made, "\n".join(lines)
 
 
@@ -158,15 +158,26 @@ def test_padding_is_reported(prompts, mini, gpus, rows):
         f"actor_rollout_ref.actor.ppo_mini_batch_size={mini}",
         f"trainer.n_gpus_per_node={gpus}",
     )
-    lines = padding(made)
+    lines = padding(made, EngineSettings())
     assert bool(lines) == bool(rows)
     if rows:
         assert f" {rows} masked rows" in lines[0]
+    saving = padding(made, EngineSettings(spend="match"))
+    assert saving[:-1] == lines and f"at most {prompts * 8} rollouts" in saving[-1]
+    assert f"{(prompts * 8 + rows) // (mini * 8)} mini-batch" in saving[-1]
+
+
+def test_saving_is_reported_with_the_options_that_cause_it():
+    (line,) = padding(config(), EngineSettings(spend="match", cost="tokens"))
+    assert "trainer.v1.vip_sync.spend=match" in line and "trainer.v1.vip_sync.cost=tokens" in line
+    assert "cost" not in padding(config(), EngineSettings(spend="match"))[0]
+    kl = "actor_rollout_ref.actor.use_kl_loss=True"
+    assert "cost=tokens" in settled(kl, cost="tokens")[1] and "cost" not in settled(kl)[1]
 
 
 def test_a_mini_batch_that_ranks_cannot_share_is_refused():
     with pytest.raises(InputError, match="3 data-parallel ranks"):
-        padding(config("trainer.n_gpus_per_node=3"))
+        padding(config("trainer.n_gpus_per_node=3"), EngineSettings())
 
 
 @pytest.mark.parametrize(
@@ -250,4 +261,4 @@ def test_rows_of_the_recipe_compose(estimator, budget, least, most):
     refuse(made)
     for nodes in (1, 2, 4):
         made.trainer.nnodes = nodes
-        assert padding(made) == []
+        assert padding(made, given) == []

@@ -25,7 +25,7 @@ T = 5
 
 
 def algorithm(weighting: str = "prompt", rollout_n: int = 4):
-    return OmegaConf.create({SETTINGS: {"rollout_n": rollout_n, "prompt_weighting": weighting}})
+    return OmegaConf.create({SETTINGS: {"rollout_n": rollout_n, "prompt_weighting": weighting, "by_rows": True}})
 
 
 def plan(weights, prior=None):

@@ -12,11 +12,13 @@ from collections import Counter
 import launch
 import numpy as np
 import pytest
+import torch
 from toy import compute_score
 
 from viprl.runs.engine_logs import read_history
 
 N = 4
+BUDGET, ROWS, MINI_BATCHES = 6 * N, 32, 2
 
 
 def records(run):
@@ -25,8 +27,9 @@ def records(run):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Q = 6 of 12 candidates and C = 24 with mini-batches of 16 rows: 8 rows of padding. Half of the prompts use a
-    tool. A pass over the data has 7 prompts more than a step takes.
+    """Q = 6 of 12 candidates and at most C = 24 rollouts, with mini-batches of 16 rows: two of them, with 8 rows of
+    padding and one more for each rollout that is saved. Half of the prompts use a tool. A pass over the data has 7
+    prompts more than a step takes.
 
     The run is killed in step 6; the record of steps 4 and 5 is kept in `before`, the "latest" marker set back to 3.
     Resumed from there, it continues to step 7 or 8, where the rollout server dies."""
@@ -43,6 +46,9 @@ def finished(tmp_path_factory):
         "trainer.total_training_steps": 9,
         "+trainer.v1.vip_sync.candidates": 2,
         "+trainer.v1.vip_sync.baseline": "expected",
+        "+trainer.v1.vip_sync.spend": "match",
+        "+trainer.v1.vip_sync.variance_target": 2,
+        "+trainer.v1.vip_sync.cost": "tokens",
         "trainer.resume_mode": "auto",
         "trainer.max_actor_ckpt_to_keep": 3,
     }
@@ -60,20 +66,22 @@ def finished(tmp_path_factory):
     return run
 
 
-def test_every_step_has_the_planned_rollouts_and_the_budget(finished):
+def test_every_step_has_the_planned_rollouts_within_the_budget(finished):
     steps = records(finished)
     assert len(steps) >= 6
-    varied = set()
+    varied, spent = set(), {}
     for step, record in steps.items():
         planned = record["planned"]
         received = Counter(key.rsplit("_", 2)[0] for key in record["advantages"] if key not in record["padding"])
         assert received == planned, f"step {step}"
-        assert sum(planned.values()) == len(planned) * N
-        assert min(planned.values()) >= 2
+        assert len(planned) == 6 and min(planned.values()) >= 2
+        spent[step] = sum(planned.values())
         varied |= set(planned.values())
         dumped = Counter(row["uid"].rsplit("_", 2)[0] for row in finished.dump(step))
         assert {uid: dumped[uid] for uid in planned} == planned
     assert len(varied) > 2, "the counts were adaptive"
+    assert spent[1] == max(spent.values()) == BUDGET, "nothing is known before the first step"
+    assert min(spent.values()) <= 16, "with verl's own padding this step had one optimizer step"
 
 
 def test_groups_are_intact(finished):
@@ -99,13 +107,35 @@ def test_groups_are_intact(finished):
                 np.testing.assert_allclose(advantages, value * np.array(mask), atol=1e-5)
 
 
-def test_padding_is_reported_and_has_no_effect(finished):
-    for record in records(finished).values():
-        assert len(record["padding"]) == 8 and len(record["advantages"]) == 32
+def test_padding_fills_every_step_and_has_no_effect(finished):
+    for step, record in records(finished).items():
+        planned = sum(record["planned"].values())
+        assert len(record["advantages"]) == ROWS and len(record["padding"]) == ROWS - planned
         assert not any(np.any(record["advantages"][key]) for key in record["padding"])
-    for logged in finished.metrics().values():
-        assert (logged["vip/padding_rows"], logged["vip/rollouts"]) == (8, 24)
-    assert " 8 masked rows" in finished.log()
+        if step in finished.metrics():
+            logged = finished.metrics()[step]
+            assert (logged["vip/padding_rows"], logged["vip/rollouts"]) == (ROWS - planned, planned)
+    assert " 8 masked rows" in finished.log() and f"at most {BUDGET} rollouts" in finished.log()
+
+
+def test_every_step_has_the_optimizer_steps_of_the_whole_budget(finished):
+    """AdamW's own count, in the checkpoint of each rank."""
+    for rank in (0, 1):
+        file = finished.folder / f"checkpoints/global_step_7/actor/optim_world_size_2_rank_{rank}.pt"
+        counts = {int(state["step"]) for state in torch.load(file, weights_only=False)["state"].values()}
+        assert counts == {7 * MINI_BATCHES}
+
+
+def test_spending_is_logged(finished):
+    """Tokens are those of the responses, a tool's included."""
+    metrics, steps = finished.metrics(), records(finished)
+    for step, logged in metrics.items():
+        record = steps[step]
+        lengths = [len(mask) for key, (_, mask) in record["advantages"].items() if key not in record["padding"]]
+        assert logged["vip/spending/tokens"] == pytest.approx(sum(lengths))
+        assert logged["vip/spending/rollouts"] == len(lengths)
+        assert logged["vip/spending/rollouts_saved"] == pytest.approx(1 - len(lengths) / BUDGET)
+        assert {"vip/spending/aim", "vip/spending/tokens_saved", "vip/spending/tokens_predicted"} <= logged.keys()
 
 
 def test_metrics_and_settings_are_logged(finished):

@@ -1,4 +1,4 @@
-"""The trainer's own part of a step, without Ray: verl's real methods with a dictionary as queue."""
+"""The trainer's own part of a step, without Ray."""
 
 from __future__ import annotations
 
@@ -10,113 +10,23 @@ import numpy as np
 import pytest
 import torch
 import toy
-from tensordict import TensorDict
-from test_verl_config import config
+from trainer_steps import N, Q, batches, build, installed, prompt_row, rollout, step
 from transfer_queue import KVBatchMeta
 from transformers import AutoTokenizer
-from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils import tensordict_utils as tu
-from verl.utils.dataset.rl_dataset import collate_fn
 
 from log_files import write_lines
 from viprl.advantages import group_advantages
 from viprl.engines.prompt_id import identified
-from viprl.engines.verl import sync_trainer as module
 from viprl.engines.verl.rollouts import PlannedStep, prompt_order, row_sums
 from viprl.engines.verl.sync_trainer import STATE_FILE, VIPTrainerSync
 from viprl.errors import DataError, InputError
 from viprl.prompts import identity
 
-Q, N = 8, 4
-OVERRIDES = (f"data.train_batch_size={Q}", f"actor_rollout_ref.rollout.n={N}", "+trainer.v1.vip_sync.features=none")
-
-
-class Queue:
-    """The part of TransferQueue that the trainer uses."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, dict] = {}
-
-    def kv_batch_get(self, keys, partition_id, select_fields):
-        out = {}
-        for field in select_fields:
-            if all(field in self.rows[key] for key in keys):
-                values = [self.rows[key][field] for key in keys]
-                tensors = isinstance(values[0], torch.Tensor)
-                out[field] = torch.nested.as_nested_tensor(values, layout=torch.jagged) if tensors else values
-        plain = {field: values for field, values in out.items() if isinstance(values, list)}
-        found = TensorDict({f: v for f, v in out.items() if f not in plain}, batch_size=len(keys))
-        for field, values in plain.items():
-            tu.assign_non_tensor_stack(found, field, values)
-        return found
-
-    def kv_batch_put(self, keys, partition_id, fields):
-        for field in fields.keys():  # noqa: SIM118
-            for key, value in zip(keys, fields[field].unbind(), strict=True):
-                self.rows[key][field] = value
-        return KVBatchMeta(partition_id=partition_id, keys=keys, tags=[{}] * len(keys))
-
 
 @pytest.fixture
 def queue(monkeypatch):
-    queue = Queue()
-    monkeypatch.setattr(module, "tq", queue)
-    monkeypatch.setattr(trainer_base, "tq", queue)
-    return queue
-
-
-def build(*overrides: str) -> VIPTrainerSync:
-    trainer = VIPTrainerSync(config(*OVERRIDES, *overrides))
-    trainer.global_steps = 1
-    trainer.train_dataloader_it = batches()
-    return trainer
-
-
-def batches(seed: int = 0):
-    """What verl's data loader gives: Q of 24 prompts a step."""
-    rng = np.random.default_rng(seed)
-    while True:
-        rows = [
-            {**prompt_row(i), "index": i, "dummy_tensor": torch.zeros(1)} for i in rng.choice(24, Q, False).tolist()
-        ]
-        yield collate_fn(rows)
-
-
-def prompt_row(i: int, name: object = None) -> dict:
-    content = f"prompt {i if name is None else name}"
-    return {"raw_prompt": [{"role": "user", "content": content}], "extra_info": {"index": i}}
-
-
-def rollout(queue: Queue, batch, rng, padding: int = 0) -> KVBatchMeta:
-    """The rows that verl's agent loops would put, in any order; success is decided by the prompt's number."""
-    queue.rows.clear()
-    for uid, index, n in zip(*(batch.get(name).tolist() for name in ("uid", "index", "__rollout_n__")), strict=True):
-        for session in range(n):
-            length = int(rng.integers(1, 5))
-            scores = torch.zeros(length)
-            scores[-1] = float(rng.random() < index / 24)
-            queue.rows[f"{uid}_{session}_0"] = {
-                "uid": uid,
-                "rm_scores": scores,
-                "response_mask": torch.ones(length, dtype=torch.int64),
-                "old_log_probs": torch.full((length,), -0.5),
-                "extra_fields": {"reward_extra_info": {"acc": float(scores[-1]), "length": length}},
-            }
-    keys = [list(queue.rows)[i] for i in rng.permutation(len(queue.rows))]
-    for i in range(padding):
-        zeros = {"rm_scores": torch.zeros(1), "old_log_probs": torch.zeros(1), "response_mask": torch.zeros(1).long()}
-        queue.rows[f"padx_{i}_0"] = zeros | {"uid": "padx", "extra_fields": {}}
-        keys.append(f"padx_{i}_0")
-    tags = [{"is_padding": key.startswith("pad")} for key in keys]
-    return KVBatchMeta(partition_id="train", keys=keys, tags=tags)
-
-
-def step(trainer, queue, rng, **more):
-    batch = trainer._next_train_batch()
-    metrics: dict[str, float] = {}
-    trainer._compute_advantage(rollout(queue, batch, rng, **more), metrics)
-    return batch.get("__rollout_n__").tolist(), metrics
+    return installed(monkeypatch)
 
 
 def test_a_step_from_counts_to_advantages(queue):
@@ -148,7 +58,7 @@ def selecting(*overrides: str) -> tuple[VIPTrainerSync, list]:
     return trainer, selections
 
 
-def check_rows(queue: Queue, trainer: VIPTrainerSync, selection, *, expected: bool, weight=lambda pi: 1 / (2 * pi)):
+def check_rows(queue, trainer: VIPTrainerSync, selection, *, expected: bool, weight=lambda pi: 1 / (2 * pi)):
     """The advantages in verl's queue against the formula, prompt by prompt."""
     prior = selection.allocation.prior
     for q, (uid, n) in enumerate(zip(trainer.vip_batch.uids, selection.allocation.counts, strict=True)):
@@ -291,19 +201,24 @@ def test_row_sums():
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_outcomes_and_log_probabilities_reach_vip(queue, asked):
-    """Prompt by prompt, without padding."""
+def test_outcomes_log_probabilities_and_lengths_reach_vip(queue, asked):
+    """Prompt by prompt, without padding. A tool's tokens count in the length and in nothing else."""
     trainer, seen = build(f"+trainer.v1.vip_sync.use_logprobs={asked}"), {}
     observe = trainer.vip.observe
     trainer.vip.observe = lambda prompts, rewards, **more: (
         seen.update(more, rewards=rewards) or observe(prompts, rewards, **more)
     )
-    counts, _ = step(trainer, queue, np.random.default_rng(0), padding=2)
+    batch = trainer._next_train_batch()
+    given, counts = rollout(queue, batch, np.random.default_rng(0), padding=2), batch.get("__rollout_n__").tolist()
+    for row in list(queue.rows.values())[::3]:
+        row["response_mask"][0] = 0
+    trainer._compute_advantage(given, {})
     for q, (uid, n) in enumerate(zip(trainer.vip_batch.uids, counts, strict=True)):
         rows = [row for key, row in queue.rows.items() if key.startswith(uid)]
         assert sorted(seen["rewards"][q]) == sorted(float(row["rm_scores"].sum()) for row in rows) and len(rows) == n
+        assert sorted(seen["lengths"][q]) == sorted(len(row["rm_scores"]) for row in rows)
         if asked:
-            assert sorted(seen["logprobs"][q]) == sorted(-0.5 * len(row["rm_scores"]) for row in rows)
+            assert sorted(seen["logprobs"][q]) == sorted(-0.5 * int(row["response_mask"].sum()) for row in rows)
     assert (seen["logprobs"] is not None) == asked
 
 
@@ -391,8 +306,10 @@ def with_workers(trainer: VIPTrainerSync, folder: Path, loader: object = None) -
     return trainer
 
 
-def test_the_state_is_written_before_the_marker_and_a_resumed_run_continues(queue, tmp_path):
-    trainer = with_workers(build("+trainer.v1.vip_sync.strategy=random"), tmp_path)
+@pytest.mark.parametrize("options", [["strategy=random"], ["spend=match", "variance_target=1.5", "cost=tokens"]])
+def test_the_state_is_written_before_the_marker_and_a_resumed_run_continues(queue, tmp_path, options):
+    options = [f"+trainer.v1.vip_sync.{option}" for option in options]
+    trainer = with_workers(build(*options), tmp_path)
     rng, later = np.random.default_rng(0), np.random.default_rng(1)
     for trainer.global_steps in range(1, 5):
         step(trainer, queue, rng)
@@ -403,7 +320,7 @@ def test_the_state_is_written_before_the_marker_and_a_resumed_run_continues(queu
     expected = [step(trainer, queue, later)[0] for _ in range(3)]
 
     for folder, mode in ((tmp_path, "auto"), (tmp_path / "elsewhere", "resume_path")):
-        resumed = with_workers(build("+trainer.v1.vip_sync.strategy=random"), folder)
+        resumed = with_workers(build(*options), folder)
         resumed.config.trainer.resume_mode = mode
         resumed.config.trainer.resume_from_path = str(tmp_path / "global_step_4") if mode == "resume_path" else None
         resumed._load_checkpoint()

@@ -1,7 +1,8 @@
 """`with_vip(config)`: adaptive rollout counts for tinker-cookbook's `rl.train.main`.
 
-The dataset of the config is wrapped. A batch costs as many rollouts as before, but VIP decides how many each prompt
-gets, and with `candidates` also which prompts are sampled. Nothing of tinker-cookbook is copied or patched.
+The dataset of the config is wrapped. A batch costs as many rollouts as before (fewer with `spend` and `cost`), but VIP
+decides how many each prompt gets, and with `candidates` also which prompts are sampled. Nothing of tinker-cookbook is
+copied or patched.
 
     extension point                         use
     RLDatasetBuilder, RLDataset.get_batch   prompts -> counts -> group builders of that many environments

@@ -18,7 +18,7 @@ from viprl.engines.planned_batch import PlannedBatch, batch_metrics, plan_batch
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
-from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_logprob
+from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_length, trajectory_logprob
 from viprl.engines.vip_builder import load_state
 from viprl.errors import InputError
 from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, logged
@@ -50,9 +50,12 @@ def question(builder: Any) -> Prompt:
 class PlannedGroups(PlannedBatch):
     """The plan of one batch, and the groups that have finished so far."""
 
+    budget: int
+    """C; the counts sum to it, or to less where options of VIP save rollouts."""
     values: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
     """Group -> value of each rollout."""
     logprobs: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
+    lengths: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
     started: set[int] = dataclasses.field(default_factory=set)
     """Groups whose environments were made."""
     rewards: dict[int, list[float | None]] = dataclasses.field(default_factory=dict)
@@ -134,7 +137,7 @@ class VIPDataset(RLDataset):
                 self.vip,
                 self._success,
                 prompts=len(counts),
-                rollouts=sum(counts),
+                rollouts=self._batch.budget,
                 resumed=where,
                 candidates=self.settings.candidates,
                 unbiased=self.settings.unbiased,
@@ -154,7 +157,7 @@ class VIPDataset(RLDataset):
         positions, plan = plan_batch(
             self.vip, prompts, budget, groups, unbiased=self.settings.unbiased, baseline="group"
         )
-        return [builders[i] for i in positions], PlannedGroups(plan.prompts, plan.counts, plan.weights)
+        return [builders[i] for i in positions], PlannedGroups(plan.prompts, plan.counts, plan.weights, budget)
 
     def shaped(self, batch: PlannedGroups, q: int, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Given]:
         """Keep the outcomes of group q, whose final rewards are `given`; return the rewards to train on."""
@@ -166,7 +169,8 @@ class VIPDataset(RLDataset):
             )
         given_total = steps + np.array([final for final, _ in given], dtype=float)
         total = np.where(scorable(given_total), given_total, np.nan)
-        rewards = shaped_totals(total, batch.counts, self.settings.estimator, float(batch.weights[q])) - steps
+        average = batch.budget / len(batch.counts)
+        rewards = shaped_totals(total, average, self.settings.estimator, float(batch.weights[q])) - steps
         metrics = [{**own, PREFIX + ROLLOUTS: int(batch.counts[q])} for _, own in given]
         for reward, own in zip(total.tolist(), metrics, strict=True):
             own |= {} if np.isnan(reward) else {PREFIX + ROLLOUT_REWARD: reward}
@@ -174,6 +178,7 @@ class VIPDataset(RLDataset):
         batch.rewards[q] = given_total.tolist()
         batch.values[q] = batch.rewards[q] if by_total else self._values(batch, trajectories, given)
         batch.logprobs[q] = [trajectory_logprob(trajectory) for trajectory in trajectories]
+        batch.lengths[q] = [trajectory_length(trajectory) for trajectory in trajectories]
         if batch is self._batch and len(batch.values) == len(batch.counts):
             self._observe(batch)
             metrics[0] |= logged(self._metrics)
@@ -195,7 +200,8 @@ class VIPDataset(RLDataset):
             raise self._success.not_found(column, sorted(batch.metrics))
         logprobs = batch.lists(batch.logprobs) if self.settings.use_logprobs else None
         rewards = batch.lists(batch.rewards)
-        observation = self._success.observe(self.vip, batch, rewards, batch.lists(batch.values), logprobs)
+        values, lengths = batch.lists(batch.values), batch.lists(batch.lengths)
+        observation = self._success.observe(self.vip, batch, rewards, values, logprobs, lengths)
         flat = np.array([reward for group in rewards for reward in group], dtype=float)
         advantages = group_advantages(flat, batch.counts)
         self._metrics = batch_metrics(self.vip, batch, advantages)

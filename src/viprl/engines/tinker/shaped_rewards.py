@@ -5,6 +5,9 @@ prompt would have the weight n_q. The rewards of a group are therefore returned 
 `group_advantages` times v_q (C/Q)/n_q: every prompt has the same weight, exactly, however a step is split. v_q is 1, or
 the weight of a selected prompt, with which every candidate has the same expected weight. The mean reward of a group
 does not change.
+
+C/Q is the average group that the budget pays for. Where options of VIP save rollouts the groups are smaller on
+average, and the sum over them is still that of C rollouts.
 """
 
 from __future__ import annotations
@@ -14,26 +17,31 @@ from typing import Any
 import numpy as np
 
 from viprl.advantages import group_advantages
-from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.arrays import FloatArray
 
 
-def shaped_totals(rewards: FloatArray, counts: IntArray, estimator: str, weight: float = 1.0) -> FloatArray:
+def shaped_totals(rewards: FloatArray, average: float, estimator: str, weight: float = 1.0) -> FloatArray:
     """[m] totals of one group whose centring yields its weighted advantages.
 
     Args:
         rewards: [m] of the group, NaN where unscorable.
-        counts: [Q] planned rollouts of the batch.
+        average: C/Q, the budget of the batch for each of its prompts.
         estimator: "rloo" (leave-one-out, times 1 - Q/C so that groups of the average size have tinker-cookbook's own
             advantages) or "dr_grpo" (reward minus the mean of the group).
         weight: v of the prompt.
     """
-    average, size = float(np.mean(counts)), len(rewards)
+    size = len(rewards)
     if estimator == "rloo":
         advantages = group_advantages(rewards, [size]) * (1 - 1 / average)
     else:
         advantages = group_advantages(rewards, [size], "mean")
     scorable = rewards[~np.isnan(rewards)]
     return (scorable.mean() if len(scorable) else 0.0) + weight * advantages * average / size
+
+
+def trajectory_length(trajectory: Any) -> float:
+    """Tokens that the policy sampled in a trajectory, whether or not it was cut off."""
+    return float(sum(len(step.ac.tokens) for step in trajectory.transitions))
 
 
 def trajectory_logprob(trajectory: Any) -> float | None:

@@ -15,7 +15,7 @@ CONTRACT = VersionContract(
             "Trajectory": ("transitions",),
             "Transition": ("ac", "reward", "metrics"),
         },
-        "tinker_cookbook.completers": {"TokensWithLogprobs": ("maybe_logprobs",)},
+        "tinker_cookbook.completers": {"TokensWithLogprobs": ("maybe_logprobs", "tokens")},
         "tinker_cookbook.rl.rollouts": {"get_rollout_executor": ()},
         "tinker_cookbook.rl.rollout_limits": {"TerminationRewardPolicy": ("zero_reward_on_limit",)},
         "tinker_cookbook.checkpoint_utils": {

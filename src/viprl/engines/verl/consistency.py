@@ -8,9 +8,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from viprl.engines.verl.mini_batches import rows_of_step
 from viprl.engines.verl.namespace import ESTIMATORS, MODE, NAMESPACE, expected_needs_rloo
 from viprl.errors import InputError
-from viprl.metrics import PADDING_ROWS, PREFIX
+from viprl.metrics import PADDING_ROWS, PREFIX, ROLLOUTS
+from viprl.settings import EngineSettings
+from viprl.utils.words import count
 
 ACTOR = "actor_rollout_ref.actor"
 EVEN_LOSSES = ("seq-mean-token-sum-norm", "seq-mean-token-sum", "seq-mean-token-mean", "token-sum")
@@ -47,7 +50,7 @@ def check_baseline(config: Any, baseline: str) -> None:
         )
 
 
-def settle(config: Any, prompt_weighting: str) -> list[str]:
+def settle(config: Any, settings: EngineSettings) -> list[str]:
     """Set what prompt weights need, in place; returns a line for each setting that was changed or limits them.
 
     The weights (C/Q)/n_q give every prompt the same weight if the loss of a mini-batch divides by a number that is the
@@ -61,7 +64,7 @@ def settle(config: Any, prompt_weighting: str) -> list[str]:
         lines.append(
             "algorithm.norm_adv_by_std_in_grpo=False (was True): advantages are not divided by the standard deviation"
         )
-    if prompt_weighting == "rollout":
+    if settings.prompt_weighting == "rollout":
         lines.append(
             f"{NAMESPACE}.prompt_weighting=rollout: prompts have the weight n_q/C; the variance model ignores this"
         )
@@ -80,7 +83,8 @@ def settle(config: Any, prompt_weighting: str) -> list[str]:
             f"{ACTOR}.policy_loss.loss_mode={mode} averages over micro-batches: prompt weights are approximate"
         )
     if actor.get("use_kl_loss", False) or actor.get("entropy_coeff", 0):
-        lines.append(f"{ACTOR}: in the KL loss and the entropy bonus a prompt has the weight n_q/C")
+        falls = f"; {saving(settings)} lowers their sum with the number of rollouts" if saving(settings) else ""
+        lines.append(f"{ACTOR}: in the KL loss and the entropy bonus a prompt has the weight n_q/C{falls}")
     return lines
 
 
@@ -96,27 +100,49 @@ def data_parallel(config: Any) -> int | None:
     return None
 
 
-def padding(config: Any) -> list[str]:
-    """A line if verl will add masked rows to every step, none if the sizes are multiples.
+def budget(config: Any) -> int:
+    """C, the rollouts of a step if none are saved."""
+    return int(config.data.train_batch_size * config.actor_rollout_ref.rollout.n)
+
+
+def mini_batch(config: Any) -> int:
+    """Rows of a mini-batch of the actor, on all ranks."""
+    return int(config.actor_rollout_ref.actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n)
+
+
+def saving(settings: EngineSettings) -> str:
+    """The options with which a step may have fewer rollouts than its budget; empty if none are set."""
+    given = {"spend": settings.spend == "match", "cost": settings.cost == "tokens"}
+    return " and ".join(f"{NAMESPACE}.{name}={getattr(settings, name)}" for name, is_set in given.items() if is_set)
+
+
+def padding(config: Any, settings: EngineSettings) -> list[str]:
+    """A line if verl will add masked rows to steps, none if every step has the rollouts of full mini-batches.
 
     Raises InputError if a mini-batch cannot be split evenly over the ranks, which verl notices only when workers run.
     """
-    n, prompts = config.actor_rollout_ref.rollout.n, config.data.train_batch_size
-    mini, ranks = config.actor_rollout_ref.actor.ppo_mini_batch_size * n, data_parallel(config)
+    rollouts, mini, ranks = budget(config), mini_batch(config), data_parallel(config)
     if ranks and mini % ranks:
         raise InputError(
             f"a mini-batch has {mini} rollouts ({ACTOR}.ppo_mini_batch_size * rollout.n), which {ranks} data-parallel "
             "ranks cannot share evenly; set ppo_mini_batch_size so that the product is a multiple of the ranks"
         )
     multiple = math.lcm(ranks or 1, mini)
-    extra = -(prompts * n) % multiple
-    if not extra:
-        return []
-    return [
-        f"{prompts * n} rollouts a step (data.train_batch_size * rollout.n) are not a multiple of {multiple}: verl "
-        f"adds {extra} masked rows to every step (metric {PREFIX}{PADDING_ROWS}). They cost time but change no weight; "
-        "a train_batch_size that is a multiple of ppo_mini_batch_size avoids them"
-    ]
+    rows = rows_of_step(rollouts, multiple)
+    lines = []
+    if rows > rollouts:
+        lines.append(
+            f"{rollouts} rollouts a step (data.train_batch_size * rollout.n) are not a multiple of {multiple}: verl "
+            f"adds {rows - rollouts} masked rows to every step (metric {PREFIX}{PADDING_ROWS}). They cost time but "
+            "change no weight; a train_batch_size that is a multiple of ppo_mini_batch_size avoids them"
+        )
+    if options := saving(settings):
+        lines.append(
+            f"{options}: a step has at most {rollouts} rollouts (metric {PREFIX}{ROLLOUTS}). Masked rows of 128 tokens "
+            f"take the place of those that are saved (metric {PREFIX}{PADDING_ROWS}): every step keeps "
+            f"{count(rows // mini, 'mini-batch', 'mini-batches')} of {mini} rows and the scale of its gradients"
+        )
+    return lines
 
 
 def contradictions(arguments: Sequence[str]) -> list[str]:

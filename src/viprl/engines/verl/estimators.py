@@ -1,7 +1,8 @@
 """The advantage estimators `vip_rloo` and `vip_dr_grpo` for groups of different sizes.
 
 verl's loss for a mini-batch of ppo_mini_batch_size = m is the sum over its rows divided by m * rollout.n, whatever rows
-it holds (`agg_loss` with global_batch_size; padding rows are masked). With the factor rollout.n / n_q a rollout has the
+it holds (`agg_loss` with global_batch_size; padding rows are masked, and their number is that which makes the step as
+large as with all C rollouts, see `viprl.engines.verl.mini_batches`). With the factor rollout.n / n_q a rollout has the
 weight 1/(m n_q), so the mean over the mini-batches of a step is (1/Q) sum_q (1/n_q) sum_i A_i Z_i: every prompt has the
 same weight, however the rows of a group are split over mini-batches and ranks. Prompts that were selected from several
 candidates are weighted by the inverse of the probability of their selection as well.
@@ -90,6 +91,8 @@ def _estimate(rewards: torch.Tensor, mask: torch.Tensor, index: Any, config: Any
         weights, prior = (np.ones(len(uids)), None) if plan is None else plan.of_groups(uids.tolist())
         if settings["prompt_weighting"] == "prompt":
             weights = weights * (settings["rollout_n"] / counts)
+        elif plan is not None and settings["by_rows"]:
+            weights = weights * (settings["rollout_n"] / plan.counts.mean())
         values = weights[group] * row_advantages(scores, group, counts, baseline, prior)
         advantages = torch.as_tensor(values, dtype=torch.float32, device=rewards.device).unsqueeze(-1) * mask
     return advantages, advantages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from viprl.engines.vip_builder import resolve
+from viprl.engines.vip_builder import options_named, resolve
 from viprl.errors import InputError
 from viprl.settings import EngineSettings, options, read_settings
 
@@ -39,7 +39,8 @@ def read_namespace(
         raise InputError(
             f"algorithm.adv_estimator is {adv_estimator!r}; trainer_mode={MODE} needs {' or '.join(ESTIMATORS)}"
         )
-    settings = read_settings(given or {}, where=NAMESPACE, refused=REFUSED)
+    with options_named(f"{NAMESPACE}."):
+        settings = read_settings(given or {}, where=f"trainer_mode={MODE}", refused=REFUSED)
     if settings.baseline == "expected" and ESTIMATORS[adv_estimator] != "rloo":
         raise InputError(expected_needs_rloo(adv_estimator))
     return resolve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,23 @@ class PlannedStep(PlannedBatch):
         if prior is not None:
             prior = RewardPrior(np.append(prior.mean, 0.0)[rows], np.append(prior.rollouts, 0.0)[rows])
         return np.append(self.weights, 0.0)[rows], prior
+
+
+class Outcomes(NamedTuple):
+    """What [C] rollouts of a step showed, prompt by prompt."""
+
+    rewards: FloatArray
+    deciding: list[float | None]
+    """What decides about success: the reward, or the field that `success` names."""
+    logprobs: FloatArray | None
+    """Log probability of the tokens of the policy; None without `use_logprobs`."""
+    lengths: FloatArray
+    """Tokens of the response, those of tools included."""
+
+
+def row_lengths(values: Any) -> FloatArray:
+    """[rows] length of each row of a ragged (jagged nested) tensor."""
+    return values.offsets().diff().cpu().numpy().astype(float)
 
 
 def row_sums(values: Any, mask: Any = None) -> FloatArray:

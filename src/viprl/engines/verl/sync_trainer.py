@@ -1,14 +1,17 @@
 """`trainer.v1.trainer_mode=vip_sync`: verl's synchronous trainer with adaptive rollout counts.
 
 verl's data loading, rollout, losses and workers stay as they are. `rollout.n` = C/Q is the *average* group size: a step
-has Q = data.train_batch_size prompts and exactly C = Q * rollout.n rollouts. With `candidates` = k it takes k Q prompts
-from the data, of which VIP selects Q; the others never enter verl's queue. Each override calls `super()`; nothing of
-verl is copied or patched.
+has Q = data.train_batch_size prompts and exactly C = Q * rollout.n rollouts. Where the options `spend` and `cost` save
+rollouts, masked rows take their place (`viprl.engines.verl.mini_batches`). With `candidates` = k a step takes k Q
+prompts from the data, of which VIP selects Q; the others never enter verl's queue. Each override calls `super()`;
+nothing of verl is copied or patched.
 
     overridden method of PPOTrainerSync   purpose
     __init__                              check and complete the configuration before any worker starts
     _init_dataloader                      the length of an epoch with several candidates
     _next_train_batch                     prompts -> counts, passed to the agent loops as `__rollout_n__`
+    _get_required_batch_multiple          as many rows, and optimizer steps, as C rollouts have
+    _balance_batch                        the rollouts spread over the mini-batches, if there are fewer than C
     _compute_advantage                    received = planned; outcomes to VIP; then verl calls our estimator
     _save_checkpoint                      writes the state of VIP before verl moves its "latest" marker
     _load_checkpoint                      reads it again; a fresh run may start warm; says how the run starts
@@ -38,15 +41,15 @@ from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.verl import consistency
 from viprl.engines.verl.estimators import SETTINGS, planned
+from viprl.engines.verl.mini_batches import rows_of_step, spread
 from viprl.engines.verl.namespace import MODE, NAMESPACE, read_namespace, written_namespace
-from viprl.engines.verl.rollouts import ROLLOUTS, PlannedStep, prompt_order, row_sums
+from viprl.engines.verl.rollouts import ROLLOUTS, Outcomes, PlannedStep, prompt_order, row_lengths, row_sums
 from viprl.engines.verl.verl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state
 from viprl.engines.warm_start import TrainingRow, warm_start
 from viprl.errors import InputError
 from viprl.outcomes import scorable
 from viprl.runs.history import ground_truth_text
-from viprl.utils.arrays import FloatArray
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +81,9 @@ class VIPTrainerSync(PPOTrainerSync):
         consistency.check_baseline(config, self.vip_settings.baseline)
         weighting = self.vip_settings.prompt_weighting
         with open_dict(config):
-            lines = consistency.settle(config, weighting) + consistency.padding(config)
-            config.algorithm[SETTINGS] = {"rollout_n": rollout_n, "prompt_weighting": weighting}
+            lines = consistency.settle(config, self.vip_settings) + consistency.padding(config, self.vip_settings)
+            by_rows = config.actor_rollout_ref.actor.loss_agg_mode != "token-mean"
+            config.algorithm[SETTINGS] = {"rollout_n": rollout_n, "prompt_weighting": weighting, "by_rows": by_rows}
             config.trainer.v1[MODE] = written_namespace(self.vip_settings)
         for line in lines:
             logger.warning("%s: %s", MODE, line)
@@ -133,6 +137,18 @@ class VIPTrainerSync(PPOTrainerSync):
         self._vip_step = PlannedStep(plan.prompts, plan.counts, plan.weights, uids, prior=plan.prior)
         return batch
 
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        self._vip_ranks = dp_size
+        return rows_of_step(consistency.budget(self.config), super()._get_required_batch_multiple(dp_size))
+
+    def _balance_batch(self, batch: Any, metrics: dict[str, Any], *more: Any, **options: Any) -> Any:
+        batch = super()._balance_batch(batch, metrics, *more, **options)
+        masked = [bool(tag.get("is_padding", False)) for tag in batch.tags]
+        mini_batches, rest = divmod(len(masked), consistency.mini_batch(self.config))
+        if masked.count(False) < consistency.budget(self.config) and rest == 0:  # a rest: the actor is not updated yet
+            batch.reorder(spread(masked, self._vip_ranks, mini_batches))
+        return batch
+
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         plan, self._vip_step = self._vip_step, None
         if plan is None:
@@ -140,14 +156,20 @@ class VIPTrainerSync(PPOTrainerSync):
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         try:
             order = prompt_order(keys, plan)
-            total, values, logprobs = self._vip_values([keys[i] for i in order], batch.partition_id)
-            split = None if logprobs is None else plan.split(logprobs)
-            observation = self._vip_success.observe(self.vip, plan, plan.split(total), plan.split(values), split)
+            seen = self._vip_outcomes([keys[i] for i in order], batch.partition_id)
+            observation = self._vip_success.observe(
+                self.vip,
+                plan,
+                plan.split(seen.rewards),
+                plan.split(seen.deciding),
+                None if seen.logprobs is None else plan.split(seen.logprobs),
+                plan.split(seen.lengths),
+            )
         except Exception as error:
             error.add_note(f"raised at training step {self.global_steps}")
             raise
         self.vip_batch = plan
-        total = np.where(scorable(total), total, np.nan)
+        total = np.where(scorable(seen.rewards), seen.rewards, np.nan)
         advantages = group_advantages(total, plan.counts, prior=plan.prior)
         own = batch_metrics(self.vip, plan, advantages)
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
@@ -156,21 +178,20 @@ class VIPTrainerSync(PPOTrainerSync):
         with planned(plan):
             return super()._compute_advantage(batch, metrics)
 
-    def _vip_values(self, keys: list[str], partition: str) -> tuple[FloatArray, list[float | None], FloatArray | None]:
-        """Of each rollout [C] the reward; what decides about it, the reward or the one that `success` names; and the
-        log probability of its tokens under the policy, None without `use_logprobs`."""
+    def _vip_outcomes(self, keys: list[str], partition: str) -> Outcomes:
+        """Of rollouts, by the keys of their rows."""
         column, asked = self._vip_success.column, self.vip_settings.use_logprobs
         fields = ["rm_scores", *(("extra_fields",) if column is not None else ())]
         fields += ("old_log_probs", "response_mask") if asked else ()
         data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
         logprobs = row_sums(data["old_log_probs"], data["response_mask"]) if asked else None
-        total = row_sums(data["rm_scores"])
+        rewards, lengths = row_sums(data["rm_scores"]), row_lengths(data["rm_scores"])
         if column is None:
-            return total, total.tolist(), logprobs
+            return Outcomes(rewards, rewards.tolist(), logprobs, lengths)
         infos = [(getattr(extra, "data", extra) or {}).get("reward_extra_info") or {} for extra in data["extra_fields"]]
         if not any(column in info for info in infos):
             raise self._vip_success.not_found(column, list(infos[0]))
-        return total, [info.get(column) for info in infos], logprobs
+        return Outcomes(rewards, [info.get(column) for info in infos], logprobs, lengths)
 
     def _vip_bounds(self) -> tuple[int, float] | None:
         least, most = self.vip_settings.min_rollouts, self.vip_settings.max_rollouts
@@ -190,13 +211,11 @@ class VIPTrainerSync(PPOTrainerSync):
         elif self.vip_settings.warm_start is not None:
             rows = self._vip_training_set()
             warm_start(self.vip, self.vip_settings.warm_start, self._vip_success, training_set=rows)
-        prompts = self.config.data.train_batch_size
-        rollouts = prompts * self.config.actor_rollout_ref.rollout.n
         where = None if resumed is None else str(resumed)
         options = self.vip_settings
         self._vip_summary = RunSummary(resumed=resumed is not None, selects=options.candidates > 1)
         choices = {name: getattr(options, name) for name in ("candidates", "unbiased", "baseline")}
-        sizes = {"prompts": prompts, "rollouts": rollouts}
+        sizes = {"prompts": self.config.data.train_batch_size, "rollouts": consistency.budget(self.config)}
         announce(start_line(self.vip, self._vip_success, **sizes, **choices, resumed=where))
 
     def fit(self, agent_loop_manager: Any) -> None:

@@ -1,0 +1,107 @@
+"""Steps of the trainer without Ray: verl's real methods with a dictionary as queue."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from test_verl_config import config
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo import padding_utils
+from verl.trainer.ppo.v1 import trainer_base
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
+
+from viprl.engines.verl import sync_trainer as module
+from viprl.engines.verl.sync_trainer import VIPTrainerSync
+
+Q, N = 8, 4
+OVERRIDES = (f"data.train_batch_size={Q}", f"actor_rollout_ref.rollout.n={N}", "+trainer.v1.vip_sync.features=none")
+
+
+class Queue:
+    """The part of TransferQueue that the trainer uses."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict] = {}
+
+    def kv_batch_get(self, keys, partition_id, select_fields=None):
+        out = {}
+        for field in select_fields or self.rows[keys[0]]:
+            if all(field in self.rows[key] for key in keys):
+                values = [self.rows[key][field] for key in keys]
+                tensors = isinstance(values[0], torch.Tensor)
+                out[field] = torch.nested.as_nested_tensor(values, layout=torch.jagged) if tensors else values
+        plain = {field: values for field, values in out.items() if isinstance(values, list)}
+        found = TensorDict({f: v for f, v in out.items() if f not in plain}, batch_size=len(keys))
+        for field, values in plain.items():
+            tu.assign_non_tensor_stack(found, field, values)
+        return found
+
+    def kv_batch_put(self, keys, partition_id, fields, tags=None):
+        for field in fields.keys():  # noqa: SIM118
+            column = fields[field]
+            for key, value in zip(keys, column.unbind() if isinstance(column, torch.Tensor) else column, strict=True):
+                self.rows.setdefault(key, {})[field] = value
+        return KVBatchMeta(partition_id=partition_id, keys=keys, tags=[{}] * len(keys))
+
+
+def installed(monkeypatch) -> Queue:
+    """A queue in place of verl's."""
+    queue = Queue()
+    for user in (module, trainer_base, padding_utils):
+        monkeypatch.setattr(user, "tq", queue)
+    return queue
+
+
+def build(*overrides: str) -> VIPTrainerSync:
+    trainer = VIPTrainerSync(config(*OVERRIDES, *overrides))
+    trainer.global_steps = 1
+    trainer.train_dataloader_it = batches()
+    return trainer
+
+
+def batches(seed: int = 0):
+    """What verl's data loader gives: Q of 24 prompts a step."""
+    rng = np.random.default_rng(seed)
+    while True:
+        rows = [
+            {**prompt_row(i), "index": i, "dummy_tensor": torch.zeros(1)} for i in rng.choice(24, Q, False).tolist()
+        ]
+        yield collate_fn(rows)
+
+
+def prompt_row(i: int, name: object = None) -> dict:
+    content = f"prompt {i if name is None else name}"
+    return {"raw_prompt": [{"role": "user", "content": content}], "extra_info": {"index": i}}
+
+
+def rollout(queue: Queue, batch, rng, padding: int = 0) -> KVBatchMeta:
+    """The rows that verl's agent loops would put, in any order; success is decided by the prompt's number."""
+    queue.rows.clear()
+    for uid, index, n in zip(*(batch.get(name).tolist() for name in ("uid", "index", "__rollout_n__")), strict=True):
+        for session in range(n):
+            length = int(rng.integers(1, 5))
+            scores = torch.zeros(length)
+            scores[-1] = float(rng.random() < index / 24)
+            queue.rows[f"{uid}_{session}_0"] = {
+                "uid": uid,
+                "rm_scores": scores,
+                "response_mask": torch.ones(length, dtype=torch.int64),
+                "old_log_probs": torch.full((length,), -0.5),
+                "extra_fields": {"reward_extra_info": {"acc": float(scores[-1]), "length": length}},
+            }
+    keys = [list(queue.rows)[i] for i in rng.permutation(len(queue.rows))]
+    for i in range(padding):
+        zeros = {"rm_scores": torch.zeros(1), "old_log_probs": torch.zeros(1), "response_mask": torch.zeros(1).long()}
+        queue.rows[f"padx_{i}_0"] = zeros | {"uid": "padx", "extra_fields": {}}
+        keys.append(f"padx_{i}_0")
+    tags = [{"is_padding": key.startswith("pad"), "seq_len": 9 + len(queue.rows[key]["rm_scores"])} for key in keys]
+    return KVBatchMeta(partition_id="train", keys=keys, tags=tags)
+
+
+def step(trainer, queue, rng, **more):
+    batch = trainer._next_train_batch()
+    metrics: dict[str, float] = {}
+    trainer._compute_advantage(rollout(queue, batch, rng, **more), metrics)
+    return batch.get("__rollout_n__").tolist(), metrics
