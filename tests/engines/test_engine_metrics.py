@@ -45,11 +45,11 @@ def test_rewards_of_more_values_have_no_success_rate():
 
 @pytest.mark.parametrize("baseline", ["group", "expected"])
 def test_shrinkage_is_a_metric_of_baselines_that_are_shrunk(baseline):
-    vip = VIP(features=None, cache=None)
+    vip = VIP(features=None, cache=None, baseline=baseline)
     for _ in range(2):
-        _, plan = plan_batch(vip, ["a", "b"], 8, 2, unbiased=True, baseline=baseline)
+        _, plan = plan_batch(vip, ["a", "b"], 8, 2, unbiased=True)
         vip.observe(plan.prompts, [[1.0, 0.0] + [0.0] * (n - 2) for n in plan.counts])
-    found = batch_metrics(vip, plan, np.array([0.0, 0.5, -0.5, 0.0]))
+    found = batch_metrics(vip, np.array([0.0, 0.5, -0.5, 0.0]))
     assert found[ZERO_ADVANTAGE] == 0.5
     assert (SHRINKAGE in found) == (baseline == "expected")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from viprl.advantages import RewardPrior
-from viprl.metrics import SHRINKAGE, ZERO_ADVANTAGE
+from viprl.metrics import ZERO_ADVANTAGE
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.vip import VIP
@@ -42,7 +42,6 @@ def plan_batch(
     size: int,
     *,
     unbiased: bool,
-    baseline: str,
     multiple: int = 1,
 ) -> tuple[list[int], PlannedBatch]:
     """Choose which of the prompts that a step is offered are sampled, and their numbers of rollouts.
@@ -51,7 +50,7 @@ def plan_batch(
         offered: [M] prompts.
         budget: C.
         size: Q, the prompts to sample. With M all of them are.
-        unbiased, baseline: the options of `viprl.settings.EngineSettings`.
+        unbiased: the option of `viprl.settings.EngineSettings`.
         multiple: the number of rollouts is rounded up to a multiple of it.
 
     Returns: [Q] positions of the sampled prompts among those offered, ascending, and their plan.
@@ -65,14 +64,10 @@ def plan_batch(
     else:
         selection = vip.select(offered, budget, size, unbiased=unbiased, multiple=multiple)
         allocation, positions, weights = selection.allocation, selection.positions.tolist(), selection.weights
-    prior = allocation.prior if baseline == "expected" else None
-    return positions, PlannedBatch([offered[i] for i in positions], allocation.counts, weights, prior=prior)
+    return positions, PlannedBatch([offered[i] for i in positions], allocation.counts, weights, prior=allocation.prior)
 
 
-def batch_metrics(vip: VIP, plan: PlannedBatch, advantages: FloatArray) -> dict[str, float]:
+def batch_metrics(vip: VIP, advantages: FloatArray) -> dict[str, float]:
     """The metrics of VIP after it has observed a batch, with what only an engine knows: the advantages [C] before the
-    weights of prompts, and whether baselines are shrunk."""
-    metrics = vip.metrics() | {ZERO_ADVANTAGE: float((advantages == 0).mean())}
-    if plan.prior is None:
-        metrics.pop(SHRINKAGE, None)
-    return metrics
+    weights of prompts."""
+    return vip.metrics() | {ZERO_ADVANTAGE: float((advantages == 0).mean())}

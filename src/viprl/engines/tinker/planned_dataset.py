@@ -154,9 +154,7 @@ class VIPDataset(RLDataset):
         prompts, rollouts = [self.prompt(builder) for builder in builders], sum(map(group_size, builders))
         groups = max(1, round(len(builders) / k))
         budget = round(groups * rollouts / max(1, len(builders)))
-        positions, plan = plan_batch(
-            self.vip, prompts, budget, groups, unbiased=self.settings.unbiased, baseline="group"
-        )
+        positions, plan = plan_batch(self.vip, prompts, budget, groups, unbiased=self.settings.unbiased)
         return [builders[i] for i in positions], PlannedGroups(plan.prompts, plan.counts, plan.weights, budget)
 
     def shaped(self, batch: PlannedGroups, q: int, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Given]:
@@ -204,7 +202,7 @@ class VIPDataset(RLDataset):
         observation = self._success.observe(self.vip, batch, rewards, values, logprobs, lengths)
         flat = np.array([reward for group in rewards for reward in group], dtype=float)
         advantages = group_advantages(flat, batch.counts)
-        self._metrics = batch_metrics(self.vip, batch, advantages)
+        self._metrics = batch_metrics(self.vip, advantages)
         self._summary.add(batch.counts, observation, self._metrics)
         self.step += 1
         if self.step % len(self) == 0:

@@ -190,8 +190,8 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
         args = self.args
         box: list[Any] = [None]
         if self.accelerator.is_main_process:
-            size, choices = len(offered) // args.vip_candidates, {"unbiased": args.vip_unbiased}
-            choices |= {"baseline": args.vip_baseline, "multiple": self.accelerator.num_processes}
+            size = len(offered) // args.vip_candidates
+            choices = {"unbiased": args.vip_unbiased, "multiple": self.accelerator.num_processes}
             with options_named(OPTION_PREFIX):
                 box = [plan_batch(self.vip, offered, budget, size, **choices)]
         if self.accelerator.num_processes > 1:
@@ -269,7 +269,7 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
         """Log the metrics of VIP, on the main process."""
         if batch.observation is None:
             return
-        values = batch_metrics(self.vip, plan, batch.advantages)
+        values = batch_metrics(self.vip, batch.advantages)
         for name, value in logged(values).items():
             self._metrics["train"][name].append(value)
         self._vip_report.add(batch, values)

@@ -127,9 +127,7 @@ class VIPTrainerSync(PPOTrainerSync):
         batch = super()._next_train_batch(self.vip_settings.candidates * size)
         prompts = [self._vip_prompt(row) for row in _rows(batch, self.vip_settings.id_column)]
         budget, options = size * self.config.actor_rollout_ref.rollout.n, self.vip_settings
-        positions, plan = plan_batch(
-            self.vip, prompts, budget, size, unbiased=options.unbiased, baseline=options.baseline
-        )
+        positions, plan = plan_batch(self.vip, prompts, budget, size, unbiased=options.unbiased)
         if len(positions) < len(prompts):
             batch = tu.index_select_tensor_dict(batch, positions)
         tu.assign_non_tensor_stack(batch, ROLLOUTS, plan.counts.tolist())
@@ -171,7 +169,7 @@ class VIPTrainerSync(PPOTrainerSync):
         self.vip_batch = plan
         total = np.where(scorable(seen.rewards), seen.rewards, np.nan)
         advantages = group_advantages(total, plan.counts, prior=plan.prior)
-        own = batch_metrics(self.vip, plan, advantages)
+        own = batch_metrics(self.vip, advantages)
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
         own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
         metrics.update(names.logged(own))
