@@ -8,7 +8,6 @@ import pytest
 from viprl.allocation.variance_target import CLEAR, FAST, RANGE, VarianceTarget
 from viprl.errors import StateError
 
-
 KEEP, CAUTION, PRIOR = 0.97, 0.25, 0.05
 
 
