@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from viprl.allocation.variance_target import RANGE, VarianceTarget
+from viprl.allocation.variance_target import CLEAR, FAST, RANGE, VarianceTarget
 from viprl.errors import StateError
+
+KEEP, CAUTION, PRIOR = 0.97, 0.25, 0.05
+
+
+def error(keep, s2=PRIOR**2):
+    return np.sqrt(s2 * (1 - keep) / (1 + keep))
 
 
 def after(steps: int, realised: float, noise: float = 0.0, scale: float = 1.0, target: float = 1.0) -> float:
@@ -23,13 +29,32 @@ def test_at_first_the_prediction_is_trusted_but_for_its_error() -> None:
     assert 1.99 < VarianceTarget().aim(2.0) < 2.0
 
 
-def test_the_arithmetic() -> None:
-    feedback = VarianceTarget(forgetting_factor=0.5, caution=1.0, prior_error=0.1)
-    feedback.observe(3.0, 2.0, 0.9)  # e = (3 - 1.8)/2 = .6
-    assert feedback.aim(1.0) == pytest.approx(1 - 0.3 - ((0.005 + 0.18) / 3) ** 0.5)
-    feedback.observe(2.0, 4.0, 1.0)  # mean u = 3, e = -2/3
-    square = (0.005 + 0.18) / 2 + (2 / 3) ** 2 / 2
-    assert feedback.aim(1.0) == pytest.approx(1 - (0.15 - 1 / 3) - (square / 3) ** 0.5)
+def test_two_steps_by_hand() -> None:
+    target = VarianceTarget()
+    assert target.aim(1.0) == pytest.approx(1 - CAUTION * error(KEEP))
+    target.observe(2.0, 2.0, 0.9)  # e = .1, relative to a mean of 2
+    sudden = 0.2 * 0.1 - 0.03 * 0.1 - CLEAR * error(FAST)
+    assert sudden < 0
+    assert target.aim(1.0) == pytest.approx(1 - 0.003 - CAUTION * error(KEEP))
+    target.observe(3.0, 3.0, 0.0)  # the mean is .97 2 + .03 3
+    e = 3 / 2.03
+    slow, fast = 0.97 * 0.003 + 0.03 * e, 0.8 * 0.02 + 0.2 * e
+    s2 = 0.97 * PRIOR**2 + 0.03 * (e - 0.1) ** 2 / 2
+    expected = 1 - slow - max(0, fast - slow - CLEAR * error(FAST, s2)) - CAUTION * error(KEEP, s2)
+    assert target.aim(1.0) == pytest.approx(expected)
+
+
+def test_a_sudden_change_is_answered_within_a_few_steps() -> None:
+    target, rng = VarianceTarget(), np.random.default_rng(0)
+    for _ in range(100):
+        target.observe(1 + 0.06 * rng.normal(), 1.0, 1.0 - 1e-6)
+    before = target.aim(1.0)
+    for _ in range(4):
+        target.observe(2.0 + 0.06 * rng.normal(), 1.0, 1.0 - 1e-6)
+    assert before > 0.96 and target.aim(1.0) < 0.75
+    for _ in range(100):
+        target.observe(5.0, 1.0, 0.5)
+    assert target.aim(1.0) == RANGE[0]
 
 
 def test_predictions_that_are_too_low_are_paid_for() -> None:

@@ -90,7 +90,7 @@ def described(protocol: Protocol) -> str:
     """The protocol in one line."""
     spent = ""
     if protocol.spend == "match":
-        spent = f", spending until the variance is {protocol.variance_target:g} of uniform's"
+        spent = f", spending until the variance is {protocol.variance_target:g} times uniform's"
     spent += ", tokens count" if protocol.cost == "tokens" else ""
     loop = "closed loop: only allocated rollouts" if protocol.closed else "open loop: all outcomes"
     return (

@@ -74,7 +74,8 @@ def from_verl(folder: str | Path, *, reward: str | None = None, success: Success
 
     There is one file STEP.jsonl for each training step and one row for each rollout: `input` (the prompt as text,
     chat template included), `output`, `score` (the sum of the rewards), `step`, in most versions `gts` (the reference
-    answer: text, JSON text or a number), and the further values that the reward function returned.
+    answer: text, JSON text or a number), and the further values that the reward function returned. The length of a
+    rollout is `response_length` (tokens) where the dump has it, otherwise the characters of `output`.
 
     A prompt is identified by `input` and `gts`; its rollouts within one step are one visit. If `uid` is
     SAMPLE_ROLLOUT_OUTPUT (agent loops with several outputs for a rollout), a rollout counts once, with its first input
@@ -96,7 +97,8 @@ def from_trl(folder: str | Path, *, reward: str | None = None, success: Success 
     """Read the completions that TRL's trainers write with `log_completions=True`.
 
     There are files OUTPUT_DIR/completions/completions_STEP.parquet with one row for each completion: `step`, `prompt`
-    (text or messages), `completion`, `advantage`, and one column for each reward function. A file has the last
+    (text or messages), `completion`, `advantage`, and one column for each reward function. The length of a rollout is
+    that of `completion` in characters. A file has the last
     generation batch only, so every visit is in the log only with `logging_steps=1`. A batch that is logged repeatedly
     (several optimiser steps for one generation) counts once. The completions of a prompt in one file are one visit.
 
