@@ -190,10 +190,10 @@ class VIP(Settings):
         self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
     ) -> dict[str, Allocation]:
         """What each strategy, shadows included, would allocate now. Nothing is kept."""
-        batch = self._batch(prompts)
-        limits = self._budget(len(batch.keys), budget)
-        rng = np.random.default_rng(0) if rng is None else rng
-        proposals = self._memory.propose(self._features.batches(batch), batch, limits, rng)
+        batch, rng = self._batch(prompts), np.random.default_rng(0) if rng is None else rng
+        batches = self._features.batches(batch)
+        limits = self._memory.budget(batches[self._active], batch.rows, self._budget(len(batch.keys), budget))
+        proposals = self._memory.propose(batches, batch, limits, rng)
         return {name: proposal.allocation for name, proposal in proposals.items()}
 
     # --- learning -----------------------------------------------------------------------------------------------------

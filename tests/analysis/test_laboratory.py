@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import beta
 
 from analysis.bandits import Bandits
 from viprl.analysis import designs, laboratory
-from viprl.analysis.designs import best_counts, expected_terms
+from viprl.analysis.designs import Design, best_counts, expected_terms, expected_tokens
 from viprl.analysis.gradient_variance import VarianceLaw
 from viprl.analysis.laboratory import Measurement, Step, VarianceBelief, compare, usual_designs
 from viprl.analysis.second_moment import second_moment
@@ -111,3 +113,18 @@ def test_the_expected_terms_are_those_of_all_batches():
         each.append(laws.at(np.array(batch)).variance(counts).mean() / 3)
     terms = expected_terms(design, laws, np.random.default_rng(0), batches=600)
     assert second_moment(cross, terms).rollouts == pytest.approx(np.mean(each), rel=0.04)
+
+
+def test_tokens_of_each_design() -> None:
+    """Lengths that grow with the reward variance: the cheapest counts cost fewer tokens at uniform's variance."""
+    step = Step(prompts=6, budget=48, candidates=12, min_rollouts=2, max_rollouts=40)
+    lengths = np.linspace(10, 100, len(V))
+    measured = replace(KNOWN, lengths=lengths)
+    found = {one.name: one for one in compare(measured, usual_designs(measured, step), np.random.default_rng(0))}
+    assert list(found) == ["uniform", "counts", "match", "selection"]
+    assert found["uniform"].tokens == 1 and found["match"].tokens < min(1, found["counts"].tokens)
+    plain = compare(KNOWN, usual_designs(KNOWN, step), np.random.default_rng(0))
+    assert [one.tokens for one in plain] == [None] * 3
+    even = Design("even", 6, lambda rows: (np.ones(6), np.full(6, 8.0)))
+    total = expected_tokens(even, lengths, np.random.default_rng(0))
+    assert total == pytest.approx(6 * 8 * lengths.mean(), rel=0.02)

@@ -46,7 +46,7 @@ def test_a_model_folder(folder):
     result = run(*options, *SMALL, *STEP, "--json", folder / "out" / "all.json")
     assert result.exit_code == 0, result.output
     found = json.loads((folder / "out" / "all.json").read_text())
-    assert set(found["designs"]) == {"uniform", "counts", "selection"}
+    assert set(found["designs"]) == {"uniform", "counts", "match", "selection"}
     assert found["designs"]["uniform"]["R"]["value"] == 1
     total = found["designs"]["counts"]["share_of_uniform"]["total"]
     assert total == found["designs"]["counts"]["R"] and f"{total['value']:.2f}" in result.output
@@ -74,7 +74,7 @@ def test_a_run_folder_gives_what_is_not_given(folder):
     result = run("--model", run_folder, *SMALL[:-2], "--json", out)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
-    assert set(found["designs"]) == {"uniform", "default (of the run)", "counts", "selection"}
+    assert set(found["designs"]) == {"uniform", "default (of the run)", "counts", "match", "selection"}
     assert found["settings"]["temperature"] == 1.5 and found["settings"]["max_new_tokens"] == 3
     assert found["settings"]["reward"] == ["tiny:contains"]
     assert {key: found["step"][key] for key in ("prompts", "budget", "max_rollouts")} == {

@@ -13,7 +13,7 @@ With the multiplier l of the budget, the best probability and count of a candida
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,30 @@ def best_counts(
 
     def choose(rows: IntArray) -> Choice:
         plan = allocate_weights(weights[rows], budget=budget, min_rollouts=min_rollouts, max_rollouts=max_rollouts)
+        return np.ones(prompts), plan.counts.astype(np.float64)
+
+    return Design(name, prompts, choose)
+
+
+def cheapest_counts(
+    name: str,
+    weights: FloatArray,
+    lengths: FloatArray,
+    prompts: int,
+    budget: int,
+    min_rollouts: int,
+    max_rollouts: float,
+) -> Design:
+    """The counts with the fewest tokens whose variance is that of uniform counts; lengths [N] as `expected_tokens`."""
+
+    def choose(rows: IntArray) -> Choice:
+        plan = allocate_weights(
+            weights[rows],
+            match_uniform=budget,
+            costs=lengths[rows],
+            min_rollouts=min_rollouts,
+            max_rollouts=max_rollouts,
+        )
         return np.ones(prompts), plan.counts.astype(np.float64)
 
     return Design(name, prompts, choose)
@@ -158,14 +182,29 @@ def expected_terms(
 
     Raises InputError for more candidates than measured prompts.
     """
-    M = design.candidates
     rows = np.arange(len(np.atleast_1d(laws.A))) if rows is None else rows
+    M, steps = design.candidates, random_steps(design, rows, rng, batches or BATCHES)
+    found = [terms(laws.at(chosen), M, counts, pi) for chosen, pi, counts in steps]
+    return Terms(M, *(np.mean([getattr(one, part) for one in found]) for part in ("selection", "rollouts")))
+
+
+def expected_tokens(design: Design, lengths: FloatArray, rng: np.random.Generator) -> float:
+    """Tokens of a step, averaged as in `expected_terms`; `lengths` [N] are the mean lengths of the rollouts."""
+    steps = random_steps(design, np.arange(len(lengths)), rng, BATCHES)
+    return float(np.mean([pi * counts @ lengths[chosen] for chosen, pi, counts in steps]))
+
+
+def random_steps(
+    design: Design, rows: IntArray, rng: np.random.Generator, batches: int
+) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
+    """At least `batches` random steps: the candidates [M] among `rows`, their probabilities and counts.
+
+    Raises InputError for more candidates than rows.
+    """
+    M = design.candidates
     if len(rows) < M:
         raise InputError(f"{design.name} has {M} candidates a step, but only {len(rows)} prompts are measured")
     steps = len(rows) // M  # of one pass, in which no prompt takes part twice
-    found = []
-    for _ in range(-(-(batches or BATCHES) // steps)):
+    for _ in range(-(-batches // steps)):
         for chosen in rng.permutation(rows)[: steps * M].reshape(steps, M):
-            pi, counts = design.choose(chosen)
-            found.append(terms(laws.at(chosen), M, counts, pi))
-    return Terms(M, *(np.mean([getattr(one, part) for one in found]) for part in ("selection", "rollouts")))
+            yield chosen, *design.choose(chosen)

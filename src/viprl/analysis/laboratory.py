@@ -7,12 +7,20 @@ several designs, and R, that of a design relative to uniform allocation (`viprl.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from viprl.analysis.designs import Design, best_counts, best_selection, expected_terms, uniform
+from viprl.analysis.designs import (
+    Design,
+    best_counts,
+    best_selection,
+    cheapest_counts,
+    expected_terms,
+    expected_tokens,
+    uniform,
+)
 from viprl.analysis.gradient_variance import VarianceLaw
 from viprl.analysis.second_moment import SecondMoment, Terms, estimate, second_moment
 from viprl.analysis.statistics import Estimate
@@ -69,6 +77,8 @@ class Measurement:
     """P, the prompts from which a step draws its candidates without replacement, and from which the N were drawn."""
     belief: VarianceBelief
     """What designs know of the N prompts, from other, independent rollouts."""
+    lengths: FloatArray | None = None
+    """[N] mean length of the rollouts, in tokens; None if it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,8 @@ class Outcome:
     """The same, divided by the total of the uniform design; that of total is R."""
     rollouts_ratio: Estimate
     """rho, the part of the rollouts divided by that of the uniform design."""
+    tokens: float | None = None
+    """Tokens of a step divided by those of the uniform design; None if lengths are unknown."""
 
     @property
     def ratio(self) -> Estimate:
@@ -106,7 +118,8 @@ class Outcome:
 
 
 def usual_designs(measured: Measurement, step: Step) -> list[Design]:
-    """Uniform; the best counts; the best selection with counts. The last two know `measured.belief`.
+    """Uniform; the best counts; the cheapest counts with uniform's variance, if lengths are known; the best selection
+    with counts. All but the first know `measured.belief`.
 
     The selection takes |g|^2 proportional to E[v^2] and A to E[v] (of rewards 0 and 1, g = p(1-p) times a difference of
     mean scores), with factors fitted to the laws of all prompts.
@@ -114,6 +127,9 @@ def usual_designs(measured: Measurement, step: Step) -> list[Design]:
     belief, laws, bounds = measured.belief, measured.laws, (step.min_rollouts, step.max_rollouts)
     designs = [uniform(step.prompts, step.budget)]
     designs.append(best_counts("counts", belief.mean, step.prompts, step.budget, *bounds))
+    if measured.lengths is not None:
+        known = belief.mean, measured.lengths
+        designs.append(cheapest_counts("match", *known, step.prompts, step.budget, *bounds))
     squared, noise = _fitted(laws.squared_gradient, belief.square), _fitted(laws.A, belief.mean)
     designs.append(best_selection("selection", squared, noise, step.candidates, step.budget, *bounds, step.floor))
     return designs
@@ -149,7 +165,10 @@ def compare(measured: Measurement, designs: Sequence[Design], rng: np.random.Gen
                 "prompts or rollouts, or check the reward"
             )
         outcomes.append(_outcome(design.name, point, drawn, *base, n))
-    return outcomes
+    if measured.lengths is None:
+        return outcomes
+    tokens = [expected_tokens(design, measured.lengths, np.random.default_rng(seed)) for design in designs]
+    return [replace(outcome, tokens=spent / tokens[0]) for outcome, spent in zip(outcomes, tokens, strict=True)]
 
 
 def _resamples(n: int, rng: np.random.Generator) -> list[IntArray]:

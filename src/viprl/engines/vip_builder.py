@@ -64,6 +64,14 @@ def _resolved(settings: EngineSettings, estimator: str, prompts: int, rollouts: 
         Budget.of(prompts, rollouts, least, most, model)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    if settings.spend == "match" and rollouts <= prompts * least:
+        logger.warning(
+            "spend='match' saves nothing: a prompt gets %g rollouts on average and at least %d (%s); raise the average "
+            "or lower the minimum",
+            rollouts / prompts,
+            least,
+            where,
+        )
     return replace(settings, estimator=estimator, min_rollouts=least, max_rollouts=most)
 
 

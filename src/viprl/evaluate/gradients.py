@@ -115,7 +115,7 @@ def measure(subject: Subject) -> Found:
     draw = token_sampler(network, tokenizer, settings, batch_size=subject.batch_size or n)
     score = _scorer(subject, functions, tokenizer)
     laws: list[VarianceLaw] = []
-    gradients, further, kept, kept_rewards = [], [], [], []
+    gradients, further, kept, kept_rewards, lengths = [], [], [], [], []
     with progress_bars(console, transient=True) as bar:
         for problem in bar.track(problems, description="measuring gradients"):
             completions = draw(problem)
@@ -129,13 +129,14 @@ def measure(subject: Subject) -> Found:
             laws.append(law)
             gradients.append(gradient)
             further.append(others)
+            lengths.append(float(np.mean([max(len(tokens), 1) for tokens in completions])))
             kept.append(problem)
             kept_rewards.append(own[usable])
     if len(kept) < 2:
         raise DataError(f"only {len(kept)} of {len(problems)} prompts have {LEAST} scorable rollouts; check the reward")
     all_laws = stacked(laws)
     cross = gradient_products(gradients, all_laws)
-    measurement = Measurement(all_laws, cross, len(known), VarianceBelief.of(further))
+    measurement = Measurement(all_laws, cross, len(known), VarianceBelief.of(further), np.array(lengths))
     return Found(measurement, kept, kept_rewards, buckets, parameters)
 
 

@@ -14,7 +14,7 @@ from viprl.analysis.laboratory import PARTS, Outcome, Step
 from viprl.analysis.statistics import Estimate
 from viprl.evaluate.gradients import Found
 
-NAMES = {"uniform": "uniform", "counts": "best counts", "selection": "best selection"}
+NAMES = {"uniform": "uniform", "counts": "best counts", "match": "cheapest counts", "selection": "best selection"}
 """Designs of `viprl.analysis.laboratory.usual_designs` in words; others have the name of their strategy."""
 ORIGIN = {
     "signal": "the mean gradient of the pool (S)",
@@ -32,12 +32,13 @@ def parts_table(uniform: Outcome) -> Table:
 
 
 def designs_table(outcomes: Sequence[Outcome]) -> Table:
-    """rho and R of each design."""
-    table = Table("design", "rho (rollouts)", "R (second moment)", "R^(-1/2)")
+    """rho, R and tokens of each design."""
+    table = Table("design", "rho (rollouts)", "R (second moment)", "R^(-1/2)", "tokens", "rho x tokens")
     for outcome in outcomes:
         cells = _cell(outcome.rollouts_ratio), _cell(outcome.ratio), f"{speed_up(outcome):.2f}"
+        tokens = ("", "") if outcome.tokens is None else (f"{outcome.tokens:.2f}", f"{per_token(outcome):.2f}")
         first = outcome is outcomes[0]
-        table.add_row(NAMES.get(outcome.name, outcome.name), *(("1", "1", "1") if first else cells))
+        table.add_row(NAMES.get(outcome.name, outcome.name), *(("1", "1", "1") if first else cells), *tokens)
     return table
 
 
@@ -51,6 +52,9 @@ def sentences(outcomes: Sequence[Outcome]) -> list[str]:
     ]
     for outcome in others:
         who = NAMES.get(outcome.name, outcome.name)
+        if outcome.name == "match":
+            found.append(f"{who}: {outcome.tokens:.2f} of the tokens, at rho = {_cell(outcome.rollouts_ratio)}.")
+            continue
         if outcome.ratio.against(1.0) == "lower":
             gain = f"with Adam, expect training to need up to {speed_up(outcome):.2f} times fewer rollouts"
         else:
@@ -98,6 +102,8 @@ def document(outcomes: Sequence[Outcome], step: Step, found: Found, settings: Ma
             outcome.name: {
                 "R": _numbers(outcome.ratio),
                 "rho": _numbers(outcome.rollouts_ratio),
+                "tokens": outcome.tokens,
+                "variance_per_token": per_token(outcome),
                 "second_moment": {part: _numbers(outcome.parts[part]) for part in (*PARTS, "total")},
                 "share_of_uniform": {part: _numbers(outcome.shares[part]) for part in (*PARTS, "total")},
             }
@@ -110,6 +116,11 @@ def document(outcomes: Sequence[Outcome], step: Step, found: Found, settings: Ma
         "prompts": prompts,
         "settings": dict(settings),
     }
+
+
+def per_token(outcome: Outcome) -> float | None:
+    """Variance of the rollouts, relative to uniform allocation, at the same tokens."""
+    return None if outcome.tokens is None else outcome.rollouts_ratio.mean * outcome.tokens
 
 
 def speed_up(outcome: Outcome) -> float:
