@@ -26,7 +26,7 @@ types: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/step_cost.py $(ARGS)
 
-# Learning curves of the tiny model, about ten minutes on two cores; writes runs/learning/report.html.
+# Learning curves of the tiny model, about twelve minutes on two cores; writes runs/learning/report.html.
 learning: $(READY)
 	PYTHONPATH=benchmarks $(BIN)/python -m learning $(ARGS)
 
