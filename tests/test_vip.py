@@ -518,8 +518,16 @@ class TestState:
 def test_many_forgotten_plans_do_not_pile_up() -> None:
     agent = vip()
     for step in range(40):
-        agent.allocate([f"{step} {i}" for i in range(2)], 16)
-    assert len(agent._pending) <= 32
+        agent.allocate([f"{step} {i}" for i in range(300)], 600)
+    assert len(agent._pending) == 16
+
+
+def test_many_plans_of_few_prompts_are_kept() -> None:
+    """Engines that ask prompt by prompt have many of them at work."""
+    agent = vip()
+    counts = [int(agent.allocate([f"{step}"], average=8).counts[0]) for step in range(100)]
+    for step, n in enumerate(counts):
+        assert agent.observe([f"{step}"], [[1.0] * n]).variance is not None
 
 
 @pytest.mark.parametrize("features", [None, embed], ids=["without", "with"])

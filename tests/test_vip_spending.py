@@ -168,11 +168,11 @@ class TestTokens:
         agent = vip(cost="tokens")
         plan = agent.allocate(["a", "b"], 8)
         rewards = [[1.0] * n for n in plan.counts]
-        for lengths in (None, [[5]], [[5] * n for n in plan.counts + 1], "12"):
+        for lengths in (None, [[5]], [[5] * n for n in plan.counts + 1], "12", [[-1] * n for n in plan.counts]):
             with pytest.raises(InputError):
                 agent.observe(["a", "b"], rewards, lengths=lengths)
         agent.observe(
-            ["a", "b"], rewards, lengths=[[None, float("nan"), -3, 7][:n] + [5] * (n - 4) for n in plan.counts]
+            ["a", "b"], rewards, lengths=[[None, float("nan"), 3, 7][:n] + [5] * (n - 4) for n in plan.counts]
         )
         assert agent.metrics()["spending/tokens"] > 0
 
@@ -201,8 +201,108 @@ def test_a_state_without_lengths_starts_them_afresh() -> None:
 
 @pytest.mark.parametrize("options", [
     {"spend": "all"}, {"cost": "dollars"}, {"variance_target": 0}, {"variance_target": "1"}, {"variance_target": -1.0},
-    {"baseline": "none"}, {"baseline": "expected", "estimator": "dr_grpo"}, {"variance_target": True},
+    {"variance_target": 1.25}, {"spend": "match", "variance_target": 125}, {"variance_target": True},
+    {"baseline": "none"}, {"baseline": "expected", "estimator": "dr_grpo"},
 ])  # fmt: skip
 def test_options_that_do_not_exist(options) -> None:
     with pytest.raises(InputError):
         vip(**options)
+
+
+@pytest.mark.parametrize("arguments", [
+    {"budget": 64, "multiple": 3}, {"budget": 64, "multiple": 0}, {"budget": 64, "multiple": 1.5},
+    {"average": 8, "multiple": 2}, {"average": 1}, {"average": 33}, {"average": float("inf")},
+])  # fmt: skip
+def test_arguments_that_contradict_each_other(arguments) -> None:
+    with pytest.raises(InputError):
+        vip().allocate([named(q) for q in range(4)], **arguments)
+    with pytest.raises(InputError):
+        vip(spend="match").allocate([named(q) for q in range(4)], average=8)
+
+
+def test_an_average_of_tokens_is_met_when_lengths_become_known() -> None:
+    agent, rng, spent = vip(cost="tokens"), np.random.default_rng(0), []
+    for at in rng.permutation(len(PROMPTS)).reshape(-1, 2):
+        n = agent.allocate([named(q) for q in at], average=8).counts
+        rewards = [(rng.random(k) < CHANCE[q]).astype(float).tolist() for q, k in zip(at, n, strict=True)]
+        agent.observe([named(q) for q in at], rewards, lengths=[[TOKENS[q]] * k for q, k in zip(at, n, strict=True)])
+        spent.append(n.mean())
+    assert np.mean(spent) == pytest.approx(8, abs=1.5)
+    assert agent.metrics()["spending/tokens_predicted"] == pytest.approx(agent.metrics()["spending/tokens"], rel=0.8)
+
+
+def test_dead_prompts_get_the_fewest_rollouts_at_a_price() -> None:
+    agent, spent = vip(strategy="oracle"), []
+    agent.tell_oracle([named(0), named(1)], [0.5, 0.0])
+    for _ in range(150):
+        counts = [int(agent.allocate([named(q)], average=8).counts[0]) for q in (0, 1)]
+        for q in (0, 1):
+            agent.observe([named(q)], [[0.0] * counts[q]])
+        spent.append(counts)
+    assert (np.array(spent)[:, 1] == 2).all() and np.mean(spent[-20:]) == pytest.approx(8, abs=1.5)
+
+
+class TestRealised:
+    def test_lost_rollouts_are_not_held_against_the_plan(self) -> None:
+        spent = []
+        for lost in (0.0, 0.4):
+            agent, rng = vip(spend="match", baseline="expected"), np.random.default_rng(3)
+            for _ in range(5):
+                for at in rng.permutation(len(PROMPTS)).reshape(-1, Q):
+                    n = agent.allocate([named(q) for q in at], C).counts
+                    rewards = [
+                        np.where(rng.random(k) < lost, np.nan, rng.random(k) < CHANCE[q]).tolist()
+                        for q, k in zip(at, n, strict=True)
+                    ]
+                    agent.observe([named(q) for q in at], rewards)
+            spent.append(n.sum() / C)
+        assert spent[1] < spent[0] + 0.12
+
+    def test_the_share_and_the_unit_of_shrunk_baselines(self) -> None:
+        """Rewards of -3 and +5, and an expectation that is trusted by half."""
+        agent, rng = vip(baseline="expected"), np.random.default_rng(4)
+        keys, chance = [named(q) for q in range(8)], np.linspace(0.2, 0.8, 8)
+        for _ in range(4):
+            plan = agent.allocate(keys, 40)
+            rewards = [np.where(rng.random(n) < p, 5.0, -3.0) for p, n in zip(chance, plan.counts, strict=True)]
+            agent._memory.shrinkage._comparison._difference[1:] = [-9, 0, 0, 0]
+            if plan.prior is not None:
+                last = plan
+            agent.observe(keys, [group.tolist() for group in rewards])
+        used, values = last.prior, 0.0
+        for q, group in enumerate(rewards):
+            n, mu, kappa = len(group), used.mean[q], used.rollouts[q]
+            baseline = (kappa * mu + group.sum() - group) / (kappa + n - 1)
+            values += float(((group - baseline) ** 2).sum()) / n**2
+        even = sum(np.var(group, ddof=1) / (5 - 1) for group in rewards)
+        assert agent.metrics()["variance_ratio/realised"] == pytest.approx(values / even, rel=1e-9)
+
+    def test_selection_without_weights_is_compared_with_chance_too(self) -> None:
+        agent = vip(strategy="oracle")
+        agent.tell_oracle([named(q) for q in range(64)], CHANCE[:64])
+        found = [agent.select([named(q) for q in range(64)], 128, 16, unbiased=False).allocation for _ in range(1500)]
+        a = (CHANCE * (1 - CHANCE))[:64]
+        means = [one.uniform_variance for one in found]
+        assert np.mean(means) == pytest.approx(16 / 64 * a.sum() / 7, abs=4 * np.std(means) / len(means) ** 0.5)
+
+    def test_the_guards_mixture_is_what_is_matched(self) -> None:
+        agent = vip(spend="match")
+        epochs(agent, 3, np.random.default_rng(0))
+        guard = agent.strategies["default"].guard
+        guard._comparison._difference[:] = [0, -5, 0, 0, 0]
+        plan = agent.allocate([named(q) for q in range(Q)], C)
+        assert guard.choice == 1
+        assert plan.variance_ratio == pytest.approx(agent._memory.spending.target.aim(1.0), rel=0.03)
+
+
+def test_new_prompts_get_their_share_among_known_ones() -> None:
+    agent = vip(spend="match")
+    for _ in range(8):
+        at = np.arange(Q)
+        n = agent.allocate([named(q) for q in at], C).counts
+        rng = np.random.default_rng(int(n.sum()))
+        rewards = [(rng.random(k) < CHANCE[q]).astype(float).tolist() for q, k in zip(at, n, strict=True)]
+        agent.observe([named(q) for q in at], rewards)
+    mixed = [*range(Q // 2), *range(2 * Q, 2 * Q + Q // 2)]
+    counts = agent.allocate([named(q) for q in mixed], C).counts
+    assert counts[Q // 2 :].sum() == C // 2 and counts[: Q // 2].sum() < 0.9 * C / 2

@@ -234,7 +234,7 @@ def read_logprobs(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArr
 
 
 def read_lengths(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:
-    """[Q] lengths in tokens, one for each value in `groups`; NaN where unknown: None, NaN, infinity, negative numbers.
+    """[Q] lengths in tokens, one for each value in `groups`; NaN where unknown: None, NaN, infinity.
 
     Raises InputError for other shapes and for anything but numbers.
     """
@@ -242,7 +242,10 @@ def read_lengths(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArra
     if list(map(len, given)) != list(map(len, groups)):
         raise InputError("lengths and rewards differ in shape; give one length for each rollout, None where unknown")
     read = [read_numbers(f"lengths of prompt {q}", group) for q, group in enumerate(given)]
-    return [np.where((group >= 0) & np.isfinite(group), group, np.nan) for group in read]
+    for q, group in enumerate(read):
+        if (group < 0).any():
+            raise InputError(f"lengths of prompt {q} are {short(given[q])}; expected numbers of at least 0, or None")
+    return [np.where(np.isfinite(group), group, np.nan) for group in read]
 
 
 def read_successes(values: Any, groups: Sequence[Sequence[Any]]) -> list[FloatArray]:

@@ -17,8 +17,9 @@ from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
 from viprl.utils.arrays import FloatArray, IntArray
 
-MOST_PENDING = 16
-"""Plans that are kept; engines that drop batches must not fill the memory."""
+MOST_PENDING, MOST_PROMPTS = 16, 4096
+"""Plans that are kept, and more if they have fewer prompts than this in all; engines that drop batches must not fill
+the memory."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,14 @@ class Choice:
     """[M] identities of the candidates."""
     draw: Draw
     weights: FloatArray
-    """[Q] of the prompts in the batch gradient."""
+    """[Q] v, of the prompts in the batch gradient."""
+
+    @property
+    def reference(self) -> FloatArray:
+        """[Q] what v^2 a has to be multiplied by for an unbiased estimate of a in the mean over prompts that are chosen
+        by chance: 1/v of weights that correct for the selection."""
+        pi = self.draw.inclusion
+        return pi.mean() / pi[self.draw.positions] / self.weights**2
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class PendingPlans:
         """Keep the plan of these prompts, in place of an earlier one for the same batch."""
         self._plans[keys] = plan
         self._plans.move_to_end(keys)
-        while len(self._plans) > MOST_PENDING:
+        while len(self._plans) > MOST_PENDING and sum(map(len, self._plans)) > MOST_PROMPTS:
             self._plans.popitem(last=False)
 
     def find(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,8 @@ from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
 from viprl.utils.state_file import State
 from viprl.weights.surprisal import SurprisalUnit, measured_weight
 
+logger = logging.getLogger(__name__)
+
 ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "selection", "shrinkage", "spending")
 
 
@@ -48,6 +51,7 @@ class RunMemory:
         self.sampled = SamplingRecord()
         self.selection = SelectionGuard()
         self.shrinkage = Shrinkage()
+        self._warned = False  # of lengths that are all unknown
         self.expects = settings.baseline == "expected"
         """Whether baselines are shrunk towards expected rewards."""
         self.spending = Spending(settings)
@@ -68,7 +72,8 @@ class RunMemory:
             multiple: as for `VIP.allocate`.
         """
         spending = self.spending
-        if average is None and spending.is_hard:
+        spending.check(hard, multiple, average)
+        if average is None and self.spending.settings.spends_all:
             return hard
         prediction = self.active.predict(batch)
         costs = spending.costs(batch, prediction)
@@ -138,7 +143,9 @@ class RunMemory:
             own = None
             if plan.prior is not None:
                 own = realised_variance(plan.prior.shrunk(plan.share), values, halves, surprisal)
-                own = own / self.scale.unit_variance
+                factor = next(iter(plan.proposals.values())).model.factor
+                # of lost rollouts the plan is not to blame: as with all that were planned
+                own *= factor(plan.counts) / factor(np.maximum(groups.rollouts, 2)) / self.scale.unit_variance
             metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal, own)
             metrics |= self._review_weights(plan, values, measured_weight(outcomes, surprisal))
             metrics |= self.spending.metrics(plan, lengths)
@@ -184,6 +191,9 @@ class RunMemory:
         if self.spending.counts_tokens:
             active = next(iter(batches.values()))
             self.spending.lengths.observe(active, batch.merged(lengths), batch.merged(halves))
+            if not self.spending.lengths.ready and not self._warned:
+                self._warned = True
+                logger.warning("no rollout has a length, so that all rollouts cost the same; give lengths in tokens")
 
     def pass_over(self, offered: PromptBatch, batches: Mapping[str, Batch], sampled: PromptBatch) -> None:
         """Take note of a selection: time passes for the candidates that were not sampled."""

@@ -90,8 +90,8 @@ class Settings:
         "budget",
         str,
         "'budget': spend all of it, for the smallest variance. 'match': spend the least with which the gradient has "
-        "the variance that uniform counts have at the whole budget. Prompts that were never seen get their share of "
-        "the budget.",
+        "the variance that uniform counts have at the whole budget. Prompts that the predictor has never seen get "
+        "their share of the budget.",
     )
     variance_target: float = _option(
         1.0, float, "With spend='match': the variance to reach, relative to that of uniform counts."
@@ -126,7 +126,8 @@ class Settings:
 
     def learned(self, estimator: str) -> dict[str, str]:
         """The options that decide what VIP learns, as text, for its state. `estimator` is what 'auto' stands for."""
-        return {"estimator": estimator, "success": in_words(self.success), "text": in_words(self.text)}
+        words = {name: in_words(getattr(self, name)) for name in ("success", "text", "spend", "cost", "baseline")}
+        return {"estimator": estimator, **words}
 
     def check_types(self) -> None:
         """Raise InputTypeError for options of VIP of another type. Values are checked where they are used."""
@@ -150,7 +151,21 @@ class Settings:
         for name, values in choices.items():
             if getattr(self, name) not in values:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, values))}")
-        positive_number("variance_target", self.variance_target)
+        target = positive_number("variance_target", self.variance_target)
+        if target > 100:
+            raise InputError(f"variance_target is {target:g}; expected a ratio of variances, at most 100")
+        if target != 1.0 and self.spend != "match":
+            raise InputError(f"variance_target is {target:g}, but spend is {self.spend!r}; set spend='match'")
+
+    @property
+    def aims_at(self) -> float | None:
+        """The variance to reach, relative to uniform counts; None if the budget is spent for the smallest."""
+        return self.variance_target if self.spend == "match" else None
+
+    @property
+    def spends_all(self) -> bool:
+        """Whether every batch spends its whole budget of rollouts."""
+        return self.spend == "budget" and self.cost == "rollouts"
 
     def __repr__(self) -> str:
         values = {f.name: (in_words(getattr(self, f.name)), in_words(f.default)) for f in dataclasses.fields(self)}

@@ -31,7 +31,7 @@ from viprl.predictors.base import Batch, Prediction
 from viprl.predictors.length_filter import LengthFilter
 from viprl.settings import Settings
 from viprl.utils.arrays import FloatArray, IntArray
-from viprl.utils.sequences import LARGEST, positive_number
+from viprl.utils.sequences import LARGEST, positive_number, whole_number
 from viprl.utils.state_checks import entry, mapping_entry
 from viprl.utils.state_file import State
 
@@ -50,11 +50,6 @@ class Spending:
         self.lengths = LengthFilter()
 
     @property
-    def is_hard(self) -> bool:
-        """Whether budgets of rollouts stay as they are."""
-        return self.settings.spend == "budget" and not self.counts_tokens
-
-    @property
     def counts_tokens(self) -> bool:
         """Whether lengths are needed."""
         return self.settings.cost == "tokens"
@@ -64,6 +59,16 @@ class Spending:
         if not self.counts_tokens or not self.lengths.ready:
             return None
         return self.lengths.predict(batch, prediction.success_probability)
+
+    def check(self, hard: Budget, multiple: int, average: float | None) -> None:
+        """Raise InputError for a multiple that C is not, and for arguments that contradict each other."""
+        if hard.total % whole_number("multiple", multiple, least=1) and average is None:
+            raise InputError(
+                f"multiple is {multiple}, but the budget is {hard.total}; give a budget that is a multiple"
+            )
+        if average is not None and (multiple != 1 or self.settings.spend == "match"):
+            other = "multiple" if multiple != 1 else "spend='match'"
+            raise InputError(f"average and {other} contradict each other; leave out one of the two")
 
     def budget(self, hard: Budget, costs: FloatArray | None, multiple: int = 1) -> Budget:
         """The budget of a batch in place of the hard one; `costs` [Q] as from `costs`."""
@@ -78,8 +83,8 @@ class Spending:
     def priced(self, hard: Budget, costs: FloatArray | None, weights: FloatArray, average: float) -> Budget:
         """A budget that is met on average; `weights` [Q] are the predicted variance weights."""
         per_rollout = weights.mean() * float(hard.model.marginal(max(average, hard.model.min_rollouts)))
-        unit = 1.0 if costs is None else costs.mean()
-        return hard.priced(self.price.price(max(per_rollout / unit, 1e-100)), costs)
+        costs = None if costs is None else costs / self.lengths.typical  # the price stays when lengths become known
+        return hard.priced(self.price.price(max(per_rollout, 1e-100)), costs)
 
     def planned(self, budget: Budget, counts: IntArray, average: float | None) -> None:
         """Take note of the counts [Q] of a budget that is met on average."""
@@ -95,16 +100,17 @@ class Spending:
         """What a batch spent, by the names in `viprl.metrics`; `lengths` [Q][n] in tokens, NaN where unknown."""
         budget, rollouts = plan.budget, int(plan.counts.sum())
         found: dict[str, float] = {}
-        if not budget.is_hard:
+        if budget.price is not None:
+            found |= {names.SPENT_ROLLOUTS: rollouts, names.DRIFT: self.price.drift}
+        elif not self.settings.spends_all:
             found |= {names.SPENT_ROLLOUTS: rollouts, names.SAVED_ROLLOUTS: 1 - rollouts / budget.total}
         if budget.match is not None:
             found[names.AIM] = budget.match
-        if budget.price is not None:
-            found[names.DRIFT] = self.price.drift
         if budget.costs is not None:
-            found[names.PREDICTED_TOKENS] = budget.cost(plan.counts)
-        if lengths is not None:
-            known = np.array([not np.isnan(group).all() for group in lengths])
+            unit = 1.0 if budget.price is None else self.lengths.typical
+            found[names.PREDICTED_TOKENS] = unit * budget.cost(plan.counts)
+        known = np.array([not np.isnan(group).all() for group in lengths or ()])
+        if lengths is not None and known.any():
             mean = np.array([np.nanmean(group) for group, has in zip(lengths, known, strict=True) if has])
             spent, uniform = float(mean @ plan.counts[known]), float(mean @ even_counts(budget)[known])
             found |= {names.SPENT_TOKENS: spent, names.SAVED_TOKENS: 1 - names.ratio(spent, uniform)}
@@ -147,7 +153,7 @@ def hard_budget(
     Raises InputError for a budget that the bounds cannot meet, and unless either budget or average is given.
     """
     if (budget is None) == (average is None):
-        raise InputError(f"give either budget or average; {'neither' if budget is None else 'both'} was given")
+        raise InputError(f"give either budget or average; {'neither' if budget is None else 'both'} were given")
     given = settings.min_rollouts if min_rollouts is None else min_rollouts
     least = bounds("min_rollouts", model.min_rollouts if given is None else given, prompts)
     most = settings.max_rollouts if max_rollouts is None else max_rollouts
@@ -157,6 +163,11 @@ def hard_budget(
     average = positive_number("average", average)
     most = max(math.ceil(6 * average), *least.tolist(), 0) if most is None else most
     most = np.minimum(bounds("max_rollouts", most, prompts, limitless=True), LARGEST // max(prompts, 1))
+    if prompts and not least.mean() <= average <= most.mean():
+        raise InputError(
+            f"average is {average:g}, but the bounds allow {least.mean():g} to {most.mean():g} rollouts of a prompt; "
+            "change the average or the bounds"
+        )
     total = average * prompts + (0.0 if rng is None else rng.random())
     whole = int(np.clip(total, least.sum(), most.sum()))
     return replace(Budget.of(prompts, int(most.sum()), least, most, model), total=whole)

@@ -170,12 +170,17 @@ class Strategy:
 
         candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
         counts = candidates[self.guard.choice if self.guard else 0]
-        weights = None if budget.is_hard else self.variance_weights(weighted(prediction))
-        if weights is not None:
-            new = ~self.predictor.knows(batch)[rows]
+        weights, own = weighted(prediction).weight, self.variance_weights(weighted(prediction))
+        if own is not None and not budget.is_hard:
+            weights, new = own, ~self.predictor.knows(batch)[rows]
             counts = counts_of_new_and_known(weights, new, budget, np.random.default_rng(seed))
-        allocation = Allocation.of(counts, weighted(prediction).weight, budget, prediction.success_probability)
+        allocation = Allocation.of(counts, weights, budget, prediction.success_probability)
         return Proposal(allocation, prediction, believed, candidates, budget.model)
+
+    @property
+    def can_save(self) -> bool:
+        """Whether the rule minimises a variance, which may be had for less."""
+        return self.rule.variance_weights(Prediction.of_points(np.array([0.5]))) is not None
 
     def variance_weights(self, prediction: Prediction) -> FloatArray | None:
         """[Q] the weights a whose sum a_q f(n_q) the counts minimise; None if the rule minimises something else."""
@@ -385,13 +390,3 @@ def load_strategies(
                 f"{features[name]!r}; use the same features, or delete the state to start without history"
             )
         strategy.load_state_dict(saved[name], guard=guards)
-
-
-def check_training_strategy(strategy: str | Strategy, option: str = "strategy") -> None:
-    """Raise InputError for a strategy that a training run cannot use: unknown ones, and "oracle"."""
-    if strategy == "oracle":
-        raise InputError(
-            f"{option} is 'oracle', which needs the true success probabilities, and no training run knows them; use it "
-            "in `viprl replay`, or in experiments with VIP.tell_oracle"
-        )
-    build_strategy(strategy, option)

@@ -89,6 +89,8 @@ class VIP(Settings):
         Budget.of(1, least, self.min_rollouts, self.max_rollouts, self._model)
         self._blank = named_strategies([self.strategy], self.shadows())
         self._active = next(iter(self._blank))
+        if not self.spends_all and not self._blank[self._active].can_save:
+            logger.warning("strategy %r minimises no variance, so that it spends the whole budget", self._active)
         self._features = StrategyFeatures(self._blank, self.features, self.cache)
         self._memory = RunMemory(self._blank, self)
         self._rewards = RewardReader(self.success)
@@ -385,7 +387,7 @@ class VIP(Settings):
         """Keep the plan of a batch, chosen by `choice`, and the generator; `spent` is for `RunMemory.budget`."""
         batches, memory, factors = self._features.batches(batch), self._memory, None
         if choice is not None:
-            hard, factors = replace(hard, reference_factors=1 / choice.weights), choice.weights**2
+            hard, factors = replace(hard, reference_factors=choice.reference), choice.weights**2
         limits = memory.budget(batches[self._active], batch.rows, hard, **spent)
         proposals = memory.propose(batches, batch, limits, rng, factors)
         active = proposals[self._active]

@@ -43,7 +43,7 @@ def test_equal_counts_are_no_fault_where_prompts_are_chosen():
             made.add([4] * len(batch), Observation(tuple(batch), ones, ones, ones, ones, ones, (1.0, 1.0)), {})
             lines.append(made.line("default"))
         assert [line.endswith("Next: nothing") for line in lines] == [False, True]
-        assert "uniform" in lines[0] and "uniform" not in lines[1]
+        assert "uniform in 1 batch" in lines[0] and "uniform in 1 batch" not in lines[1]
 
 
 @pytest.mark.parametrize(

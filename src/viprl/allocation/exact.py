@@ -29,8 +29,10 @@ def exact_counts(weights: FloatArray, budget: Budget, rng: np.random.Generator) 
     """[Q] the counts for weights a [Q] >= 0.
 
     Ties are broken by `rng`. In a hard budget prompts of weight 0 share evenly what the others cannot take; in other
-    budgets they get the fewest rollouts, unless all weights are 0 and count as equal.
+    budgets they get the fewest rollouts, unless all weights are 0 and count as equal; at a price they never do.
     """
+    if budget.price is not None:
+        return _counts_at(weights / _costs(budget), budget.price, budget)
     positive = weights > 0
     if not positive.any():
         return exact_counts(np.ones_like(weights), budget, rng)
@@ -52,10 +54,7 @@ def exact_counts(weights: FloatArray, budget: Budget, rng: np.random.Generator) 
 
 def _soft_counts(weights: FloatArray, budget: Budget, rng: np.random.Generator) -> IntArray:
     """The counts of a budget that is not hard; some weight is positive."""
-    c = _costs(budget)
-    if budget.price is not None:
-        return _counts_at(weights / c, budget.price, budget)
-    a = scaled(weights)
+    c, a = _costs(budget), scaled(weights)
     useful = replace(budget, max_rollouts=np.where(weights > 0, budget.max_rollouts, budget.min_rollouts))
     on_path = _matched(a, _target(a, budget), useful, rng) if budget.match is not None else _limited(a, useful, rng)
     counts = on_path(a / c)
@@ -77,31 +76,52 @@ OnPath = Callable[[FloatArray], IntArray]
 
 
 def _matched(a: FloatArray, target: float, budget: Budget, rng: np.random.Generator) -> OnPath:
-    """Decreases until the variance is at most `target`."""
+    """Decreases until the variance is at most `target`. With costs, rollouts that were not needed are taken back, the
+    most expensive first: the last one on the path may have been worth more than was missing."""
+    c, d = _costs(budget), budget.model.marginal
 
     def counts(w: FloatArray) -> IntArray:
         few, many = _around(w, budget, lambda n: bool(a @ budget.model.factor(n) <= target))
         order = _next(few, many, w, budget, rng)
         missing = float(a @ budget.model.factor(few)) - target
         if missing > 0:
-            lower = np.cumsum((a * budget.model.marginal(few))[order])
-            few[order[: 1 + int(np.searchsorted(lower, missing * (1 - 1e-12)))]] += 1
+            few[order[: 1 + int(np.searchsorted(np.cumsum((a * d(few))[order]), missing * (1 - 1e-12)))]] += 1
+        while budget.costs is not None:
+            spare = target - float(a @ budget.model.factor(few))
+            more = few > budget.min_rollouts
+            free = more & (a * d(np.where(more, few - 1, few)) <= spare)
+            if not free.any():
+                break
+            few[np.argmax(np.where(free, c, -1.0))] -= 1
         return few
 
     return counts
 
 
 def _limited(a: FloatArray, budget: Budget, rng: np.random.Generator) -> OnPath:
-    """Decreases as long as the cost is at most the limit."""
+    """Decreases as long as the cost is at most the limit. Those that do not fit are passed over, and the path goes on
+    with the prompts whose rollouts do, up to the most rollouts of the batch."""
     c, limit = _costs(budget), np.inf if budget.limit is None else budget.limit * (1 + 1e-12)
 
     def counts(w: FloatArray) -> IntArray:
-        few, many = _around(w, budget, lambda n: bool(c @ n > limit))
-        order = _next(few, many, w, budget, rng)
-        few[order[: int(np.searchsorted(np.cumsum(c[order]), limit - c @ few, side="right"))]] += 1
-        while (fits := (few < budget.max_rollouts) & (c <= limit - c @ few)).any():
-            _make_best(few, w, budget, fits)
-        return few
+        n, rows = budget.min_rollouts.copy(), np.inf
+        while (fits := (n < budget.max_rollouts) & (c <= limit - c @ n)).any() and n.sum() < rows:
+            part = replace(budget.part(fits, budget.total), min_rollouts=n[fits])
+            money, places = limit - float(c @ n), rows - int(n.sum())
+
+            def beyond(m: IntArray, fits: np.ndarray = fits, money: float = money, places: float = places) -> bool:
+                more = m - n[fits]
+                return bool(c[fits] @ more > money or more.sum() > places)
+
+            few, many = _around(w[fits], part, beyond)
+            order = _next(few, many, w[fits], part, rng)
+            made = few - n[fits]
+            last = int(np.searchsorted(np.cumsum(c[fits][order]), money - c[fits] @ made, side="right"))
+            few[order[: int(min(last, places - made.sum()))]] += 1
+            if (few == n[fits]).all():
+                break
+            n[fits], rows = few, _most(budget)
+        return n
 
     return counts
 
@@ -165,8 +185,8 @@ def optimality_gap(weights: FloatArray, counts: IntArray, budget: Budget) -> flo
     if budget.match is not None:
         target = _target(a, budget)
         reached = value <= target * (1 + 1e-9)  # otherwise C rollouts were too few
-        return max(0.0, 1 - (least - target) / price / cost) if reached else 0.0
-    return max(0.0, 1 - (least - price * (budget.limit or np.inf)) / value)
+        return float(np.clip(1 - (least - target) / price / cost, 0.0, 1.0)) if reached else 0.0
+    return float(np.clip(1 - (least - price * (budget.limit or np.inf)) / value, 0.0, 1.0))
 
 
 def scaled(weights: FloatArray) -> FloatArray:

@@ -151,9 +151,13 @@ def allocate_weights(
     a = _row("weights", weights, lambda x: (x >= 0) & (x <= 1e300), "numbers from 0 to 1e300")  # sums stay finite
     if (budget is None) == (match_uniform is None):
         given = "neither" if budget is None else "both"
-        raise InputError(f"give either budget or match_uniform; {given} was given")
+        raise InputError(f"give either budget or match_uniform; {given} were given")
     bounds = min_rollouts, max_rollouts, estimator
     c = None if costs is None else _row("costs", costs, lambda x: (x > 0) & (x <= 1e300), "positive numbers")
+    if c is not None and len(c) and c.max() > 1e12 * c.min():
+        raise InputError(f"costs go from {c.min():g} to {c.max():g}; expected a ratio of at most 1e12")
+    if match_uniform is None and variance_target != 1.0:
+        raise InputError("variance_target is given without match_uniform; leave it out, or give match_uniform")
     if c is not None and len(c) != len(a):
         raise InputError(f"costs has {len(c)} numbers; expected one for each of {len(a)} prompts")
     if match_uniform is not None:

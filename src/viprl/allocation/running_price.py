@@ -30,7 +30,6 @@ class RunningPrice:
         self._log_price: float | None = None
         self.drift = 0.0
         """Rollouts beyond the average so far."""
-        self.prompts = 0
 
     def price(self, start: float) -> float:
         """The price now; `start` if none was used yet."""
@@ -42,12 +41,11 @@ class RunningPrice:
         step = min(self.gain * prompts, 1.0) * excess / (average * prompts)
         self._log_price = min(max(math.log(price) + step, -300.0), 300.0)
         self.drift += excess
-        self.prompts += prompts
 
     def state_dict(self) -> State:
-        return {"log_price": self._log_price, "drift": self.drift, "prompts": self.prompts}
+        return {"log_price": self._log_price, "drift": self.drift}
 
     def load_state_dict(self, state: State) -> None:
         log_price = None if state.get("log_price") is None else number_entry(state, "log_price", least=-300, most=300)
-        self.drift, self.prompts = number_entry(state, "drift"), number_entry(state, "prompts", least=0, whole=True)
+        self.drift = number_entry(state, "drift")
         self._log_price = log_price

@@ -28,8 +28,6 @@ from viprl.utils.state_file import State
 
 RANGE = 0.2, 1.25
 """Smallest and largest ratio to aim at, relative to the target."""
-
-
 FAST = 0.8
 """Share of the fast average that a step keeps."""
 CLEAR = 2.0

@@ -178,7 +178,7 @@ def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: P
                 strategy.predictor.tell_variance(dict(zip(batch.keys, pool.variance[at, visit].tolist(), strict=True)))
             tie, draws = int(chance.integers(2**63)), chance.random((size, int(hard.max_rollouts.max())))
             began = time.perf_counter()
-            budget = hard if spending.is_hard else _limits(spending, strategy, batch, hard)
+            budget = hard if spending.settings.spends_all else _limits(spending, strategy, batch, hard)
             proposal = strategy.propose(batch, np.arange(size), budget, tie)
             seconds = time.perf_counter() - began
             counts, guess = proposal.allocation.counts, proposal.prediction.success_probability
@@ -189,13 +189,13 @@ def play(strategy: Strategy, pool: Pool, vectors: FloatArray | None, protocol: P
             logged = (at, visit, scale)
             outcomes = pool.drawn(*logged, draws, counts) if protocol.closed else pool.logged(*logged)
             strategy.review(proposal, outcomes)
-            if not spending.is_hard:
+            if not spending.settings.spends_all:
                 lengths = pool.shown_lengths(at, visit, draws if protocol.closed else None, counts)
                 _learn_spending(spending, proposal, outcomes, budget, batch, lengths)
             strategy.observe(batch, outcomes, proposal.believed)
             scores["milliseconds"] = 1e3 * (seconds + time.perf_counter() - began)
             scores[ZERO_ADVANTAGE] = float(counts[outcomes.constant].sum() / counts.sum())
-            if not spending.is_hard:
+            if not spending.settings.spends_all:
                 length = None if pool.lengths is None else pool.lengths.mean[at, visit]
                 scores |= spending_scores(counts, pool.variance[at, visit], length, budget)
             bins = binned(guess, rate) if pool.rewards is None else np.zeros((3, BINS))

@@ -14,7 +14,7 @@ import numpy as np
 
 from viprl.allocation.budget import default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
-from viprl.metrics import SAVED_ROLLOUTS, TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
+from viprl.metrics import SAVED_ROLLOUTS, SAVED_TOKENS, SPENT_TOKENS, TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
 from viprl.settings import Settings
 from viprl.utils.arrays import IntArray
 from viprl.utils.words import count
@@ -120,10 +120,13 @@ class RunSummary:
     Args:
         resumed: whether the run was resumed. Its prompts have been seen before then.
         selects: whether prompts are chosen from several candidates, also where their counts are equal.
+        settings: of VIP, which say whether the run spends all of its budget, and for which variance.
     """
 
-    def __init__(self, resumed: bool = False, selects: bool = False) -> None:
+    def __init__(self, resumed: bool = False, selects: bool = False, settings: Settings | None = None) -> None:
         self.selects = selects
+        self.target = None if settings is None else settings.aims_at
+        self.saves = settings is not None and not settings.spends_all
         self._seen: set[str] | None = None if resumed else set()
         self.steps = 0
         self.uniform: Counter[str] = Counter()
@@ -131,6 +134,7 @@ class RunSummary:
         self.rollouts = 0
         self.budget = 0.0
         """Rollouts that could have been spent."""
+        self._tokens = np.zeros(2)  # spent, of uniform counts
         self._variances: list[tuple[float, float]] = []
         self._shares = np.zeros(2)  # rollouts with zero advantage, unscorable rollouts
 
@@ -146,6 +150,8 @@ class RunSummary:
         self.steps += 1
         self.rollouts += sum(planned)
         self.budget += sum(planned) / (1 - metrics.get(SAVED_ROLLOUTS, 0.0))
+        tokens = metrics.get(SPENT_TOKENS, 0.0)
+        self._tokens += tokens, tokens / (1 - np.nan_to_num(metrics.get(SAVED_TOKENS, 0.0)))
         new = 2 * self._count_new(observation.keys) > len(observation.keys)
         reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds, new)
         self.uniform.update([] if reason is None else [reason])
@@ -184,7 +190,10 @@ class RunSummary:
         if not self.steps:
             return "viprl: no step was made"
         zero, unscorable = self._shares / max(self.rollouts, 1)
-        spent = "" if self.rollouts >= round(self.budget) else f" ({1 - self.rollouts / self.budget:.0%} saved)"
+        saved = [] if self.rollouts >= round(self.budget) else [f"{1 - self.rollouts / self.budget:.0%} saved"]
+        if self.saves and self._tokens[1] > 0:
+            saved.append(f"{1 - self._tokens[0] / self._tokens[1]:.0%} of the tokens saved")
+        spent = f" ({', '.join(saved)})" if saved else ""
         parts = [
             f"{count(self.steps, 'batch', 'batches')} with {self.rollouts} rollouts{spent}",
             self._verdict(strategy),
@@ -206,12 +215,14 @@ class RunSummary:
         known = "" if math.isnan(error) else f" ± {error:.2f}"
         if len(self._variances) < ENOUGH:
             verdict = "too few batches to judge"
+        elif self.target is not None:
+            above = not math.isnan(error) and value - self.target > 2 * error
+            verdict = f"{'above the' if above else 'the'} target is {self.target:g}"
         elif math.isnan(error) or abs(value - 1) <= 2 * error:
             verdict = "no clear difference"
         else:
             verdict = "VIP helped" if value < 1 else "VIP did harm"
-        reference = "equal counts for the chosen prompts" if self.selects else "uniform allocation"
-        return f"gradient variance {value:.2f}{known} of {reference} ({verdict})"
+        return f"gradient variance {value:.2f}{known} of uniform allocation ({verdict})"
 
     def _uniform_steps(self) -> str:
         total = sum(self.uniform.values())

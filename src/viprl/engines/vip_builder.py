@@ -14,7 +14,7 @@ from viprl.allocation.variance_models import get_variance_model
 from viprl.engines.success import SuccessCriterion
 from viprl.errors import InputError, ViprlError
 from viprl.settings import EngineSettings
-from viprl.strategies import check_training_strategy
+from viprl.strategies import Strategy, build_strategy
 from viprl.vip import VIP
 
 logger = logging.getLogger(__name__)
@@ -64,13 +64,14 @@ def _resolved(settings: EngineSettings, estimator: str, prompts: int, rollouts: 
         Budget.of(prompts, rollouts, least, most, model)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    if settings.spend == "match" and rollouts <= prompts * least:
+    if settings.spend == "match" and not prompts * least < rollouts < prompts * most:
         logger.warning(
-            "spend='match' saves nothing: a prompt gets %g rollouts on average and at least %d (%s); raise the average "
-            "or lower the minimum",
+            "spend='match' saves nothing: a prompt gets %g rollouts on average, at least %d and at most %g (%s); %s",
             rollouts / prompts,
             least,
+            most,
             where,
+            "raise the maximum" if rollouts >= prompts * most else "raise the average",
         )
     return replace(settings, estimator=estimator, min_rollouts=least, max_rollouts=most)
 
@@ -80,6 +81,16 @@ def check_strategies(settings: EngineSettings, prefix: str = "") -> None:
     check_training_strategy(settings.strategy, f"{prefix}strategy")
     for shadow in settings.shadows():
         check_training_strategy(shadow, f"{prefix}shadow")
+
+
+def check_training_strategy(strategy: str | Strategy, option: str = "strategy") -> None:
+    """Raise InputError for a strategy that a training run cannot use: unknown ones, and "oracle"."""
+    if strategy == "oracle":
+        raise InputError(
+            f"{option} is 'oracle', which needs the true success probabilities, and no training run knows them; use it "
+            "in `viprl replay`, or in experiments with VIP.tell_oracle"
+        )
+    build_strategy(strategy, option)
 
 
 def build_vip(settings: EngineSettings, success: SuccessCriterion, prefix: str = "") -> VIP:

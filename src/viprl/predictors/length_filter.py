@@ -72,6 +72,11 @@ class LengthFilter:
         """Whether it has seen any length."""
         return self._unit > 0
 
+    @property
+    def typical(self) -> float:
+        """The length at z = 0."""
+        return self._unit * self._calibration
+
     @single_threaded
     def predict(self, batch: Batch, success_probability: FloatArray) -> FloatArray:
         """[Q] expected length of a rollout; 1 before any was seen. `success_probability` [Q] as predicted."""

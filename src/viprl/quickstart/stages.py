@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
+from viprl.engines.vip_builder import check_training_strategy
 from viprl.errors import MissingPackageError, TrainingFailedError
 from viprl.metrics import HELD_OUT_SUCCESS, POOL_SUCCESS
 from viprl.quickstart.experiment import ARMS, Experiment
@@ -29,7 +30,6 @@ from viprl.quickstart.measure import measure_success, measure_variance
 from viprl.quickstart.summary import in_words, summarise
 from viprl.runs.files import HISTORY_FILE, METRICS_FILE, OUTCOMES_FILE, SUMMARY_FILE
 from viprl.runs.history import history_of_outcomes, save_history
-from viprl.strategies import check_training_strategy
 from viprl.train.processes import ONE_THREAD, Training, end_with_parent, run_trainings
 from viprl.utils.claim import claim
 from viprl.utils.files import make_folder, write_text

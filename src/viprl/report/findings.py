@@ -18,6 +18,7 @@ from viprl.report.uniform_steps import uniform_steps
 from viprl.report.words import VERDICTS, closing, interval, num, short_basis, size
 from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
+from viprl.utils.numerics import number
 from viprl.utils.words import count
 
 REALISED, WASTED = PREFIX + REALISED_RATIO, PREFIX + ZERO_ADVANTAGE
@@ -100,6 +101,15 @@ def _variance(run: Run) -> Finding | None:
         return None
     ratio = ratios.estimates[name]
     verdict = ratio.against(1.0)
+    if ratios.basis == "blocks" and (saved := spent(run, name, "rollouts")) is not None and saved.saved > 0:
+        target = number(run.settings.get("vip_variance_target", 1.0))
+        sentence = (
+            f"With fewer rollouts, the gradient variance of the {name} allocation was {num(ratio.mean)} times that of "
+            f"uniform allocation with the whole budget ({_evidence(run, ratio, ratios.basis)}); the run aimed at "
+            f"{num(target)}."
+        )
+        value, basis = f"{num(ratio.mean)}×", short_basis(ratio, ratios.basis)
+        return Finding(value, f"gradient variance with {name} (aim:\u00a0{num(target)})", sentence, basis=basis)
     remark = {
         "within noise": " The interval includes 1, so the difference from uniform is within noise.",
         "higher": " This is worse than uniform.",

@@ -39,7 +39,7 @@ def uniform_steps(run: Run, strategy: str) -> str:
     total = len(reasons)
     if any(PREFIX + SQUARED_WEIGHTS in row for row, _ in rows):
         share = _share(sum(found.values()), total)
-        return f"The chosen prompts had equal counts, so that the variance ratio is 1, in {share} of the steps."
+        return f"The chosen prompts had equal counts in {share} of the steps."
     parts = [f"{_share(times, total)} because {reason}" for reason, times in found.most_common()]
     main, times = found.most_common(1)[0]
     advice = f" To change that: {_ADVICE[main]}." if 2 * times > total and main in _ADVICE else ""

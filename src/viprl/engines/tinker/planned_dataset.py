@@ -109,7 +109,7 @@ class VIPDataset(RLDataset):
         if self.step:
             load_state(self.vip, self._file(self.step))
         self._metrics: dict[str, float] = {}
-        self._summary = RunSummary(resumed=self.step > 0, selects=settings.candidates > 1)
+        self._summary = RunSummary(self.step > 0, settings.candidates > 1, vip)
         self._started = False
 
     def __len__(self) -> int:

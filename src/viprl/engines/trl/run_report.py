@@ -46,7 +46,7 @@ class RunReport(TrainerCallback):
         self._rewarded += bool(batch.observation.rollouts.any())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.summary = RunSummary(resumed=self.resumed is not None, selects=args.vip_candidates > 1)
+        self.summary = RunSummary(self.resumed is not None, args.vip_candidates > 1, self.trainer.vip)
         # transformers takes logging_steps, save_steps and eval_steps of a resumed run from the checkpoint
         state.compute_steps(args, state.max_steps)
         if self.trainer.is_world_process_zero():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import warnings
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from trl import GRPOConfig, RLOOConfig
 
 from viprl.engines.vip_builder import options_named, resolve
 from viprl.errors import InputError
-from viprl.settings import EngineSettings, documented, options
+from viprl.settings import EngineSettings, Settings, documented, options
+from viprl.vip import VIP
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "vip_"
 OPTIONS = options(EngineSettings, without=("seed",))  # TRL has a seed
@@ -213,3 +217,21 @@ def _plain(value: Any) -> Any:
     while isinstance(value, functools.partial):
         value = value.func
     return getattr(value, "name", None) or getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def check_given_vip(args: Any, vip: VIP) -> None:
+    """Warn of options in a config that the VIP of a trainer does not have. Raises InputError for another baseline."""
+    if vip.baseline != args.vip_baseline:
+        raise InputError(
+            f"vip_baseline is {args.vip_baseline!r}, but the VIP that is given has baseline={vip.baseline!r}; set both "
+            "to the same"
+        )
+    names = ("strategy", "spend", "variance_target", "cost")
+    asked = {name: getattr(args, PREFIX + name) for name in names}
+    ignored = [
+        f"{PREFIX}{name}={_plain(value)!r}"
+        for name, value in asked.items()
+        if value not in (getattr(Settings, name), getattr(vip, name))
+    ]
+    if ignored:
+        logger.warning("%s: not used, because the VIP that is given has other options", ", ".join(ignored))

@@ -57,7 +57,7 @@ from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls
 from viprl.engines.trl.row_prompts import reset_columns, row_prompt
 from viprl.engines.trl.run_report import RunReport
 from viprl.engines.trl.trainer_configs import PREFIX as OPTION_PREFIX
-from viprl.engines.trl.trainer_configs import VIPGRPOConfig, VIPRLOOConfig, vip_settings
+from viprl.engines.trl.trainer_configs import VIPGRPOConfig, VIPRLOOConfig, check_given_vip, vip_settings
 from viprl.engines.trl.training_set import PromptVariety, check_functions, check_training_set
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.engines.vip_builder import build_vip, load_state, options_named
@@ -105,11 +105,7 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
         self.vip_listeners: list[Callable[[Groups], None]] = []
         """Called after every generation batch."""
         self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
-        if self.vip.baseline != args.vip_baseline:
-            raise InputError(
-                f"vip_baseline is {args.vip_baseline!r}, but the VIP that is given has baseline={self.vip.baseline!r}; "
-                "set both to the same"
-            )
+        check_given_vip(args, self.vip)
         if args.vip_warm_start:
             match = "id" if args.vip_id_column else "prompt"
             warm_start(self.vip, args.vip_warm_start, self._vip_success, match=match)
@@ -170,7 +166,7 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
             self._vip_finish(output, self._vip_generation)
         finally:
             self._vip_generation = None
-        if self.vip.spend == "budget" and self.vip.cost == "rollouts":
+        if self.vip.spends_all:
             return output
         keep_last(self._logs, int(plan.counts.sum()))
         return completed(output, len(inputs), self.args.steps_per_generation)

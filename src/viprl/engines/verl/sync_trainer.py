@@ -211,7 +211,7 @@ class VIPTrainerSync(PPOTrainerSync):
             warm_start(self.vip, self.vip_settings.warm_start, self._vip_success, training_set=rows)
         where = None if resumed is None else str(resumed)
         options = self.vip_settings
-        self._vip_summary = RunSummary(resumed=resumed is not None, selects=options.candidates > 1)
+        self._vip_summary = RunSummary(resumed is not None, options.candidates > 1, self.vip)
         choices = {name: getattr(options, name) for name in ("candidates", "unbiased", "baseline")}
         sizes = {"prompts": self.config.data.train_batch_size, "rollouts": consistency.budget(self.config)}
         announce(start_line(self.vip, self._vip_success, **sizes, **choices, resumed=where))
