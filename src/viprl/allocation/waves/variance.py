@@ -6,17 +6,23 @@
     S       label, a run of successes low..high of the first wave                         [I]
     n       rollouts of both waves                                                        w..U
     u, t    coefficients: the gradient estimate is u (mean score of successes) - t (mean score of failures)
+    rho     signal: squared difference of the mean scores of successes and failures, over the variance of a score
 
-Scores are taken as independent of the reward, as in `viprl.allocation.variance_models`, so that the variance is, in
-units of the variance of a score,
+A score is its mean given the reward, plus noise of variance 1 that does not depend on the reward. Then E Z = 0 and
+g = p(1-p) times the difference of the two means, whose square is rho, and the variance is the sum over labels of
 
-    V(S, n; p) = sum_K P(K, S | p) (u^2 / K + t^2 / (n - K)),      u = theta (1 - mu) h1 + (1 - theta) c,
-                                                                   t = theta mu h0 + (1 - theta) c,
+    V(S, n; p) = sum_K P(K, S | p) [u^2 / K + t^2 / (n - K) + rho ((1-p) u + p t)^2]
 
-with h1 and h0 the shares of the first wave that are successes and failures, expected given K and S, and c = c(K, n)
-(`viprl.allocation.waves.estimator`). This is the share of the second moment that falls to outcomes with the label S;
-the variance of a rule is the sum over its labels. All of it is linear in a belief over p, so the tables are computed
-once for all prompts.
+less rho (p(1-p))^2, with
+
+    u = theta (1 - mu) h1 + (1 - theta) c,      t = theta mu h0 + (1 - theta) c,
+
+h1 and h0 the shares of the first wave that are successes and failures, expected given K and S, and c = c(K, n)
+(`viprl.allocation.waves.estimator`). rho = 0 is the law of `viprl.allocation.variance_models`, which takes scores as
+independent of the reward. Two waves need rho: a group that stops contributes nothing and the others more, which is a
+noise of the *gradient itself* that no second wave lowers. It decides how large a first wave must be.
+
+All of it is linear in a belief over p, so the tables are computed once for all prompts.
 """
 
 from __future__ import annotations
@@ -28,8 +34,8 @@ import numpy as np
 
 from viprl.utils.arrays import FloatArray, IntArray
 
-MOMENTS = 5
-"""Terms of V: theta^2 (1-mu)^2, theta^2 mu^2, (1-theta)^2, 2 theta (1-theta) (1-mu), 2 theta (1-theta) mu."""
+MOMENTS = 6
+"""Terms of V, in the order of `factors`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class LookTable:
     chance: FloatArray
     """[I, G] P(S | p)."""
     moments: FloatArray
-    """[5, I, U + 1, G] the terms of V without the factors in theta and mu; infinity for n < w."""
+    """[6, I, U + 1, G] the terms of V without the factors in theta and mu; 0 for n < w."""
 
     def label(self, low: int, high: int) -> int:
         """The position of a label in the tables."""
@@ -53,33 +59,27 @@ class LookTable:
 
 
 def factors(share: FloatArray, mean: FloatArray) -> FloatArray:
-    """[5, Q] by which `LookTable.moments` count, for theta [Q] and mu [Q]."""
-    rest = 1 - share
+    """[6, ...] by which `LookTable.moments` count, for theta and mu of any shape."""
+    success, failure, rest = share * (1 - mean), share * mean, 1 - share
     return np.array(
-        [
-            (share * (1 - mean)) ** 2,
-            (share * mean) ** 2,
-            rest**2,
-            2 * share * rest * (1 - mean),
-            2 * share * rest * mean,
-        ]
+        [success**2, failure**2, rest**2, 2 * success * rest, 2 * failure * rest, 2 * success * failure]
     )
 
 
-def look_table(size: int, most: int, p: FloatArray) -> LookTable:
-    """The tables for first waves of `size` and groups of at most `most` = U rollouts."""
-    return _look_table(size, most, tuple(map(float, p)))
+def look_table(size: int, most: int, p: FloatArray, signal: float = 0.0) -> LookTable:
+    """The tables for first waves of `size`, groups of at most `most` = U rollouts, and rho = `signal`."""
+    return _look_table(size, most, tuple(map(float, p)), signal)
 
 
 @functools.lru_cache(maxsize=64)
-def _look_table(w: int, most: int, probabilities: tuple[float, ...]) -> LookTable:
+def _look_table(w: int, most: int, probabilities: tuple[float, ...], rho: float) -> LookTable:
     from scipy.special import comb
 
     p = np.array(probabilities)
     low, high = (rows.astype(np.int64) for rows in np.triu_indices(w + 1))
     k1 = np.arange(w + 1)
     chance = _runs(comb(w, k1)[:, None] * p ** k1[:, None] * (1 - p) ** (w - k1)[:, None], low, high)
-    moments = np.full((MOMENTS, len(low), most + 1, len(p)), np.inf)
+    moments = np.zeros((MOMENTS, len(low), most + 1, len(p)))
     for n in range(w, most + 1):
         k = np.arange(n + 1)
         second = k - k1[:, None]  # [w+1, n+1]
@@ -90,10 +90,14 @@ def _look_table(w: int, most: int, probabilities: tuple[float, ...]) -> LookTabl
         c = _runs(orders * (k1 * (w - k1) / (w * (w - 1)))[:, None], low, high) / known
         zeros = np.where(total > 0, 1 - ones, 0.0)
         success, failure = 1 / np.maximum(k, 1), 1 / np.maximum(n - k, 1)
-        terms = np.array(
-            [ones**2 * success, zeros**2 * failure, c**2 * (success + failure), ones * c * success, zeros * c * failure]
-        )
-        moments[:, :, n] = (terms * total) @ (p ** k[:, None] * (1 - p) ** (n - k)[:, None])
+        outcome = p ** k[:, None] * (1 - p) ** (n - k)[:, None]  # [n+1, G]
+        noise = (ones**2 * success, zeros**2 * failure, c**2 * (success + failure), ones * c * success)
+        noise += (zeros * c * failure, np.zeros_like(c))
+        gradient = (ones**2, zeros**2, c**2, ones * c, zeros * c, ones * zeros)
+        weights = ((1 - p) ** 2, p**2, np.ones_like(p), 1 - p, p, p * (1 - p))
+        for term in range(MOMENTS):
+            moments[term, :, n] = (noise[term] * total) @ outcome
+            moments[term, :, n] += rho * weights[term] * ((gradient[term] * total) @ outcome)
     return LookTable(w, low, high, chance, moments)
 
 
