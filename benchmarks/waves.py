@@ -4,8 +4,8 @@ usage: python benchmarks/waves.py [LOG] [--batch 128] [--rollouts 8] [--seeds 5]
 
 Batches of new prompts are drawn from a pool, or taken from the first visit of LOG. The filter of each prompt (without
 features) gives the beliefs, and learns from what was sampled, so that from the second batch on it knows the population.
-Given the first waves that were drawn, the variance is exact (`viprl.allocation.waves.variance`), at the true p. On a
-log, p is the mean of the first five visits.
+The variance is exact (`viprl.allocation.waves.variance`) at the true p, over all outcomes of a prompt, given the first
+waves of the others, which decide the price. On a log, p is the mean of the first five visits.
 
 The plan assumes the signal `viprl.allocation.waves.rule.SIGNAL`; the variance is given for several true signals.
 Arms, all of C rollouts a batch: uniform counts with baselines of the group; the same with expected baselines; waves
@@ -31,6 +31,7 @@ from viprl.predictors.grid_filter import GridFilter, Z
 from viprl.runs.engine_logs import read_history
 from viprl.utils.numerics import expit
 
+Run = tuple[int, int]
 POOLS = {
     "75 % dead, live uniform": (0.25, 0.0, (1, 1)),
     "75 % dead, live 1/2": (0.25, 0.0, (1e6, 1e6)),
@@ -66,18 +67,18 @@ class Law:
         moments = table.moments[:, table.label(0, 2)][:, counts, every]
         return float((factors(share, mean) * moments).sum()) - self.constant
 
-    def waves(self, labels: list, counts: np.ndarray, share: np.ndarray, mean: np.ndarray) -> float:
-        total = 0.0
-        terms = factors(share, mean)
-        for q, (look, n) in enumerate(zip(labels, counts.tolist(), strict=True)):
-            if len(look.marked) == look.size + 1:
-                table = look_table(2, self.most, self.p, self.signal)
-                row, chance = table.label(0, 2), 1.0
-            else:
-                table = look_table(look.size, self.most, self.p, self.signal)
-                row = table.label(min(look.marked), max(look.marked))
-                chance = table.chance[row, q]
-            total += float(terms[:, q] @ table.moments[:, row, n, q]) / chance
+    def waves(self, plan: LookPlan, sizes: list[dict[Run, int]]) -> float:
+        """With all labels of each prompt, and the rollouts that follow from them."""
+        total, every = 0.0, np.arange(len(self.p))
+        alone = np.flatnonzero(~plan.looks)
+        table = look_table(2, self.most, self.p, self.signal)
+        counts = np.array([sizes[q][plan.runs[q][0]] if len(plan.runs[q]) == 1 else 2 for q in every])
+        terms = factors(plan.shares(counts), plan.beliefs.mean)
+        total += float((terms * table.moments[:, table.label(0, 2)][:, counts, every])[:, alone].sum())
+        for q in np.flatnonzero(plan.looks):
+            table = look_table(int(plan.first[q]), self.most, self.p, self.signal)
+            for run in plan.runs[q]:
+                total += float(terms[:, q] @ table.moments[:, table.label(*run), sizes[q][run], q])
         return total - self.constant
 
     def oracle(self, budget: Budget) -> np.ndarray:
@@ -86,6 +87,35 @@ class Law:
         model = TabulatedVariance.of(values, budget.min_rollouts)
         rest = Budget(budget.total, budget.min_rollouts, np.minimum(budget.max_rollouts, self.most), model, model)
         return exact_counts(np.ones(len(self.p)), rest, np.random.default_rng(0))
+
+
+def group_sizes(plan: LookPlan, p: np.ndarray, budget: Budget, rng: np.random.Generator) -> list[dict[Run, int]]:
+    """[Q] the rollouts of both waves that follow from each label of a prompt, given the first waves of the others.
+
+    Prompts with equal plans and beliefs, as all new ones, are given what others with the same label got.
+    """
+    successes = rng.binomial(plan.first, p)
+    found: dict[tuple, list[int]] = defaultdict(list)
+
+    def play(k: np.ndarray, only: int | None = None) -> None:
+        counts = second_counts(plan, k, budget, rng)
+        assert counts.sum() == budget.total
+        for q, look in enumerate(plan.labels(k)):
+            if only is None or q == only:
+                run = (min(look.marked), max(look.marked))
+                found[int(plan.first[q]), plan.runs[q], run].append(int(counts[q]))
+
+    play(successes)
+    sizes = []
+    for q in range(len(p)):
+        each = {}
+        for run in plan.runs[q]:
+            key = int(plan.first[q]), plan.runs[q], run
+            if key not in found:
+                play(np.where(np.arange(len(p)) == q, run[0], successes), only=q)
+            each[run] = int(rng.choice(found[key]))
+        sizes.append(each)
+    return sizes
 
 
 def batch_variances(
@@ -110,11 +140,10 @@ def batch_variances(
                 found[arm, signal] = law.one_wave(counts, share, beliefs.mean)
         else:
             plan = plan_looks(beliefs, budget, rng)
-            first = rng.binomial(plan.first, p)
-            counts = second_counts(plan, first, budget, rng)
-            assert counts.sum() == budget.total
+            sizes = group_sizes(plan, p, budget, rng)
             for signal, law in laws.items():
-                found[arm, signal] = law.waves(plan.labels(first), counts, plan.shares(counts), beliefs.mean)
+                found[arm, signal] = law.waves(plan, sizes)
+            counts = second_counts(plan, rng.binomial(plan.first, p), budget, rng)
         learner.observe(batch, rng.binomial(counts, p).astype(float), counts.astype(float))
     return found
 
