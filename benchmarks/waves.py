@@ -23,7 +23,7 @@ import numpy as np
 
 from viprl.allocation.budget import Budget
 from viprl.allocation.exact import exact_counts
-from viprl.allocation.waves.rule import SIGNAL, Beliefs, plan_looks, second_counts
+from viprl.allocation.waves.rule import SIGNAL, Beliefs, LookPlan, plan_looks, second_counts
 from viprl.allocation.waves.tabulated import TabulatedVariance
 from viprl.allocation.waves.variance import factors, look_table
 from viprl.predictors.base import Batch
@@ -50,8 +50,6 @@ def drawn(pool: str, prompts: int, rng: np.random.Generator) -> np.ndarray:
     live, solved, (a, b) = POOLS[pool]
     others = (rng.random(prompts) < solved).astype(float)
     return np.where(rng.random(prompts) < live, rng.beta(a, b, prompts), others)
-
-
 
 
 class Law:

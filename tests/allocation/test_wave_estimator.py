@@ -37,7 +37,7 @@ def test_unbiased_for_every_rule_and_size(name: str, w: int) -> None:
             return group_weight(_look(w, rule, k1), k, w + m)
 
         for p in PROBABILITIES:
-            scale = expected_scale(w, rule, lambda k1, k2, m: (c := weight(k1 + k2, m, k1), -c), p)  # noqa: B023
+            scale = expected_scale(w, rule, lambda k1, k2, m: (c := weight(k1 + k2, m, k1), -c), p)
             assert scale == pytest.approx(1, abs=1e-10)
 
 

@@ -121,16 +121,27 @@ class LookPlan:
 
 
 @dataclass(frozen=True)
-class _Options:
-    """The plans that prompts can have: P looks and labels each with one table of V [R, P, U + 1]."""
+class _Look:
+    """First waves of one size, for R different beliefs."""
 
-    value: list[FloatArray]
-    """For each size, and then for one wave: [R, I, U + 1] expected variance; infinity where n is not allowed."""
-    chance: list[FloatArray]
+    table: LookTable
+    n: IntArray
+    """[N] group sizes that are looked at."""
+    value: FloatArray
+    """[R, I, N] expected variance that falls to each label, in 32 bits."""
+    chance: FloatArray
     """[R, I] probability of each label."""
-    tables: list[LookTable]
-    theta: list[FloatArray]
-    """[R] of each size."""
+    theta: FloatArray
+    """[R]."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The plans that R different beliefs can have."""
+
+    alone: FloatArray
+    """[R, U + 1] expected variance of one wave; infinity where n is not allowed."""
+    looks: Sequence[_Look]
 
 
 @dataclass(frozen=True)
@@ -141,13 +152,26 @@ class _Choice:
     """[R] expected."""
     rollouts: FloatArray
     """[R] expected."""
-    size: IntArray
-    """[R] w; 0 for one wave."""
-    runs: list[Runs]
+    look: IntArray
+    """[R] position among the looks; -1 for one wave."""
     count: IntArray
     """[R] rollouts of one wave."""
-    theta: FloatArray
-    """[R] of a look."""
+    last: Sequence[IntArray]
+    """[R, w + 1] for each look: the label that ends at each value in the cheapest cut."""
+
+    def runs(self, row: int, looks: Sequence[_Look]) -> Runs:
+        """The labels of a belief; one if it has no look."""
+        which = int(self.look[row])
+        if which < 0:
+            return ((0, int(self.count[row])),)
+        table, last = looks[which].table, self.last[which][row]
+        runs: list[tuple[int, int]] = []
+        end = table.size
+        while end >= 0:
+            label = int(last[end])
+            runs.append((int(table.low[label]), end))
+            end = runs[-1][0] - 1
+        return tuple(runs[::-1])
 
 
 def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, sizes: Sequence[int] = SIZES) -> LookPlan:
@@ -165,19 +189,17 @@ def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, sizes
     part = Beliefs(beliefs.p, beliefs.chance[rows], beliefs.scale[rows], beliefs.shrunk, beliefs.signal)
     least, most = _limits(budget)
     average = budget.total / len(inverse)
-    looks = [w for w in sizes if w < average * 2 and w <= most and w * len(inverse) <= budget.total]
-    options = _options(part, looks, least, most, average)
+    possible = [w for w in sizes if w < 2 * average and w <= most and w * len(inverse) <= budget.total]
+    options = _options(part, possible, least, most, average)
     order = rng.permutation(len(inverse))
-    alone = _at_budget(part, _Options(options.value[-1:], [], [], []), inverse, budget, order)
-    chosen = _at_budget(part, options, inverse, budget, order)
-    ratio = _variance(part, chosen, inverse) / max(_variance(part, alone, inverse), 1e-300)
-    if not looks or ratio > 1 - LEAST_GAIN or not any(len(runs) > 1 for choice in chosen[0] for runs in choice.runs):
-        return _one_wave(beliefs, part, options, inverse, budget, rng)
-    pick = [chosen[0][which] for which in chosen[1]]
-    first = np.array([c.size[r] or c.count[r] for c, r in zip(pick, inverse, strict=True)], dtype=np.int64)
-    runs = tuple(c.runs[r] if c.size[r] else ((0, int(c.count[r])),) for c, r in zip(pick, inverse, strict=True))
-    share = np.array([c.theta[r] for c, r in zip(pick, inverse, strict=True)])
-    return LookPlan(beliefs, first, runs, share, float(ratio))
+    alone = _at_budget(part, replace(options, looks=()), inverse, budget, order)
+    chosen, which = _at_budget(part, options, inverse, budget, order)
+    ratio = _variance(part, chosen, which, inverse) / max(_variance(part, *alone, inverse), 1e-300)
+    runs = tuple(chosen[c].runs(r, options.looks) for c, r in zip(which.tolist(), inverse.tolist(), strict=True))
+    if ratio > 1 - LEAST_GAIN or all(len(labels) == 1 for labels in runs):
+        return _one_wave(beliefs, options, inverse, budget, rng)
+    first = np.array([labels[-1][1] for labels in runs], dtype=np.int64)
+    return LookPlan(beliefs, first, runs, beliefs.shares(average), ratio)
 
 
 def second_counts(plan: LookPlan, successes: IntArray, budget: Budget, rng: np.random.Generator) -> IntArray:
@@ -185,19 +207,14 @@ def second_counts(plan: LookPlan, successes: IntArray, budget: Budget, rng: np.r
     if not plan.looks.any():
         return plan.first.copy()
     least, most = _limits(budget)
-    labels = plan.labels(successes)
-    values = np.empty((len(labels), most + 1))
-    for q, (look, runs) in enumerate(zip(labels, plan.runs, strict=True)):
-        belief = plan.beliefs.chance[q]
-        if len(runs) == 1:
-            values[q] = _one_wave_values(Beliefs(plan.beliefs.p, belief[None], plan.beliefs.scale[q : q + 1],
-                                                 plan.beliefs.shrunk, plan.beliefs.signal), most)[0]
-            continue
-        table = look_table(look.size, most, plan.beliefs.p, plan.beliefs.signal)
-        row = table.label(min(look.marked), max(look.marked))
-        terms = factors(plan.share[q], plan.beliefs.mean[q])
-        chance = max(float(table.chance[row] @ belief), 1e-12)
-        values[q] = plan.beliefs.scale[q] * np.einsum("j,jng,g->n", terms, table.moments[:, row], belief) / chance
+    labels, beliefs = plan.labels(successes), plan.beliefs
+    mean, values = beliefs.mean, _one_wave_values(beliefs, most)
+    for q in np.flatnonzero(plan.looks):
+        table = look_table(labels[q].size, most, beliefs.p, beliefs.signal)
+        row = table.label(min(labels[q].marked), max(labels[q].marked))
+        posterior = table.chance[row] @ beliefs.chance[q]
+        moments = table.moments[:, row] @ beliefs.chance[q]  # [6, U+1]
+        values[q] = beliefs.scale[q] * factors(plan.share[q], mean[q]) @ moments / max(posterior, 1e-12)
     model = TabulatedVariance.of(values, np.maximum(plan.first, least))
     rest = replace(
         budget.hard,
@@ -235,70 +252,64 @@ def _one_wave_values(beliefs: Beliefs, most: int) -> FloatArray:
 
 
 def _options(beliefs: Beliefs, sizes: Sequence[int], least: int, most: int, average: float) -> _Options:
-    value, chance, tables, theta = [], [], [], []
+    theta = beliefs.shares(average)
+    terms = factors(theta, beliefs.mean)  # [6, R]
+    looks = []
     for w in sizes:
         table = look_table(w, most, beliefs.p, beliefs.signal)
-        share = beliefs.shares(average)
-        terms = factors(share, beliefs.mean)  # [6, R]
-        found = np.zeros((len(beliefs.scale), len(table.low), most + 1))
-        for j, term in enumerate(terms):
+        n = _some_sizes(max(w, least), most)
+        value = np.zeros((len(theta), len(table.low), len(n)))
+        for moment, term in zip(table.moments, terms, strict=True):
             if term.any():
-                found += term[:, None, None] * np.moveaxis(table.moments[j] @ beliefs.chance.T, -1, 0)
-        found *= beliefs.scale[:, None, None]
-        found[:, :, : max(w, least)] = np.inf
-        value.append(found)
-        chance.append(beliefs.chance @ table.chance.T)
-        tables.append(table)
-        theta.append(share)
+                value += term[:, None, None] * np.moveaxis(moment[:, n] @ beliefs.chance.T, -1, 0)
+        value *= beliefs.scale[:, None, None]
+        looks.append(_Look(table, n, value.astype(np.float32), beliefs.chance @ table.chance.T, theta))
     alone = _one_wave_values(beliefs, most)
     alone[:, :least] = np.inf
-    return _Options([*value, alone[:, None]], chance, tables, theta)
+    return _Options(alone, looks)
+
+
+def _some_sizes(least: int, most: int) -> IntArray:
+    """Group sizes from `least` to `most`, neighbours at most an eighth apart: enough for a plan."""
+    sizes = [least]
+    while sizes[-1] < most:
+        sizes.append(min(max(sizes[-1] + 1, sizes[-1] * 9 // 8), most))
+    return np.array(sizes)
 
 
 def _choose(options: _Options, price: float) -> _Choice:
     """The best plan of each belief at a price."""
-    alone = options.value[-1][:, 0]
-    n = np.arange(alone.shape[1])
-    count = np.argmin(alone + price * n, axis=1)
-    every = np.arange(len(alone))
-    best = (alone + price * n)[every, count]
-    variance, rollouts = alone[every, count], count.astype(float)
-    size, theta = np.zeros(len(alone), dtype=np.int64), np.zeros(len(alone))
-    runs: list[Runs] = [()] * len(alone)
-    for value, chance, table, share in zip(options.value[:-1], options.chance, options.tables, options.theta, strict=True):
-        cost = value + price * chance[:, :, None] * n
-        counts = np.argmin(cost, axis=2)  # [R, I]
-        least = np.take_along_axis(cost, counts[:, :, None], axis=2)[:, :, 0]
-        total, last = _cheapest_cut(least, table)
-        for r in np.flatnonzero(total < best * (1 - 1e-9)):
-            cut = _cut(last[r], table)
-            best[r], size[r], theta[r] = total[r], table.size, share[r]
-            runs[r] = tuple((int(table.low[i]), int(table.high[i])) for i in cut)
-            variance[r] = sum(value[r, i, counts[r, i]] for i in cut)
-            rollouts[r] = sum(chance[r, i] * counts[r, i] for i in cut)
-    return _Choice(variance, rollouts, size, runs, count, theta)
+    n, every = np.arange(options.alone.shape[1]), np.arange(len(options.alone))
+    count = np.argmin(options.alone + price * n, axis=1)
+    variance, rollouts = options.alone[every, count], count.astype(np.float64)
+    which, last = np.full(len(every), -1), []
+    for position, look in enumerate(options.looks):
+        found, of_look, ends = _cheapest_cut(look, price)
+        better = found + price * of_look < (variance + price * rollouts) * (1 - 1e-9)
+        variance, rollouts = np.where(better, found, variance), np.where(better, of_look, rollouts)
+        which[better] = position
+        last.append(ends)
+    return _Choice(variance, rollouts, which, count, last)
 
 
-def _cheapest_cut(cost: FloatArray, table: LookTable) -> tuple[FloatArray, IntArray]:
-    """[R] least cost of cutting 0..w into runs, and [R, w + 1] the run that ends at each value."""
-    best = np.zeros((len(cost), table.size + 2))
-    last = np.zeros((len(cost), table.size + 1), dtype=np.int64)
-    for high in range(table.size + 1):
-        ending = np.flatnonzero(table.high == high)
-        totals = best[:, table.low[ending]] + cost[:, ending]
-        least = np.argmin(totals, axis=1)
-        best[:, high + 1] = totals[np.arange(len(cost)), least]
+def _cheapest_cut(look: _Look, price: float) -> tuple[FloatArray, FloatArray, IntArray]:
+    """The cheapest cut of 0..w into runs: [R] its variance, [R] its rollouts, and [R, w + 1] the run that ends at each
+    value."""
+    w, every = look.table.size, np.arange(len(look.chance))
+    cost = (price * look.chance).astype(np.float32)[:, :, None] * look.n.astype(np.float32)
+    best = np.argmin(look.value + cost, axis=2)  # [R, I]
+    variance = np.take_along_axis(look.value, best[:, :, None], axis=2)[:, :, 0]
+    rollouts = look.chance * look.n[best]
+    totals = np.zeros((2, len(every), w + 2))  # up to each value: variance, rollouts
+    last = np.zeros((len(every), w + 1), dtype=np.int64)
+    for high in range(w + 1):
+        ending = np.flatnonzero(look.table.high == high)
+        before = totals[:, :, look.table.low[ending]]
+        so_far = before + np.array([variance[:, ending], rollouts[:, ending]])
+        least = np.argmin(so_far[0] + price * so_far[1], axis=1)
+        totals[:, :, high + 1] = so_far[:, every, least]
         last[:, high] = ending[least]
-    return best[:, -1], last
-
-
-def _cut(last: IntArray, table: LookTable) -> list[int]:
-    """The runs of the cheapest cut, in order."""
-    runs, end = [], table.size
-    while end >= 0:
-        runs.append(int(last[end]))
-        end = int(table.low[runs[-1]]) - 1
-    return runs[::-1]
+    return totals[0, :, -1], totals[1, :, -1], last
 
 
 def _at_budget(
@@ -306,10 +317,10 @@ def _at_budget(
 ) -> tuple[tuple[_Choice, _Choice], IntArray]:
     """The choices at the two prices around the budget, and [Q] which of them each prompt makes: as many prompts, in a
     random order, as the budget allows in expectation make that of the lower price."""
-    weights = np.bincount(inverse, minlength=len(beliefs.scale))
+    weights = np.bincount(inverse)
     unit = float(np.max(beliefs.scale))
     few, many = _choose(options, 10 * unit), _choose(options, 1e-9 * unit)
-    steps = iter(range(40))
+    steps = iter(range(22))  # to a relative error of 1e-5
 
     def is_low(price: float) -> bool:
         nonlocal few, many
@@ -328,21 +339,20 @@ def _at_budget(
     return (few, many), which
 
 
-def _variance(beliefs: Beliefs, chosen: tuple[tuple[_Choice, _Choice], IntArray], inverse: IntArray) -> float:
+def _variance(beliefs: Beliefs, chosen: tuple[_Choice, _Choice], which: IntArray, inverse: IntArray) -> float:
     """Expected, without what no rollout can lower."""
     constant = beliefs.signal * beliefs.scale * (beliefs.chance @ (beliefs.p * (1 - beliefs.p)) ** 2)
-    (few, many), which = chosen
-    each = np.where(which == 1, many.variance[inverse], few.variance[inverse])
+    each = np.array([choice.variance[inverse] for choice in chosen])[which, np.arange(len(inverse))]
     return float((each - constant[inverse]).sum())
 
 
 def _one_wave(
-    beliefs: Beliefs, part: Beliefs, options: _Options, inverse: IntArray, budget: Budget, rng: np.random.Generator
+    beliefs: Beliefs, options: _Options, inverse: IntArray, budget: Budget, rng: np.random.Generator
 ) -> LookPlan:
     """All of the budget at once."""
-    least, most = _limits(budget)
-    values = options.value[-1][inverse, 0]
-    model = TabulatedVariance.of(values, np.full(len(inverse), least))
+    _, most = _limits(budget)
+    model = TabulatedVariance.of(options.alone[inverse], budget.min_rollouts)
     bounded = replace(budget.hard, max_rollouts=np.minimum(budget.max_rollouts, most), model=model)
     counts = exact_counts(np.ones(len(inverse)), bounded, rng)
-    return LookPlan(beliefs, counts, tuple(((0, int(n)),) for n in counts), np.zeros(len(inverse)), 1.0)
+    runs: tuple[Runs, ...] = tuple(((0, n),) for n in counts.tolist())
+    return LookPlan(beliefs, counts, runs, np.zeros(len(inverse)), 1.0)

@@ -15,28 +15,37 @@ class TabulatedVariance(VarianceModel):
     name = "tabulated"
     min_rollouts = 0
 
-    def __init__(self, values: FloatArray) -> None:
-        self.values = values
-        drops = -np.diff(values, axis=1)
-        self._drops = np.column_stack([drops, drops[:, -1:] / 2])  # positive beyond the table too
+    def __init__(self, values: FloatArray, decreases: FloatArray) -> None:
+        self.values, self._decreases = values, decreases
 
     @classmethod
     def of(cls, values: FloatArray, least: IntArray) -> TabulatedVariance:
-        """The largest convex decreasing function below values [Q, U + 1], from `least` [Q] rollouts on."""
-        convex = np.empty_like(values)
+        """The largest convex decreasing function below values [Q, U + 1], from `least` [Q] rollouts on.
+
+        Where nothing decreases, a negligible decrease remains, the same for all prompts: they share evenly what the
+        others cannot take.
+        """
+        n = np.arange(values.shape[1])
+        unit = float(np.max(values, initial=0, where=np.isfinite(values))) or 1.0
+        negligible = 1e-12 * unit / ((n + 1) * (n + 2))
+        convex, decreases = np.empty_like(values), np.zeros_like(values)
         for q, (row, low) in enumerate(zip(values, least.tolist(), strict=True)):
-            convex[q, low:] = _convex(row[low:])
-            convex[q, :low] = convex[q, low]
-        return cls(convex)
+            drops = _pooled(-np.diff(row[low:], append=row[-1]))
+            drops = np.maximum(drops, negligible[low:])
+            drops *= 1 + 1e-7 * np.arange(len(drops), 0, -1)  # the path of decreases has no ties within a prompt
+            decreases[q, low:] = drops
+            convex[q, : low + 1] = row[low]
+            convex[q, low + 1 :] = row[low] - np.cumsum(drops[:-1])
+        return cls(convex, decreases)
 
     def factor(self, n: ArrayLike) -> FloatArray:
         return self.values[np.arange(len(self.values)), self._index(n)]
 
     def marginal(self, n: ArrayLike) -> FloatArray:
-        return self._drops[np.arange(len(self.values)), self._index(n)]
+        return self._decreases[np.arange(len(self.values)), self._index(n)]
 
     def count_at_threshold(self, ratio: ArrayLike) -> FloatArray:
-        above = self._drops * np.broadcast_to(np.asarray(ratio, dtype=float), len(self.values))[:, None] > 1
+        above = self._decreases * np.broadcast_to(np.asarray(ratio, dtype=float), len(self.values))[:, None] > 1
         # below its least size a prompt has no decrease: the last large one counts
         return np.where(above.any(axis=1), above.shape[1] - np.argmax(above[:, ::-1], axis=1), 0.0)
 
@@ -47,23 +56,22 @@ class TabulatedVariance(VarianceModel):
         return self.count_at_threshold(ratio)
 
     def part(self, mask: np.ndarray) -> VarianceModel:
-        return TabulatedVariance(self.values[mask])
+        return TabulatedVariance(self.values[mask], self._decreases[mask])
 
     def _index(self, n: ArrayLike) -> IntArray:
         return np.broadcast_to(np.asarray(n, dtype=np.int64), len(self.values))
 
 
-def _convex(row: FloatArray) -> FloatArray:
-    """The largest convex function below a row, made decreasing: equal decreases are pooled (Ayer et al., 1955)."""
-    drops, sizes = [], []
-    for drop in -np.diff(row):
-        drops.append(float(drop))
-        sizes.append(1)
-        while len(drops) > 1 and drops[-1] >= drops[-2]:
-            size = sizes.pop()
-            last = drops.pop()
-            drops[-1] = (drops[-1] * sizes[-1] + last * size) / (sizes[-1] + size)
-            sizes[-1] += size
-    falling = np.maximum(np.repeat(drops, sizes), 1e-12 * max(abs(float(row[0])), 1e-280))
-    falling *= 1 + 1e-7 * np.arange(len(falling), 0, -1)  # the path of decreases has no ties within a prompt
-    return row[0] - np.concatenate([[0.0], np.cumsum(falling)])
+def _pooled(decreases: FloatArray) -> FloatArray:
+    """Decreases of the largest convex function below: those that grow are pooled (Ayer et al., 1955)."""
+    means: list[float] = []
+    sizes: list[int] = []
+    for decrease in decreases:
+        mean, size = float(decrease), 1
+        while means and mean > means[-1]:
+            mean = (means[-1] * sizes[-1] + mean * size) / (sizes[-1] + size)
+            size += sizes.pop()
+            means.pop()
+        means.append(mean)
+        sizes.append(size)
+    return np.repeat(means, sizes)

@@ -61,9 +61,7 @@ class LookTable:
 def factors(share: FloatArray, mean: FloatArray) -> FloatArray:
     """[6, ...] by which `LookTable.moments` count, for theta and mu of any shape."""
     success, failure, rest = share * (1 - mean), share * mean, 1 - share
-    return np.array(
-        [success**2, failure**2, rest**2, 2 * success * rest, 2 * failure * rest, 2 * success * failure]
-    )
+    return np.array([success**2, failure**2, rest**2, 2 * success * rest, 2 * failure * rest, 2 * success * failure])
 
 
 def look_table(size: int, most: int, p: FloatArray, signal: float = 0.0) -> LookTable:
@@ -91,8 +89,8 @@ def _look_table(w: int, most: int, probabilities: tuple[float, ...], rho: float)
         zeros = np.where(total > 0, 1 - ones, 0.0)
         success, failure = 1 / np.maximum(k, 1), 1 / np.maximum(n - k, 1)
         outcome = p ** k[:, None] * (1 - p) ** (n - k)[:, None]  # [n+1, G]
-        noise = (ones**2 * success, zeros**2 * failure, c**2 * (success + failure), ones * c * success)
-        noise += (zeros * c * failure, np.zeros_like(c))
+        noise = [ones**2 * success, zeros**2 * failure, c**2 * (success + failure)]
+        noise += [ones * c * success, zeros * c * failure, np.zeros_like(c)]
         gradient = (ones**2, zeros**2, c**2, ones * c, zeros * c, ones * zeros)
         weights = ((1 - p) ** 2, p**2, np.ones_like(p), 1 - p, p, p * (1 - p))
         for term in range(MOMENTS):
