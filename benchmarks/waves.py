@@ -131,7 +131,7 @@ def batch_variances(
         found["oracle", signal] = law.one_wave(law.oracle(budget), zero, zero)
     for arm, learner in filters.items():
         chance = learner.belief.before(batch.keys, np.zeros(q))
-        beliefs = Beliefs(expit(Z), chance, np.ones(q), arm.endswith("expected"), given.assumed)
+        beliefs = Beliefs(expit(Z), chance, np.ones(q), float(arm.endswith("expected")), given.assumed)
         if arm.startswith("one wave"):
             counts, share = even, beliefs.shares(given.rollouts)
             for signal, law in laws.items():

@@ -12,6 +12,7 @@ import numpy as np
 from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget
 from viprl.allocation.selection_guard import Draw
+from viprl.allocation.waves.pooled import Waves
 from viprl.errors import InputError
 from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
@@ -46,6 +47,8 @@ class Plan:
     """What was expected of the rewards, without the guard of `viprl.shrinkage`; None if baselines are not shrunk."""
     choice: Choice | None = None
     """How the prompts were chosen; None if they were given."""
+    waves: Waves | None = None
+    """The two waves of the batch; None if it is sampled at once."""
     share: float = 1.0
     """How far the guard lets baselines be shrunk."""
 

@@ -26,9 +26,9 @@ POOLS = {
 }
 
 
-def _beliefs(*pools: str, shrunk: bool = False, signal: float = 1.0) -> Beliefs:
+def _beliefs(*pools: str, trust: float = 0.0, signal: float = 1.0) -> Beliefs:
     chance = np.array([POOLS[pool] for pool in pools])
-    return Beliefs(P, chance, np.ones(len(pools)), shrunk, signal)
+    return Beliefs(P, chance, np.ones(len(pools)), trust, signal)
 
 
 def _budget(prompts: int, average: int = 8, most: int = 40) -> Budget:
@@ -40,10 +40,10 @@ def _plan(beliefs: Beliefs, budget: Budget, seed: int = 0) -> LookPlan:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("shrunk", [False, True])
+@pytest.mark.parametrize("trust", [0.0, 1.0])
 @pytest.mark.parametrize(("signal", "average"), [(0.0, 8), (1.0, 8), (5.0, 8), (1.0, 4), (1.0, 16)])
-def test_never_worse_than_one_wave(pool: str, shrunk: bool, signal: float, average: int) -> None:
-    beliefs, budget = _beliefs(*[pool] * 16, shrunk=shrunk, signal=signal), _budget(16, average)
+def test_never_worse_than_one_wave(pool: str, trust: float, signal: float, average: int) -> None:
+    beliefs, budget = _beliefs(*[pool] * 16, trust=trust, signal=signal), _budget(16, average)
     plan = _plan(beliefs, budget)
     assert plan.variance_ratio <= 1
     if not plan.looks.any():
@@ -121,7 +121,7 @@ def test_the_budget_that_others_use_never_biases() -> None:
 
 
 def test_shares_follow_the_counts_only_without_a_look() -> None:
-    plan = _plan(_beliefs(*["dead"] * 12, *["even"] * 4, shrunk=True), _budget(16))
+    plan = _plan(_beliefs(*["dead"] * 12, *["even"] * 4, trust=1.0), _budget(16))
     few, many = np.full(16, 8), np.full(16, 20)
     assert (plan.shares(few)[plan.looks] == plan.shares(many)[plan.looks]).all()
     # "even" is certain: the baseline is its expectation

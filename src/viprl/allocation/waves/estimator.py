@@ -113,7 +113,7 @@ def wave_advantages(
     """Advantages A [n] of a pooled group, for the gradient (1/n) sum_i A_i Z_i.
 
     Args:
-        rewards: [n] of both waves, in any order.
+        rewards: [n] of both waves, in any order. NaN is unscorable: not marked, left out of the pairs, and 0 in A.
         look: size and label of the first wave.
         marks: [n] true for marked rollouts. Default: rewards above 0.
         share: theta, fixed before the first wave.
@@ -122,12 +122,13 @@ def wave_advantages(
     Raises InputError for marks that no first wave with this label can have led to.
     """
     r = np.asarray(rewards, dtype=np.float64)
-    one = (r > 0 if marks is None else np.asarray(marks, dtype=bool)).astype(np.int64)
+    known = ~np.isnan(r)
+    one = (known & (r > 0 if marks is None else np.asarray(marks, dtype=bool))).astype(np.int64)
     n, w = len(r), look.size
     chance = orders(look, int(one.sum()), n)
     single, pair = np.array(chance.single)[one], np.array(chance.pair)[one][:, one]
-    against = (pair * (r[:, None] - r)).sum(axis=1)
-    return n * (share * (r - mean) * single / w + (1 - share) * against / (w * (w - 1)))
+    against = np.nansum(pair * (r[:, None] - r), axis=1) * (n - 1) / max(known.sum() - 1, 1)
+    return np.where(known, n * (share * (r - mean) * single / w + (1 - share) * against / (w * (w - 1))), 0.0)
 
 
 def group_weight(look: FirstLook, successes: int, n: int) -> float:

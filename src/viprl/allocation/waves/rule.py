@@ -63,8 +63,8 @@ class Beliefs:
     """[Q, G] of each of them; rows sum to 1."""
     scale: FloatArray
     """[Q] s."""
-    shrunk: bool = False
-    """Whether baselines are shrunk towards the expected reward."""
+    trust: float = 0.0
+    """Share of kappa by which baselines are shrunk towards the expected reward; 0 for baselines of the group."""
     signal: float = SIGNAL
     """rho."""
 
@@ -75,14 +75,18 @@ class Beliefs:
 
     @property
     def pseudocounts(self) -> FloatArray:
-        """[Q] kappa = E[p(1-p)] / Var(p)."""
+        """[Q] kappa = E[p(1-p)] / Var(p), as far as it is trusted."""
         mean, variance = self.mean, self.chance @ (self.p * (1 - self.p))
-        return variance / np.maximum(mean * (1 - mean) - variance, 1e-9)
+        return self.trust * variance / np.maximum(mean * (1 - mean) - variance, 1e-9)
 
     def shares(self, n: FloatArray | IntArray | float) -> FloatArray:
-        """[Q, ...] theta of baselines with n rollouts; 0 if they are not shrunk."""
-        kappa = self.pseudocounts.reshape(-1, *[1] * np.ndim(n))
-        return kappa / (kappa + n - 1) if self.shrunk else np.zeros(np.broadcast_shapes(kappa.shape, np.shape(n)))
+        """theta of baselines with n >= 2 rollouts, for n of the shape [], [Q] or [Q, ...]."""
+        kappa = self.pseudocounts.reshape(-1, *[1] * (np.ndim(n) - 1))
+        return kappa / (kappa + n - 1)
+
+    def at(self, rows: IntArray) -> Beliefs:
+        """Of some of the prompts."""
+        return replace(self, chance=self.chance[rows], scale=self.scale[rows])
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class LookPlan:
     def shares(self, counts: IntArray) -> FloatArray:
         """[Q] theta of the pooled groups: fixed in advance for prompts with a look; that of n rollouts for the others,
         whose n tells nothing about their rewards."""
-        return np.where(self.looks, self.share, np.diagonal(self.beliefs.shares(counts)))
+        return np.where(self.looks, self.share, self.beliefs.shares(counts))
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, sizes
         sizes: of first waves.
     """
     rows, inverse = _distinct(beliefs)
-    part = Beliefs(beliefs.p, beliefs.chance[rows], beliefs.scale[rows], beliefs.shrunk, beliefs.signal)
+    part = beliefs.at(rows)
     least, most = _limits(budget)
     average = budget.total / len(inverse)
     possible = [w for w in sizes if w < 2 * average and w <= most and w * len(inverse) <= budget.total]
@@ -242,8 +246,8 @@ def _distinct(beliefs: Beliefs) -> tuple[IntArray, IntArray]:
 def _one_wave_values(beliefs: Beliefs, most: int) -> FloatArray:
     """[R, U + 1] expected variance of one wave; infinity below two rollouts."""
     table = look_table(2, most, beliefs.p, beliefs.signal)
-    n = np.arange(most + 1)
-    share = beliefs.shares(np.maximum(n, 2))
+    n = np.broadcast_to(np.maximum(np.arange(most + 1), 2), (len(beliefs.scale), most + 1))
+    share = beliefs.shares(n)
     terms = factors(share, beliefs.mean[:, None])
     moments = table.moments[:, table.label(0, 2)] @ beliefs.chance.T  # [6, U+1, R]
     values = beliefs.scale[:, None] * np.einsum("jrn,jnr->rn", terms, moments)
