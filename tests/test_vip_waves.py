@@ -80,7 +80,7 @@ def test_measured_variances_stay_unbiased() -> None:
     for seed in range(6):
         vip, p = _vip(seed=seed), _dead_pool(rng)
         for start in range(0, 400, 80):
-            first, second, rewards = _step(vip, PROMPTS[start : start + 80], p[start : start + 80], rng)
+            _first, second, rewards = _step(vip, PROMPTS[start : start + 80], p[start : start + 80], rng)
             assert second.waves is not None or (second.counts == 0).all()
             if second.waves is None:
                 continue
