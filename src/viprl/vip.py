@@ -146,8 +146,8 @@ class VIP(Settings):
 
     @locked_method
     def next(self, plan: Allocation, rewards: Sequence[Sequence[float | None]]) -> Allocation:
-        """The second wave of a plan from `allocate(..., waves=2)`, after `rewards` [Q][n] of the first. `counts` are the
-        rollouts to add, 0 for many prompts. Then call `observe` with the rewards of both waves, and
+        """The second wave of a plan from `allocate(..., waves=2)`, after `rewards` [Q][n] of the first. `counts` are
+        the rollouts to add, 0 for many prompts. Then call `observe` with the rewards of both waves, and
         `viprl.pooled_advantages` in place of `group_advantages`. Raises InputError for other numbers of rewards."""
         values = RewardReader(self.success).batch(rewards)
         both = None if plan.waves is None else self._pending.after_first(plan.waves, values)
