@@ -134,7 +134,7 @@ class VIP(Settings):
             multiple: if less than the budget is spent, the number of rollouts is rounded up to a multiple of it.
             waves: 2 to sample in two waves where that pays. Pass the rewards of the first one to `next`.
 
-        Raises InputError (a ValueError) for a budget that the bounds cannot meet, and unless budget or average is given.
+        Raises InputError (a ValueError) for a budget that the bounds cannot meet, and unless one of the two is given.
         """
         began = time.perf_counter()
         batch, rng = self._batch(prompts), copy.deepcopy(self._rng)
