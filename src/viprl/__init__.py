@@ -9,6 +9,7 @@ from viprl.allocation.guard import Guard
 from viprl.allocation.optimum import Allocation, allocate, allocate_weights
 from viprl.allocation.rules import Rule
 from viprl.allocation.selection import Selection
+from viprl.allocation.waves.pooled import pooled_advantages
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.strategies import STRATEGIES, Strategy
 from viprl.vip import VIP, Observation
@@ -31,5 +32,6 @@ __all__ = [
     "allocate",
     "allocate_weights",
     "group_advantages",
+    "pooled_advantages",
     "rollout_weights",
 ]

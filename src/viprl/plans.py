@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget
 from viprl.allocation.selection_guard import Draw
+from viprl.allocation.waves.pooled import Waves
 from viprl.errors import InputError
 from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
@@ -54,6 +55,8 @@ class Plan:
     """What was expected of the rewards, without the guard of `viprl.shrinkage`; None if baselines are not shrunk."""
     choice: Choice | None = None
     """How the prompts were chosen; None if they were given."""
+    waves: Waves | None = None
+    """The two waves of the batch; None if it is sampled at once."""
     share: float = 1.0
     """How far the guard lets baselines be shrunk."""
 
@@ -78,6 +81,21 @@ class PendingPlans:
         self._plans.move_to_end(keys)
         while len(self._plans) > MOST_PENDING and sum(map(len, self._plans)) > MOST_PROMPTS:
             self._plans.popitem(last=False)
+
+    def after_first(self, waves: Waves, rewards: Sequence[FloatArray]) -> Waves:
+        """Take note of the first wave of a pending plan, and return both waves.
+
+        Raises InputError if the plan is not pending.
+        """
+        for keys, plan in self._plans.items():
+            if plan.waves is waves:
+                both, counts = waves.after(rewards)
+                active, proposal = next(iter(plan.proposals.items()))
+                allocation = replace(proposal.allocation, counts=counts, waves=both)
+                proposals = {**plan.proposals, active: replace(proposal, allocation=allocation)}
+                self._plans[keys] = replace(plan, proposals=proposals, counts=counts, waves=both)
+                return both
+        raise InputError("this plan is not waiting for its first wave; give the plan that `allocate` returned, once")
 
     def find(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:
         """The plan of these prompts; None if they were not planned.

@@ -233,6 +233,11 @@ class GroupOutcomes:
         rate = k / np.maximum(n, 1)
         return cls(None, n, k, k, k * (1 - rate) ** 2, (n - k) * rate**2, True)
 
+    def reweighed(self, factors: FloatArray) -> GroupOutcomes:
+        """With variances times `factors` [Q]."""
+        upper, lower = self.upper_squares * factors, self.lower_squares * factors
+        return replace(self, upper_squares=upper, lower_squares=lower)
+
     @property
     def variance(self) -> FloatArray:
         """[Q] unbiased estimate of the reward variance; k(n-k)/(n(n-1)) of binary rewards; NaN for n < 2."""

@@ -11,9 +11,13 @@ import numpy as np
 
 from viprl import metrics as names
 from viprl.allocation.budget import Budget
+from viprl.allocation.optimum import Allocation
 from viprl.allocation.sampling_record import SamplingRecord
 from viprl.allocation.selection_guard import SelectionGuard
+from viprl.allocation.waves.pooled import Waves
+from viprl.allocation.waves.rule import Beliefs, plan_looks
 from viprl.batch_review import observed, review
+from viprl.errors import InputError
 from viprl.outcomes import Observation
 from viprl.plans import Choice, Plan
 from viprl.predictors.base import Batch
@@ -21,10 +25,11 @@ from viprl.prompts import PromptBatch
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.runs.visits import Visit, ordered_outcomes
 from viprl.settings import Settings
-from viprl.shrinkage import Shrinkage, realised_variance
+from viprl.shrinkage import Shrinkage, realised_variance, reward_prior
 from viprl.spending import Spending
 from viprl.strategies import Proposal, Strategy, load_strategies
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.sequences import short
 from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
 from viprl.utils.state_file import State
 from viprl.weights.surprisal import SurprisalUnit, measured_weight
@@ -91,6 +96,66 @@ class RunMemory:
         pi = draw.inclusion
         return Choice(offered.keys, draw, pi.mean() / pi[draw.positions] if unbiased else np.ones(size))
 
+    def plan(
+        self,
+        batches: Mapping[str, Batch],
+        batch: PromptBatch,
+        hard: Budget,
+        rng: np.random.Generator,
+        choice: Choice | None = None,
+        *,
+        waves: int = 1,
+        **spent: Any,
+    ) -> tuple[Plan, Allocation]:
+        """The plan of a batch, chosen by `choice`, and what the engine gets of it; `spent` is for `budget`."""
+        if waves not in (1, 2):
+            raise InputError(f"waves is {short(waves)}; expected 1 or 2")
+        active, factors = next(iter(batches)), None
+        if choice is not None:
+            hard, factors = replace(hard, reference_factors=choice.reference), choice.weights**2
+        limits = self.budget(batches[active], batch.rows, hard, **spent)
+        proposals = self.propose(batches, batch, limits, rng, factors)
+        proposal = proposals[active]
+        prior = reward_prior(proposal.prediction, self.scale) if self.expects else None
+        allocation, share, looks = proposal.allocation, self.shrinkage.share, None
+        if waves == 2:
+            looks = self._first_looks(batches[active], batch, proposal, limits, rng, factors)
+        if looks is not None:
+            variance = allocation.expected_variance * looks.plan.variance_ratio
+            allocation = replace(allocation, counts=looks.plan.first, expected_variance=variance, waves=looks)
+            proposals[active] = replace(proposal, allocation=allocation)
+        plan = Plan(limits, proposals, dict(batches), allocation.counts, prior, choice, looks, share)
+        self.spending.planned(limits, allocation.counts, spent.get("average"))
+        return plan, replace(allocation, prior=None if prior is None else prior.shrunk(share))
+
+    def _first_looks(
+        self,
+        batch: Batch,
+        prompts: PromptBatch,
+        proposal: Proposal,
+        limits: Budget,
+        rng: np.random.Generator,
+        factors: FloatArray | None,
+    ) -> Waves | None:
+        """The first wave of a batch; None where one wave is better, and where no rule for two is known: without a
+        belief over success, with prompts that repeat, and where less than the budget may be spent."""
+        belief = self.active.predictor.success_belief(batch)
+        weights = self.active.variance_weights(proposal.prediction)
+        repeated = len(prompts.distinct) < len(prompts.keys)
+        if belief is None or weights is None or repeated or not limits.is_hard or limits.model.name != "rloo":
+            return None
+        p, chance = belief
+        chance = chance[prompts.rows]
+        scale = (weights if factors is None else weights * factors) / np.maximum(chance @ (p * (1 - p)), 1e-12)
+        trust = self.shrinkage.share if self.expects and self.scale.seen else 0.0
+        beliefs = Beliefs(p, chance, np.maximum(scale / max(scale.max(), 1e-300), 1e-9), trust)
+        looks = plan_looks(beliefs, limits, np.random.default_rng(rng.integers(2**63)))
+        if not looks.looks.any():
+            return None
+        low, high = self.scale.range
+        mean, seed = low + (high - low) * beliefs.mean, int(rng.integers(2**63))
+        return Waves(looks, limits, (low + high) / 2, mean, seed)
+
     def propose(
         self,
         batches: Mapping[str, Batch],
@@ -133,6 +198,10 @@ class RunMemory:
         self.scale.observe(groups)
         outcomes = GroupOutcomes.of(groups, self.scale)
         merged = GroupOutcomes.of(groups.merged(batch.rows, len(batch.distinct)), self.scale)
+        waves = None if plan is None or plan.waves is None or plan.waves.labels is None else plan.waves
+        if waves is not None:  # the size of these groups says something about their rewards
+            factors = waves.variance_factors(values)
+            outcomes, merged = outcomes.reweighed(factors), merged.reweighed(factors)
         surprisal, of_prompts = None, None
         halves = [self.scale.half(group) for group in values]
         if nats is not None:
@@ -141,7 +210,9 @@ class RunMemory:
         metrics: dict[str, float] = {}
         if plan is not None:
             own = None
-            if plan.prior is not None:
+            if waves is not None:
+                own = waves.realised_variance(values, halves, surprisal) / self.scale.unit_variance
+            elif plan.prior is not None:
                 own = realised_variance(plan.prior.shrunk(plan.share), values, halves, surprisal)
                 factor = next(iter(plan.proposals.values())).model.factor
                 # of lost rollouts the plan is not to blame: as with all that were planned
@@ -219,6 +290,8 @@ class RunMemory:
         if plan.prior is not None:
             metrics[names.SHRINKAGE] = self.shrinkage.share
             factors = np.ones(len(values)) if plan.factors is None else plan.factors
+            if plan.waves is not None:  # groups of two waves do not show what baselines of one wave would have done
+                factors = factors * ~plan.waves.plan.looks
             self.shrinkage.observe(plan.prior, values, factors, self.scale.unit_variance)
         return metrics
 

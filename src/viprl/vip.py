@@ -21,7 +21,7 @@ from viprl.allocation.selection import Selection
 from viprl.allocation.variance_models import get_variance_model
 from viprl.errors import InputError
 from viprl.outcomes import GivenRollouts, Observation, RewardReader, counted, read_probabilities
-from viprl.plans import Choice, PendingPlans, Plan
+from viprl.plans import Choice, PendingPlans
 from viprl.prompts import Prompt, PromptBatch
 from viprl.prompts import text as text_of
 from viprl.run_memory import RunMemory
@@ -29,7 +29,6 @@ from viprl.runs.engine_logs import logged_prompts
 from viprl.runs.history import PromptHistory, all_of_one_kind, visits
 from viprl.runs.logged_rollouts import deciding_reward
 from viprl.settings import Settings, check_option_names, documented, options, warn_of_other_options
-from viprl.shrinkage import reward_prior
 from viprl.spending import hard_budget
 from viprl.strategies import Strategy, named_strategies
 from viprl.strategy_features import StrategyFeatures
@@ -121,6 +120,7 @@ class VIP(Settings):
         min_rollouts: ArrayLike | None = None,
         max_rollouts: ArrayLike | None = None,
         multiple: int = 1,
+        waves: int = 1,
     ) -> Allocation:
         """Spend a budget of rollouts on `prompts` within the bounds.
 
@@ -131,19 +131,28 @@ class VIP(Settings):
             prompts: [Q] prompts; they may repeat.
             budget: C.
             average: in place of a budget, for engines that ask for few prompts at a time: rollouts of a prompt, met on
-                average over many calls by a running price (`viprl.allocation.running_price`). `spend` does not apply.
+                average over many calls (`viprl.allocation.running_price`). It does not go with spend="match".
             min_rollouts, max_rollouts: numbers or [Q] that override the bounds of the object.
-            multiple: if less than the budget is spent, the number of rollouts is rounded up to a multiple of it.
+            multiple: of which the number of rollouts is one, by rounding up.
+            waves: 2 to sample in two waves where that pays. Pass the rewards of the first one to `next`.
 
-        Raises InputError (a ValueError) for a budget that the bounds cannot meet, and unless either budget or average
-        is given.
+        Raises InputError (a ValueError) for a budget that the bounds cannot meet, and unless one of the two is given.
         """
         began = time.perf_counter()
         batch, rng = self._batch(prompts), copy.deepcopy(self._rng)
         limits = self._budget(len(batch.keys), budget, min_rollouts, max_rollouts, average=average, rng=rng)
-        allocation = self._plan(batch, limits, rng, average=average, multiple=multiple)
+        allocation = self._plan(batch, limits, rng, average=average, multiple=multiple, waves=waves)
         self._seconds += time.perf_counter() - began
         return allocation
+
+    @locked_method
+    def next(self, plan: Allocation, rewards: Sequence[Sequence[float | None]]) -> Allocation:
+        """The second wave of a plan of two, after `rewards` [Q][n] of the first. `counts` are the rollouts to add, 0 for
+        many prompts. Then `observe` the rewards of both, and use `viprl.pooled_advantages`. Raises InputError."""
+        values = RewardReader(self.success).batch(rewards)
+        both = None if plan.waves is None else self._pending.after_first(plan.waves, values)
+        more = np.zeros_like(plan.counts) if both is None or both.counts is None else both.counts - plan.counts
+        return replace(plan, counts=more, waves=both)
 
     @locked_method
     def select(
@@ -156,6 +165,7 @@ class VIP(Settings):
         max_rollouts: int | None = None,
         unbiased: bool = True,
         multiple: int = 1,
+        waves: int = 1,
     ) -> Selection:
         """Choose `size` of the candidates, and spend `budget` rollouts on them within the bounds, as `allocate` does.
 
@@ -169,7 +179,7 @@ class VIP(Settings):
             size: m, at most M. With m = M every candidate is sampled, as by `allocate`.
             min_rollouts, max_rollouts: numbers that override the bounds of the object, for prompts that are sampled.
             unbiased: False for weights of 1, with which prompts that are often sampled count more.
-            multiple: as for `allocate`.
+            multiple, waves: as for `allocate`.
 
         Raises InputError (a ValueError) for a size outside 1 to M, and for a budget that the bounds cannot meet.
         """
@@ -182,7 +192,7 @@ class VIP(Settings):
         batches = self._features.batches(offered)
         choice = self._memory.choose(offered, batches[self._active], m, rng, unbiased=unbiased)
         draw, sampled = choice.draw, offered.at(choice.draw.positions)
-        allocation = self._plan(sampled, limits, rng, choice, multiple=multiple)
+        allocation = self._plan(sampled, limits, rng, choice, multiple=multiple, waves=waves)
         self._memory.pass_over(offered, batches, sampled)
         self._seconds += time.perf_counter() - began
         return Selection(draw.positions, allocation, draw.inclusion, choice.weights)
@@ -348,9 +358,8 @@ class VIP(Settings):
     def load_state_dict(self, state: State) -> None:
         """Continue from `state_dict`.
 
-        A strategy that the state does not hold starts without history, with a warning. Other options than those that
-        the state was saved with cause a warning. With another estimator, the guards of the counts and running ratios
-        start afresh.
+        A strategy that the state does not hold starts without history, with a warning, as do other options than those
+        that it was saved with. With another estimator, the guards of the counts and running ratios start afresh.
 
         Raises StateError (a ValueError), and changes nothing, if a strategy was saved with other features or another
         predictor, and if the state is damaged.
@@ -382,18 +391,10 @@ class VIP(Settings):
         return PromptBatch(prompts, self.text or text_of)
 
     def _plan(
-        self, batch: PromptBatch, hard: Budget, rng: np.random.Generator, choice: Choice | None = None, **spent: Any
+        self, batch: PromptBatch, hard: Budget, rng: np.random.Generator, *choice: Choice, **how: Any
     ) -> Allocation:
-        """Keep the plan of a batch, chosen by `choice`, and the generator; `spent` is for `RunMemory.budget`."""
-        batches, memory, factors = self._features.batches(batch), self._memory, None
-        if choice is not None:
-            hard, factors = replace(hard, reference_factors=choice.reference), choice.weights**2
-        limits = memory.budget(batches[self._active], batch.rows, hard, **spent)
-        proposals = memory.propose(batches, batch, limits, rng, factors)
-        active = proposals[self._active]
-        prior = reward_prior(active.prediction, memory.scale) if self.baseline == "expected" else None
+        """Keep the plan of a batch, and the generator; `choice` and `how` are for `RunMemory.plan`."""
+        plan, allocation = self._memory.plan(self._features.batches(batch), batch, hard, rng, *choice, **how)
         self._rng = rng  # only now: a refused call changes nothing
-        memory.spending.planned(limits, active.allocation.counts, spent.get("average"))
-        plan = Plan(limits, proposals, batches, active.allocation.counts, prior, choice, memory.shrinkage.share)
         self._pending.add(batch.keys, plan)
-        return replace(active.allocation, prior=None if prior is None else prior.shrunk(plan.share))
+        return allocation

@@ -21,6 +21,7 @@ from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget, even_counts
 from viprl.allocation.exact import exact_counts, optimality_gap
 from viprl.allocation.variance_models import VarianceModel
+from viprl.allocation.waves.pooled import Waves
 from viprl.errors import InputError
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.sequences import numbers, positive_number
@@ -46,6 +47,9 @@ class Allocation:
     """Bound on the distance to the optimum, as a share of what was minimised (`viprl.allocation.exact`); 0: exact."""
     prior: RewardPrior | None = None
     """What is expected of the rewards of each prompt, for `viprl.group_advantages`; None if nothing is."""
+    waves: Waves | None = None
+    """Of a batch that is sampled in two waves (`VIP.allocate(..., waves=2)`): what `VIP.next` and
+    `viprl.pooled_advantages` need. `counts` are then the rollouts to sample now."""
 
     def __repr__(self) -> str:
         n = self.counts

@@ -141,6 +141,11 @@ class Predictor(ABC):
         its budget, prompts that are not known get their whole share of it."""
         return np.ones(len(batch), dtype=bool)
 
+    def success_belief(self, batch: Batch) -> tuple[FloatArray, FloatArray] | None:
+        """Optional: success probabilities [G], and the belief [Q, G] over them, of binary rewards; None if there is
+        none. With it a first wave of rollouts can be planned (`viprl.allocation.waves`)."""
+        return None
+
     def pass_over(self, batch: Batch) -> None:  # noqa: B027 (an optional hook)
         """Optional: prompts that could have been sampled in this step, and were not. Time passes for them too."""
 

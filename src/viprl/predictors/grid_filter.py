@@ -90,6 +90,10 @@ class GridFilter(Predictor):
         likelihood = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
         self.belief.observe(batch.keys, self._learned_scores(batch, k[:, 0], n[:, 0]), likelihood)
 
+    @single_threaded
+    def success_belief(self, batch: Batch) -> tuple[FloatArray, FloatArray] | None:
+        return expit(Z), self.belief.before(batch.keys, self._scores(batch))
+
     def knows(self, batch: Batch) -> np.ndarray:
         return self.belief.knows(batch.keys)
 

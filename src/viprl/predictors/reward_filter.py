@@ -77,6 +77,9 @@ class RewardFilter(Predictor):
             self._variance.observe(batch, groups)
         self._steps.observe(batch, groups, self._scale)
 
+    def success_belief(self, batch: Batch) -> tuple[FloatArray, FloatArray] | None:
+        return self._steps.success_belief(batch)
+
     def knows(self, batch: Batch) -> np.ndarray:
         return self._steps.knows(batch)
 

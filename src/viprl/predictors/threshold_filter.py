@@ -114,6 +114,12 @@ class ThresholdFilter:
         for each in self._filters:
             each.observe(batch, successes, rollouts)
 
+    def success_belief(self, batch: Batch) -> tuple[FloatArray, FloatArray] | None:
+        """That of the only step; None if there are several."""
+        if len(self._filters) > 1:
+            return None
+        return (self._filters or [GridFilter()])[0].success_belief(batch)
+
     def knows(self, batch: Batch) -> np.ndarray:
         """[Q] whether each prompt was observed."""
         return self._filters[0].knows(batch) if self._filters else np.zeros(len(batch), dtype=bool)

@@ -1,0 +1,116 @@
+"""A batch that is sampled in two waves: from the plan of the first to the advantages of the pooled groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from viprl.advantages import group_advantages
+from viprl.allocation.budget import Budget
+from viprl.allocation.waves.estimator import FirstLook, group_weight, wave_advantages
+from viprl.allocation.waves.rule import LookPlan, second_counts
+from viprl.errors import InputError
+from viprl.outcomes import reward_values
+from viprl.utils.arrays import FloatArray, IntArray
+from viprl.weights.surprisal import Surprisal
+
+if TYPE_CHECKING:
+    from viprl.allocation.optimum import Allocation
+
+
+@dataclass(frozen=True)
+class Waves:
+    """The two waves of a batch of Q prompts."""
+
+    plan: LookPlan
+    budget: Budget
+    """Of both waves."""
+    threshold: float
+    """Rewards above it are marked; fixed before sampling."""
+    mean: FloatArray
+    """[Q] mu, the expected reward."""
+    seed: int
+    labels: tuple[FirstLook, ...] | None = None
+    """[Q] what the first wave showed; None before."""
+    counts: IntArray | None = None
+    """[Q] rollouts of both waves; None before the first one was seen."""
+
+    def after(self, rewards: Sequence[FloatArray]) -> tuple[Waves, IntArray]:
+        """With the second wave that follows from the rewards [Q][w] of the first; and [Q] the rollouts of both.
+
+        Raises InputError for other numbers of rewards.
+        """
+        sizes = np.array([len(group) for group in rewards])
+        if len(sizes) != len(self.plan.first) or (sizes != self.plan.first).any():
+            raise InputError(
+                f"the first wave has {sizes.tolist()} rewards, but {self.plan.first.tolist()} rollouts were planned; "
+                "give one list for each prompt and one reward for each rollout, None for an unscorable one"
+            )
+        marked = np.array([int((group > self.threshold).sum()) for group in rewards])  # NaN is not
+        counts = second_counts(self.plan, marked, self.budget, np.random.default_rng(self.seed))
+        return replace(self, labels=tuple(self.plan.labels(marked)), counts=counts), counts
+
+    def advantages(self, rewards: Sequence[FloatArray]) -> list[FloatArray]:
+        """[Q][n] advantages A of the pooled groups, for the gradient (1/n) sum_i A_i Z_i of each prompt."""
+        labels, counts = self._seen()
+        shares = self.plan.shares(counts)
+        groups = zip(rewards, labels, shares.tolist(), self.mean.tolist(), strict=True)
+        return [
+            wave_advantages(group, look, group > self.threshold, share=share, mean=mean)
+            for group, look, share, mean in groups
+        ]
+
+    def variance_factors(self, rewards: Sequence[FloatArray]) -> FloatArray:
+        """[Q] by which the sample variance of a pooled group must be multiplied to be an unbiased estimate, as that of
+        a group of a fixed size is. 1 for prompts without a look."""
+        labels, _ = self._seen()
+        factors = np.ones(len(labels))
+        for q in np.flatnonzero(self.plan.looks).tolist():
+            n, k = len(rewards[q]), int((rewards[q] > self.threshold).sum())
+            factors[q] = group_weight(labels[q], k, n) * n * (n - 1) / (k * (n - k)) if 0 < k < n else 0.0
+        return factors
+
+    def realised_variance(
+        self, rewards: Sequence[FloatArray], halves: Sequence[FloatArray], surprisal: Surprisal | None
+    ) -> FloatArray:
+        """[Q] what each group showed of its own variance: sum_i A_i^2 s_i / n^2, up to the size of the scores.
+
+        Args:
+            rewards, halves: [Q][n], as for `viprl.shrinkage.realised_variance`.
+            surprisal: of the groups, in units; None for s = 1.
+        """
+        shown = []
+        for q, (a, half) in enumerate(zip(self.advantages(rewards), halves, strict=True)):
+            size = 1.0 if surprisal is None else np.where(half == 1, surprisal.right[q], surprisal.wrong[q])
+            shown.append(float(np.sum(np.where(a == 0, 0.0, a**2 * size))) / len(a) ** 2)
+        return np.array(shown)
+
+    def _seen(self) -> tuple[tuple[FirstLook, ...], IntArray]:
+        if self.labels is None or self.counts is None:
+            raise InputError("the first wave was not seen yet; call `vip.next(plan, rewards)` with its rewards")
+        return self.labels, self.counts
+
+
+def pooled_advantages(rewards: Sequence[Sequence[Any]], plan: Allocation) -> FloatArray:
+    """Advantages of groups that were sampled in two waves, with the gradient of each prompt exactly unbiased.
+
+    Args:
+        rewards: [Q][n] of both waves, None or NaN where unscorable.
+        plan: from `VIP.next`. A plan that needed no second wave gives `viprl.group_advantages`.
+
+    Returns: [C] in the order of the prompts, for the mean over the n rollouts of each prompt; weigh them by
+    `viprl.rollout_weights` with the sizes of the groups.
+
+    Raises InputError for groups of other sizes, and for a plan whose first wave was not seen.
+    """
+    groups = [reward_values(group) for group in rewards]
+    sizes = [len(group) for group in groups]
+    if plan.waves is None:
+        return group_advantages(np.concatenate([np.empty(0), *groups]), sizes, prior=plan.prior)
+    found = plan.waves.advantages(groups)
+    if sizes != np.asarray(plan.waves.counts).tolist():
+        raise InputError(f"the groups have {sizes} rewards; expected {np.asarray(plan.waves.counts).tolist()}")
+    return np.concatenate(found)

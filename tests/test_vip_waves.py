@@ -1,0 +1,183 @@
+"""Two waves through VIP: counts, learning, advantages, and what single-wave users see of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import viprl
+from viprl import VIP, Allocation
+from viprl import metrics as names
+from viprl.allocation.waves.estimator import wave_advantages
+from viprl.errors import InputError
+
+PROMPTS = [f"prompt {i}" for i in range(400)]
+
+
+def _vip(**options: object) -> VIP:
+    return VIP(**{"features": None, "min_rollouts": 2, "max_rollouts": 32, "seed": 0, **options})  # type: ignore[arg-type]
+
+
+def _draw(p: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> list[list[float]]:
+    return [(rng.random(n) < chance).astype(float).tolist() for chance, n in zip(p, counts, strict=True)]
+
+
+def _step(
+    vip: VIP, prompts: list[str], p: np.ndarray, rng: np.random.Generator
+) -> tuple[Allocation, Allocation, list[list[float]]]:
+    first = vip.allocate(prompts, 8 * len(prompts), waves=2)
+    shown = _draw(p, first.counts, rng)
+    second = vip.next(first, shown)
+    rewards = [a + b for a, b in zip(shown, _draw(p, second.counts, rng), strict=True)]
+    vip.observe(prompts, rewards)
+    return first, second, rewards
+
+
+def _dead_pool(rng: np.random.Generator) -> np.ndarray:
+    return np.where(rng.random(len(PROMPTS)) < 0.75, 0.0, rng.random(len(PROMPTS)))
+
+
+@pytest.mark.parametrize("baseline", ["group", "expected"])
+def test_a_step_spends_the_budget_and_its_advantages_are_those_of_the_groups(baseline: str) -> None:
+    vip, rng = _vip(baseline=baseline), np.random.default_rng(0)
+    p = _dead_pool(rng)
+    for start in range(0, 128, 32):
+        prompts = PROMPTS[start : start + 32]
+        first, second, rewards = _step(vip, prompts, p[start : start + 32], rng)
+    assert first.waves is not None
+    assert first.waves.plan.looks.any()
+    total = first.counts + second.counts
+    assert total.sum() == 8 * 32
+    assert [len(group) for group in rewards] == total.tolist()
+    advantages = viprl.pooled_advantages(rewards, second)
+    assert advantages.shape == (256,)
+    assert second.waves is not None
+    assert second.waves.labels is not None
+    start = 0
+    for q, (look, group) in enumerate(zip(second.waves.labels, rewards, strict=True)):
+        mine, start = advantages[start : start + len(group)], start + len(group)
+        share, mean = second.waves.plan.shares(total)[q], second.waves.mean[q]
+        expected = wave_advantages(group, look, share=share, mean=mean)
+        np.testing.assert_allclose(mine, expected)
+    assert vip.metrics()[names.COUNTS_MEAN] == 8
+    assert np.isfinite(vip.metrics()[names.REALISED_RATIO])
+
+
+def test_first_looks_find_the_prompts_that_live() -> None:
+    vip, rng = _vip(), np.random.default_rng(1)
+    p = _dead_pool(rng)
+    ratios = []
+    for start in range(0, 400, 80):
+        first, second, _ = _step(vip, PROMPTS[start : start + 80], p[start : start + 80], rng)
+        counts, a = first.counts + second.counts, p[start : start + 80]
+        ratios.append(counts[a > 0.1].mean() / counts[a == 0].mean())
+    assert np.mean(ratios[1:]) > 2
+
+
+def test_measured_variances_stay_unbiased() -> None:
+    """The variance of the rewards that is learned from, over many batches, is that of the prompts."""
+    rng, errors = np.random.default_rng(2), []
+    for seed in range(6):
+        vip, p = _vip(seed=seed), _dead_pool(rng)
+        for start in range(0, 400, 80):
+            _first, second, rewards = _step(vip, PROMPTS[start : start + 80], p[start : start + 80], rng)
+            assert second.waves is not None or (second.counts == 0).all()
+            if second.waves is None:
+                continue
+            groups = [np.array(group) for group in rewards]
+            raw = np.array([group.var(ddof=1) for group in groups])
+            corrected = raw * second.waves.variance_factors(groups)
+            a = p[start : start + 80] * (1 - p[start : start + 80])
+            errors.append([corrected.mean() - a.mean(), raw.mean() - a.mean()])
+    mean, spread = np.mean(errors, axis=0), np.std(errors, axis=0) / np.sqrt(len(errors))
+    assert abs(mean[0]) < 3 * spread[0]
+
+
+def test_one_wave_where_two_do_not_pay() -> None:
+    vip, rng = _vip(), np.random.default_rng(3)
+    p = np.full(len(PROMPTS), 0.5)
+    for start in range(0, 400, 80):
+        first, second, rewards = _step(vip, PROMPTS[start : start + 80], p[start : start + 80], rng)
+    assert first.waves is None
+    assert first.counts.sum() == 640
+    assert (second.counts == 0).all()
+    expected = viprl.group_advantages(np.concatenate(rewards), first.counts)
+    np.testing.assert_allclose(viprl.pooled_advantages(rewards, second), expected)
+
+
+def test_single_waves_are_as_before() -> None:
+    plans = [_vip().allocate(PROMPTS[:20], 160, **how) for how in ({}, {"waves": 1})]  # type: ignore[arg-type]
+    assert (plans[0].counts == plans[1].counts).all()
+    assert plans[0].waves is None
+
+
+def test_one_wave_with_repeated_prompts_and_other_budgets() -> None:
+    assert _vip().allocate(PROMPTS[:20] * 2, 320, waves=2).waves is None
+    assert _vip(spend="match").allocate(PROMPTS[:20], 160, waves=2).waves is None
+    assert _vip(estimator="dr_grpo", min_rollouts=3).allocate(PROMPTS[:20], 160, waves=2).waves is None
+
+
+def test_state_between_steps() -> None:
+    rng = np.random.default_rng(4)
+    p = _dead_pool(rng)
+    vip, other = _vip(), _vip()
+    _step(vip, PROMPTS[:64], p[:64], rng)
+    other.load_state_dict(vip.state_dict())
+    for q in (vip, other):
+        first, second, _ = _step(q, PROMPTS[64:128], p[64:128], np.random.default_rng(5))
+        plan = first.counts, second.counts
+        if q is vip:
+            expected = plan
+    assert all((a == b).all() for a, b in zip(plan, expected, strict=True))
+
+
+def test_refuses_what_does_not_fit() -> None:
+    vip, rng = _vip(), np.random.default_rng(6)
+    p = _dead_pool(rng)
+    _step(vip, PROMPTS[:64], p[:64], rng)
+    first = vip.allocate(PROMPTS[64:128], 512, waves=2)
+    assert first.waves is not None
+    with pytest.raises(InputError):
+        vip.allocate(PROMPTS[:64], 512, waves=3)
+    with pytest.raises(InputError):
+        vip.next(first, [[1.0]] * 64)
+    with pytest.raises(InputError):
+        viprl.pooled_advantages([[1.0]] * 64, first)
+    shown = _draw(p[64:128], first.counts, rng)
+    second = vip.next(first, shown)
+    with pytest.raises(InputError):
+        vip.next(first, shown)  # once
+    with pytest.raises(InputError):
+        vip.observe(PROMPTS[64:128], shown)  # without the second wave
+    more = _draw(p[64:128], second.counts, rng)
+    vip.observe(PROMPTS[64:128], [a + b for a, b in zip(shown, more, strict=True)])
+
+
+def test_unscorable_rewards() -> None:
+    vip, rng = _vip(), np.random.default_rng(7)
+    p = _dead_pool(rng)
+    _step(vip, PROMPTS[:64], p[:64], rng)
+    first = vip.allocate(PROMPTS[64:128], 512, waves=2)
+    shown: list[list[float | None]] = [list(group) for group in _draw(p[64:128], first.counts, rng)]
+    shown[3][0] = None
+    second = vip.next(first, shown)
+    rewards = [a + b for a, b in zip(shown, _draw(p[64:128], second.counts, rng), strict=True)]
+    advantages = viprl.pooled_advantages(rewards, second)
+    assert np.isfinite(advantages).all()
+    assert advantages[first.counts[:3].sum() + second.counts[:3].sum()] == 0
+    vip.observe(PROMPTS[64:128], rewards)
+
+
+def test_selected_prompts() -> None:
+    vip, rng = _vip(baseline="expected"), np.random.default_rng(8)
+    p = _dead_pool(rng)
+    _step(vip, PROMPTS[:96], p[:96], rng)
+    selection = vip.select(PROMPTS[96:224], 512, 64, waves=2)
+    first, positions = selection.allocation, 96 + selection.positions
+    assert first.waves is not None
+    shown = _draw(p[positions], first.counts, rng)
+    second = vip.next(first, shown)
+    assert first.counts.sum() + second.counts.sum() == 512
+    rewards = [a + b for a, b in zip(shown, _draw(p[positions], second.counts, rng), strict=True)]
+    vip.observe([PROMPTS[q] for q in positions], rewards)
+    assert np.isfinite(vip.metrics()[names.REALISED_RATIO])
