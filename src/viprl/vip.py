@@ -147,8 +147,8 @@ class VIP(Settings):
 
     @locked_method
     def next(self, plan: Allocation, rewards: Sequence[Sequence[float | None]]) -> Allocation:
-        """The second wave of a plan of two, after `rewards` [Q][n] of the first. `counts` are the rollouts to add, 0 for
-        many prompts. Then `observe` the rewards of both, and use `viprl.pooled_advantages`. Raises InputError."""
+        """The second wave of a plan of two, after `rewards` [Q][n] of the first. `counts` are the rollouts to add, 0
+        for many prompts. Then `observe` the rewards of both, and use `viprl.pooled_advantages`. Raises InputError."""
         values = RewardReader(self.success).batch(rewards)
         both = None if plan.waves is None else self._pending.after_first(plan.waves, values)
         more = np.zeros_like(plan.counts) if both is None or both.counts is None else both.counts - plan.counts
