@@ -12,6 +12,7 @@ import tiny
 from viprl import VIP, metrics
 from viprl.advantages import RewardPrior
 from viprl.engines.trl.ragged_advantages import EPSILON, rloo_advantages
+from viprl.engines.trl.trainer_configs import check_given_vip
 from viprl.errors import InputError
 from viprl.metrics import PREFIX
 from viprl.prompts import text
@@ -272,5 +273,5 @@ def test_the_data_must_have_as_many_prompts_as_are_offered(tmp_path):
 def test_one_prompt_of_several_candidates_is_a_choice(tmp_path, caplog):
     with caplog.at_level("WARNING", logger="viprl.engines"):
         batches, _ = trained("rloo", tmp_path, vip=knowing(), vip_candidates=2, per_device_train_batch_size=N)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name != check_given_vip.__module__]
     assert [batch.counts for batch in batches] == [[N]] * 3

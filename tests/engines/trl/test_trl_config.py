@@ -19,6 +19,7 @@ from trl_runs import N, build, options
 import tiny
 from viprl import VIP, Prediction, Predictor
 from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig, VIPRLOOTrainer
+from viprl.engines.trl.trainer_configs import check_given_vip
 from viprl.engines.trl.trl_api import CONTRACT
 from viprl.errors import InputError
 from viprl.settings import EngineSettings
@@ -185,3 +186,22 @@ def test_contract_with_the_installed_trl():
     CONTRACT.check()
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert CONTRACT.requirement in project["optional-dependencies"]["trl"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "warns"),
+    [
+        ({"vip_spend": "match"}, {}, True),
+        ({"vip_cost": "tokens"}, {"spend": "match"}, True),
+        ({"vip_spend": "match"}, {"spend": "match"}, False),
+        ({}, {"spend": "match"}, False),
+    ],
+)
+def test_options_that_a_given_vip_does_not_have(caplog, tmp_path, asked, given, warns):
+    check_given_vip(VIPGRPOConfig(str(tmp_path), **asked), VIP(features=None, cache=None, **given))
+    assert (len(caplog.records) == 1) == warns
+
+
+def test_a_given_vip_has_the_baseline_of_the_config(tmp_path):
+    with pytest.raises(InputError):
+        check_given_vip(VIPGRPOConfig(str(tmp_path)), VIP(features=None, cache=None, baseline="expected"))
