@@ -198,10 +198,10 @@ def test_contract_with_the_installed_trl():
     ],
 )
 def test_options_that_a_given_vip_does_not_have(caplog, tmp_path, asked, given, warns):
-    check_given_vip(VIPGRPOConfig(str(tmp_path), **asked), VIP(features=None, cache=None, **given))
+    check_given_vip(VIPGRPOConfig(**options(tmp_path, **asked)), VIP(features=None, cache=None, **given))
     assert (len(caplog.records) == 1) == warns
 
 
 def test_a_given_vip_has_the_baseline_of_the_config(tmp_path):
     with pytest.raises(InputError):
-        check_given_vip(VIPGRPOConfig(str(tmp_path)), VIP(features=None, cache=None, baseline="expected"))
+        check_given_vip(VIPGRPOConfig(**options(tmp_path)), VIP(features=None, cache=None, baseline="expected"))
