@@ -126,7 +126,7 @@ class Settings:
 
     def learned(self, estimator: str) -> dict[str, str]:
         """The options that decide what VIP learns, as text, for its state. `estimator` is what 'auto' stands for."""
-        words = {name: in_words(getattr(self, name)) for name in ("success", "text", "spend", "cost", "baseline")}
+        words = {name: in_words(getattr(self, name)) for name in ("success", "text", "spend", "cost")}
         return {"estimator": estimator, **words}
 
     def check_types(self) -> None:
