@@ -16,7 +16,9 @@ _LEAD = (
 
 
 def spending(view: View) -> Section | None:
-    """Shares of the budget that were saved, over training and in total."""
+    """Shares of the budget that were saved, over training and in total; None for a run that spends all of it."""
+    if not view.lines(PREFIX + SAVED_ROLLOUTS):
+        return None
     drawings = []
     for unit, metric in (("rollouts", SAVED_ROLLOUTS), ("tokens", SAVED_TOKENS)):
         if lines := view.lines(PREFIX + metric):
