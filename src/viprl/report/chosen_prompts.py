@@ -19,8 +19,8 @@ def chosen_prompts(run: Run, strategy: str) -> list[str]:
     words = []
     if effective is not None and neglected is not None:
         words.append(
-            "the prompts of a step were chosen from several candidates; the variance ratio shows the effect of the choice "
-            "on the noise of the rollouts alone. With "
+            "the prompts of a step were chosen from several candidates; the variance ratio shows the effect of this on "
+            "the noise of the rollouts alone. With "
             f"their weights a step had {num(float(np.median(effective)), 1)} effective prompts (median), and "
             f"{num(100 * neglected[-1], 0)}\u00a0% of the prompts of the last 100 batches were never sampled in them."
         )
