@@ -212,3 +212,12 @@ class TestRefusals:
     def test_refused(self, given) -> None:
         with pytest.raises(InputError):
             allocate([0.5, 0.1, 1.0], **given)
+
+
+def test_uniform_counts_have_baselines_of_the_group() -> None:
+    """Shrunk baselines are compared with those that a trainer has without VIP."""
+    a, plain = np.array([0.25, 0.1, 0.02]), Budget.of(3, 24, 2, 20, "rloo")
+    shrunk = replace(plain, model=ShrunkRLOO(np.array([5.0, 5.0, 5.0])))
+    assert shrunk.uniform_variance(a) == pytest.approx(a.sum() / 7)
+    counts = exact_counts(a, shrunk.matching(1.0), np.random.default_rng(0))
+    assert counts.sum() < exact_counts(a, plain.matching(1.0), np.random.default_rng(0)).sum()
