@@ -119,7 +119,9 @@ class RunMemory:
         prior = reward_prior(proposal.prediction, self.scale) if self.expects else None
         allocation, share, looks = proposal.allocation, self.shrinkage.share, None
         if waves == 2:
-            looks = self._first_looks(batches[active], batch, proposal, limits, rng, factors)
+            looks = self._first_looks(
+                batches[active], batch, proposal, limits, rng, factors, multiple=spent.get("multiple", 1)
+            )
         if looks is not None:
             variance = allocation.expected_variance * looks.plan.variance_ratio
             allocation = replace(allocation, counts=looks.plan.first, expected_variance=variance, waves=looks)
@@ -136,6 +138,8 @@ class RunMemory:
         limits: Budget,
         rng: np.random.Generator,
         factors: FloatArray | None,
+        *,
+        multiple: int,
     ) -> Waves | None:
         """The first wave of a batch; None where one wave is better, and where no rule for two is known: without a
         belief over success, with prompts that repeat, and where less than the budget may be spent."""
@@ -149,7 +153,7 @@ class RunMemory:
         scale = (weights if factors is None else weights * factors) / np.maximum(chance @ (p * (1 - p)), 1e-12)
         trust = self.shrinkage.share if self.expects and self.scale.seen else 0.0
         beliefs = Beliefs(p, chance, np.maximum(scale / max(scale.max(), 1e-300), 1e-9), trust)
-        looks = plan_looks(beliefs, limits, np.random.default_rng(rng.integers(2**63)))
+        looks = plan_looks(beliefs, limits, np.random.default_rng(rng.integers(2**63)), multiple=multiple)
         if not looks.looks.any():
             return None
         low, high = self.scale.range

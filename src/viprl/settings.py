@@ -196,6 +196,13 @@ class EngineSettings(Settings):
         "Weight selected prompts by the inverse of the probability of their selection. False: prompts that are "
         "selected often count more in the gradient, as in most published methods.",
     )
+    waves: int = _option(
+        1,
+        int,
+        "How many calls of generation a step may make. With 2, prompts that may be hopeless or solved get a few "
+        "rollouts first, and the second call places the rest of the budget by what these showed, without a bias. Where "
+        "one call is better, a step makes one. 2 needs the estimator 'rloo'.",
+    )
     id_column: str | None = _option(
         None,
         str | None,
@@ -221,6 +228,8 @@ class EngineSettings(Settings):
         check_prompt_weighting(self.prompt_weighting)
         self.check_choices()
         whole_number("candidates", self.candidates, least=1)
+        if self.waves not in (1, 2):
+            raise InputError(f"waves is {short(self.waves)}; expected 1 or 2")
 
     def for_vip(self) -> dict[str, Any]:
         """The options that `viprl.VIP` takes."""

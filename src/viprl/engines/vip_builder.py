@@ -57,6 +57,8 @@ def resolve(
 
 def _resolved(settings: EngineSettings, estimator: str, prompts: int, rollouts: int, where: str) -> EngineSettings:
     model = get_variance_model(estimator)
+    if settings.waves == 2 and model.name != "rloo":
+        raise InputError(f"waves is 2, which needs the estimator 'rloo'; the estimator of this run is {estimator!r}")
     least = model.min_rollouts if settings.min_rollouts is None else settings.min_rollouts
     most = settings.max_rollouts
     most = default_max_rollouts(prompts, rollouts, least) if most is None else most

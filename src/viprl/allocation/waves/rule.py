@@ -178,7 +178,9 @@ class _Choice:
         return tuple(runs[::-1])
 
 
-def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, sizes: Sequence[int] = SIZES) -> LookPlan:
+def plan_looks(
+    beliefs: Beliefs, budget: Budget, rng: np.random.Generator, *, multiple: int = 1, sizes: Sequence[int] = SIZES
+) -> LookPlan:
     """The first wave of each prompt.
 
     Prompts without a look have one label; if no prompt has a look, the first wave is the whole budget.
@@ -187,6 +189,7 @@ def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, sizes
         beliefs: of the Q prompts.
         budget: C and the bounds. At most six average groups are planned for a prompt.
         rng: source of ties, used before anything is sampled.
+        multiple: of which C and the rollouts of the first wave are one.
         sizes: of first waves.
     """
     rows, inverse = _distinct(beliefs)
@@ -203,7 +206,23 @@ def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, sizes
     if ratio > 1 - LEAST_GAIN or all(len(labels) == 1 for labels in runs):
         return _one_wave(beliefs, options, inverse, budget, rng)
     first = np.array([labels[-1][1] for labels in runs], dtype=np.int64)
+    first, runs = _rounded(first, runs, multiple, budget, order)
     return LookPlan(beliefs, first, runs, beliefs.shares(average), ratio)
+
+
+def _rounded(
+    first: IntArray, runs: tuple[Runs, ...], multiple: int, budget: Budget, order: IntArray
+) -> tuple[IntArray, tuple[Runs, ...]]:
+    """First waves whose sum is a multiple: prompts in this order get rollouts more at once, those without a look first;
+    a prompt with a look is then sampled in one wave."""
+    missing, first, changed = -int(first.sum()) % multiple, first.copy(), list(runs)
+    for q in sorted(order.tolist(), key=lambda q: len(runs[q]) > 1):
+        more = min(missing, int(budget.max_rollouts[q]) - int(first[q]))
+        if more > 0:
+            first[q] += more
+            changed[q] = ((0, int(first[q])),)
+            missing -= more
+    return first, tuple(changed)
 
 
 def second_counts(plan: LookPlan, successes: IntArray, budget: Budget, rng: np.random.Generator) -> IntArray:

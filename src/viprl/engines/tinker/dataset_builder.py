@@ -37,6 +37,7 @@ from viprl.settings import EngineSettings, documented, options, read_settings
 REFUSED = {
     "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
     "baseline": "tinker-cookbook itself subtracts the mean of a group from its rewards",
+    "waves": "the environments of a group are made before its first rewards are known",
     "id_column": "pass prompt=, a function from a group builder to {'prompt': ..., 'id': ...}",
     "register_pool": "a dataset of tinker-cookbook gives its prompts batch by batch",
     "gradient_moments": "the service keeps the gradients",
