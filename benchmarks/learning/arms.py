@@ -46,6 +46,7 @@ class Planned:
         unbiased: weight the selected prompts.
         match: spend what it takes for this share of the variance of uniform counts; the run then has as many steps as
             theirs.
+        waves: 2 for two waves inside a step where they pay.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Planned:
         expected: bool = False,
         unbiased: bool = True,
         match: float | None = None,
+        waves: int = 1,
     ) -> None:
         self.vip = VIP(
             strategy=strategy,
@@ -72,7 +74,7 @@ class Planned:
             variance_target=1.0 if match is None else match,
         )
         self.prompts, self.candidates, self.expected = prompts, candidates, expected
-        self.unbiased, self.oracle = unbiased, strategy == "oracle"
+        self.unbiased, self.oracle, self.waves = unbiased, strategy == "oracle", waves
 
     def plan(self, run: Run, offered: Sequence[Task]) -> tuple[Selection, RewardPrior | None]:
         """Who is sampled and how often, and what the baselines are shrunk towards."""
@@ -80,7 +82,7 @@ class Planned:
         if self.oracle:
             truth = run.policy.success(offered)
             self.vip.tell_oracle(keys, truth)
-        selection = self.vip.select(keys, run.setting.budget, self.prompts, unbiased=self.unbiased)
+        selection = self.vip.select(keys, run.setting.budget, self.prompts, unbiased=self.unbiased, waves=self.waves)
         if not self.expected:
             return selection, None
         if self.oracle:
@@ -90,9 +92,15 @@ class Planned:
     def step(self, run: Run) -> Update:
         offered = run.draw(self.candidates)
         selection, prior = self.plan(run, offered)
-        rolled = run.roll([offered[q] for q in selection.positions], selection.allocation.counts)
+        plan = selection.allocation
+        rolled = run.roll([offered[q] for q in selection.positions], plan.counts)
+        if plan.waves is not None:
+            plan = self.vip.next(plan, rolled.rewards)
+            more = np.flatnonzero(plan.counts)
+            if len(more):
+                rolled = rolled.with_more(run.roll([rolled.tasks[q] for q in more], plan.counts[more]), more.tolist())
         self.vip.observe([task.key for task in rolled.tasks], rolled.rewards, logprobs=rolled.logprobs)
-        return Update(rolled, selection.weights, prior)
+        return Update(rolled, selection.weights, prior, None if plan.waves is None else plan)
 
 
 class Sized(Strategy):
@@ -267,6 +275,13 @@ ARMS: dict[str, Plan] = {
         by_steps=True,
     ),
     "oracle match": Plan("counts for uniform's variance, true p", _planned("oracle", match=1.0), by_steps=True),
+    # two waves
+    "counts waves": Plan("counts, two waves, 32 prompts", _planned("default", waves=2)),
+    "selection waves": Plan("selection and two waves, 32 of 64", _planned("default", candidates=64, waves=2)),
+    "e32 waves": Plan("x", _planned("default", candidates=128, waves=2, expected=True), 4e-4),
+    "e32": Plan("x", _planned("default", candidates=128, waves=1, expected=True), 4e-4),
+    "e48 waves": Plan("x", _planned("default", prompts=48, candidates=128, waves=2, expected=True), 4e-4),
+    "expected waves": Plan("x", _expected("default", waves=2), 4e-4),
     # further ablations and peers
     "uniform64": Plan("uniform, 64 prompts, 2 rollouts each", lambda *_: Even(64)),
     "uniform64 expected": Plan(

@@ -37,6 +37,11 @@ class Regime:
     """In place of the arm's."""
     clip: float = Setting.clip
     """Largest norm of the gradient."""
+    prompts: int = PROMPTS
+    """In the pool."""
+    budget: int = Setting.budget
+    features: bool = True
+    """Whether the text of a prompt may be read."""
 
 
 def _shares(live: float, solved: float, out_of_reach: float) -> dict[Group, float]:
@@ -53,6 +58,13 @@ REGIMES = {
         "sgd",
         0.01,
         1e9,
+    ),
+    "new": Regime(
+        "25 % live, 35 % solved, 40 % out of reach; AdamW; no prompt is seen twice, 8 rollouts each",
+        dict(POOL_SHARES),
+        prompts=8192,
+        budget=256,
+        features=False,
     ),
 }
 
@@ -99,10 +111,10 @@ def run_one(job: Job, folder: Path) -> dict[str, Any]:
     """One row of the results."""
     start, pool, held_out = _pool(job.regime, folder)
     regime = REGIMES[job.regime]
-    setting = replace(Setting(), steps=job.steps, optimizer=regime.optimizer, clip=regime.clip)
+    setting = replace(Setting(), steps=job.steps, optimizer=regime.optimizer, clip=regime.clip, budget=regime.budget)
     plan = ARMS[job.arm]
     run = Run(start.copy(), pool, setting, job.seed, plan.by_steps)
-    arm = plan.build(_features(folder), job.seed)
+    arm = plan.build(_features(folder) if regime.features else None, job.seed)
     curve, measured = [], []
     for point in train(run, arm, held_out, job.rate):
         curve.append(list(asdict(point).values()))
@@ -119,7 +131,7 @@ def _setup(folder: Path) -> Policy:
 @cache
 def _pool(regime: str, folder: Path) -> tuple[Policy, list[Task], list[Task]]:
     """The policy at the start, the pool and the held-out problems, the same for every seed."""
-    problems = late_rl_pool(np.random.default_rng(0), PROMPTS, HELD_OUT, REGIMES[regime].shares)
+    problems = late_rl_pool(np.random.default_rng(0), REGIMES[regime].prompts, HELD_OUT, REGIMES[regime].shares)
     return _setup(folder), tasks_of(problems[0]), tasks_of(problems[1])
 
 

@@ -37,7 +37,6 @@ from viprl.report.words import ends, num
 from viprl.utils.arrays import FloatArray
 from viprl.utils.files import write_text
 
-BUDGET = Setting.budget * Setting.steps
 REFERENCE = "uniform"
 _SHOWN = {
     "uniform": "#7b848e",
@@ -101,15 +100,15 @@ class Result:
 
 def results(rows: Sequence[Mapping[str, Any]], regime: str) -> list[Result]:
     """Of every arm that ran with the seeds of uniform sampling."""
-    reference = by_seed(rows, REFERENCE, regime)
+    reference, budget = by_seed(rows, REFERENCE, regime), _rollouts(regime)
     found = []
     for arm in ARMS:
         own = by_seed(rows, arm, regime)
-        speed_up = mean_speed_up(own, reference, BUDGET) if own.keys() & reference.keys() else None
-        pool, held_out = (area_ratio(own, reference, BUDGET, column) for column in (POOL, HELD_OUT))
+        speed_up = mean_speed_up(own, reference, budget) if own.keys() & reference.keys() else None
+        pool, held_out = (area_ratio(own, reference, budget, column) for column in (POOL, HELD_OUT))
         if speed_up is None or pool is None or held_out is None or ARMS[arm].by_steps:
             continue
-        levels = [level for level in speed_ups(own, reference, BUDGET) if level is not None]
+        levels = [level for level in speed_ups(own, reference, budget) if level is not None]
         found.append(Result(arm, speed_up, levels, pool, held_out, _ratios(rows, arm, regime)))
     return found
 
@@ -172,7 +171,7 @@ def write_report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
         for drawing in drawings:
             save(drawing.figure, folder, drawing.name)
         seeds = len(by_seed(rows, REFERENCE, regime))
-        lead = [f"{seeds} seeds, {BUDGET:,} rollouts in a run.", *sentences(found)]
+        lead = [f"{seeds} seeds, {_rollouts(regime):,} rollouts in a run.", *sentences(found)]
         lead += matched_sentences(matched_arms(rows, regime))
         html = table(HEAD, [result.cells() for result in found]) + _moments_table(rows, regime)
         sections.append(Section(REGIMES[regime].title, lead, drawings, html))
@@ -230,7 +229,7 @@ def _ratios(rows: Sequence[Mapping[str, Any]], arm: str, regime: str) -> dict[in
 
 
 def _drawing(rows: Sequence[Mapping[str, Any]], regime: str, column: int) -> Drawing:
-    spent = np.linspace(0, BUDGET, 13)
+    spent = np.linspace(0, _rollouts(regime), 13)
     lines = []
     for arm, colour in _SHOWN.items():
         own = by_seed(rows, arm, regime)
@@ -250,6 +249,11 @@ def _band(own: Mapping[int, Curve], spent: FloatArray, column: int) -> tuple[Flo
     estimates = [Estimate.of(each) for each in values.T]
     half = [0.0 if e is None or e.high is None else e.high - e.mean for e in estimates]
     return values.mean(axis=0), np.array(half)
+
+
+def _rollouts(regime: str) -> int:
+    """Of a whole run."""
+    return REGIMES[regime].budget * Setting.steps
 
 
 def _with_ends(estimate: Estimate) -> str:

@@ -10,8 +10,12 @@ import numpy as np
 import torch
 
 from learning.policy import Completion, Policy, Task
+from viprl import Allocation, pooled_advantages
 from viprl.advantages import RewardPrior, group_advantages, rollout_weights
 from viprl.utils.arrays import FloatArray, IntArray
+
+EVALUATED = 512
+"""Prompts of the pool, which are in random order, whose success is measured."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ class Rolled:
         """The prompts at these positions."""
         return Rolled([self.tasks[q] for q in which], self.counts[list(which)], [self.completions[q] for q in which])
 
+    def with_more(self, more: Rolled, which: Sequence[int]) -> Rolled:
+        """With further rollouts of the prompts at these positions."""
+        counts, completions = self.counts.copy(), list(self.completions)
+        for q, count, group in zip(which, more.counts, more.completions, strict=True):
+            counts[q] += count
+            completions[q] = [*completions[q], *group]
+        return Rolled(self.tasks, counts, completions)
+
 
 @dataclass(frozen=True)
 class Update:
@@ -66,12 +78,17 @@ class Update:
     """[Q] of the prompts in the gradient; None for equal ones."""
     prior: RewardPrior | None = None
     """What the baselines are shrunk towards; None for leave-one-out baselines."""
+    plan: Allocation | None = None
+    """Of rollouts in two waves; None if they were sampled at once."""
 
     def coefficients(self) -> Iterator[tuple[Task, Completion, float]]:
         """The gradient as a sum of coefficient * grad log probability, over distinct completions."""
         counts, groups = self.rolled.counts, self.rolled.completions
         rewards = [reward for group in self.rolled.rewards for reward in group]
-        advantages = group_advantages(rewards, counts, prior=self.prior)
+        if self.plan is None:
+            advantages = group_advantages(rewards, counts, prior=self.prior)
+        else:
+            advantages = pooled_advantages(self.rolled.rewards, self.plan)
         each = advantages * rollout_weights(counts, prompt_weights=self.weights) / counts.sum()
         first = 0
         for task, group in zip(self.rolled.tasks, groups, strict=True):
@@ -143,8 +160,9 @@ def train(run: Run, arm: Arm, held_out: Sequence[Task], lr: float) -> Iterator[P
     while True:
         done = step * setting.budget if run.by_steps else run.spent
         if done >= due:
-            p = policy.success([*run.pool, *held_out])
-            yield Point(step, run.spent, float(p[: len(run.pool)].mean()), float(p[len(run.pool) :].mean()))
+            shown = run.pool[:EVALUATED]
+            p = policy.success([*shown, *held_out])
+            yield Point(step, run.spent, float(p[: len(shown)].mean()), float(p[len(shown) :].mean()))
             due += setting.every * setting.budget
         if done >= setting.steps * setting.budget:
             return

@@ -11,6 +11,7 @@ import numpy as np
 
 from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget
+from viprl.allocation.optimum import Allocation
 from viprl.allocation.selection_guard import Draw
 from viprl.allocation.waves.pooled import Waves
 from viprl.errors import InputError
@@ -59,6 +60,8 @@ class Plan:
     """The two waves of the batch; None if it is sampled at once."""
     share: float = 1.0
     """How far the guard lets baselines be shrunk."""
+    asked: int = 1
+    """Waves that were asked for."""
 
     @property
     def factors(self) -> FloatArray | None:
@@ -82,8 +85,8 @@ class PendingPlans:
         while len(self._plans) > MOST_PENDING and sum(map(len, self._plans)) > MOST_PROMPTS:
             self._plans.popitem(last=False)
 
-    def after_first(self, waves: Waves, rewards: Sequence[FloatArray]) -> Waves:
-        """Take note of the first wave of a pending plan, and return both waves.
+    def after_first(self, waves: Waves, rewards: Sequence[FloatArray]) -> Allocation:
+        """Take note of the first wave of a pending plan, and return the allocation of both waves.
 
         Raises InputError if the plan is not pending.
         """
@@ -91,10 +94,11 @@ class PendingPlans:
             if plan.waves is waves:
                 both, counts = waves.after(rewards)
                 active, proposal = next(iter(plan.proposals.items()))
-                allocation = replace(proposal.allocation, counts=counts, waves=both)
+                cost = plan.budget.cost(counts)
+                allocation = replace(proposal.allocation, counts=counts, cost=cost, waves=both)
                 proposals = {**plan.proposals, active: replace(proposal, allocation=allocation)}
                 self._plans[keys] = replace(plan, proposals=proposals, counts=counts, waves=both)
-                return both
+                return allocation
         raise InputError("this plan is not waiting for its first wave; give the plan that `allocate` returned, once")
 
     def find(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:

@@ -14,10 +14,9 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.sampling_record import SamplingRecord
 from viprl.allocation.selection_guard import SelectionGuard
-from viprl.allocation.waves.pooled import Waves
-from viprl.allocation.waves.rule import Beliefs, plan_looks
 from viprl.batch_review import observed, review
 from viprl.errors import InputError
+from viprl.first_looks import FirstLooks
 from viprl.outcomes import Observation
 from viprl.plans import Choice, Plan
 from viprl.predictors.base import Batch
@@ -36,7 +35,7 @@ from viprl.weights.surprisal import SurprisalUnit, measured_weight
 
 logger = logging.getLogger(__name__)
 
-ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "selection", "shrinkage", "spending")
+ENTRIES = ("strategies", "realised", "scale", "unit", "sampled", "selection", "shrinkage", "spending", "looks")
 
 
 class RunMemory:
@@ -60,6 +59,7 @@ class RunMemory:
         self.expects = settings.baseline == "expected"
         """Whether baselines are shrunk towards expected rewards."""
         self.spending = Spending(settings)
+        self.looks = FirstLooks()
 
     @property
     def active(self) -> Strategy:
@@ -79,7 +79,7 @@ class RunMemory:
         spending = self.spending
         spending.check(hard, multiple, average)
         if average is None and self.spending.settings.spends_all:
-            return hard
+            return replace(hard, multiple=multiple)
         prediction = self.active.predict(batch)
         costs = spending.costs(batch, prediction)
         costs = None if costs is None else costs[rows]
@@ -119,46 +119,18 @@ class RunMemory:
         prior = reward_prior(proposal.prediction, self.scale) if self.expects else None
         allocation, share, looks = proposal.allocation, self.shrinkage.share, None
         if waves == 2:
-            looks = self._first_looks(
-                batches[active], batch, proposal, limits, rng, factors, multiple=spent.get("multiple", 1)
-            )
+            trust = share if self.expects and self.scale.seen else 0.0
+            of_batch = self.active, batches[active], batch, proposal, limits
+            looks = self.looks.plan(*of_batch, rng, factors=factors, scale=self.scale, shrinkage=trust)
         if looks is not None:
             variance = allocation.expected_variance * looks.plan.variance_ratio
-            allocation = replace(allocation, counts=looks.plan.first, expected_variance=variance, waves=looks)
+            cost = allocation.cost * looks.plan.cost_ratio
+            counts = looks.plan.first
+            allocation = replace(allocation, counts=counts, expected_variance=variance, cost=cost, waves=looks)
             proposals[active] = replace(proposal, allocation=allocation)
-        plan = Plan(limits, proposals, dict(batches), allocation.counts, prior, choice, looks, share)
+        plan = Plan(limits, proposals, dict(batches), allocation.counts, prior, choice, looks, share, asked=waves)
         self.spending.planned(limits, allocation.counts, spent.get("average"))
         return plan, replace(allocation, prior=None if prior is None else prior.shrunk(share))
-
-    def _first_looks(
-        self,
-        batch: Batch,
-        prompts: PromptBatch,
-        proposal: Proposal,
-        limits: Budget,
-        rng: np.random.Generator,
-        factors: FloatArray | None,
-        *,
-        multiple: int,
-    ) -> Waves | None:
-        """The first wave of a batch; None where one wave is better, and where no rule for two is known: without a
-        belief over success, with prompts that repeat, and where less than the budget may be spent."""
-        belief = self.active.predictor.success_belief(batch)
-        weights = self.active.variance_weights(proposal.prediction)
-        repeated = len(prompts.distinct) < len(prompts.keys)
-        if belief is None or weights is None or repeated or not limits.is_hard or limits.model.name != "rloo":
-            return None
-        p, chance = belief
-        chance = chance[prompts.rows]
-        scale = (weights if factors is None else weights * factors) / np.maximum(chance @ (p * (1 - p)), 1e-12)
-        trust = self.shrinkage.share if self.expects and self.scale.seen else 0.0
-        beliefs = Beliefs(p, chance, np.maximum(scale / max(scale.max(), 1e-300), 1e-9), trust)
-        looks = plan_looks(beliefs, limits, np.random.default_rng(rng.integers(2**63)), multiple=multiple)
-        if not looks.looks.any():
-            return None
-        low, high = self.scale.range
-        mean, seed = low + (high - low) * beliefs.mean, int(rng.integers(2**63))
-        return Waves(looks, limits, (low + high) / 2, mean, seed)
 
     def propose(
         self,
@@ -222,7 +194,12 @@ class RunMemory:
                 # of lost rollouts the plan is not to blame: as with all that were planned
                 own *= factor(plan.counts) / factor(np.maximum(groups.rollouts, 2)) / self.scale.unit_variance
             metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal, own)
-            metrics |= self._review_weights(plan, values, measured_weight(outcomes, surprisal))
+            measured = measured_weight(outcomes, surprisal)
+            metrics |= self._review_weights(plan, values, measured)
+            if waves is not None and own is not None:
+                self.looks.observe(plan, measured, own)
+            if plan.asked == 2:
+                metrics |= self.looks.metrics(plan)
             metrics |= self.spending.metrics(plan, lengths)
             self.spending.observe(plan.budget, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)
             observation = replace(observation, variance=variance)
@@ -309,6 +286,7 @@ class RunMemory:
             "selection": self.selection.state_dict(),
             "shrinkage": self.shrinkage.state_dict(),
             "spending": self.spending.state_dict(),
+            "looks": self.looks.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], features: Mapping[str, str], *, same_estimator: bool) -> None:
@@ -326,5 +304,5 @@ class RunMemory:
         for name in self.realised.keys() & state["strategies"].keys() if same_estimator else ():
             self.realised[name] = array_entry(state["realised"], name, 2, least=0)
         self.unit.load_state_dict(state["unit"])
-        for name in ("scale", "sampled", "selection", "shrinkage", "spending"):
+        for name in ("scale", "sampled", "selection", "shrinkage", "spending", "looks"):
             getattr(self, name).load_state_dict(dict(mapping_entry(state, name)))

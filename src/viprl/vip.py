@@ -41,7 +41,7 @@ from viprl.utils.threads import Lock, locked_method
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND, STATE_VERSION = "viprl.VIP", 8
+STATE_KIND, STATE_VERSION = "viprl.VIP", 9
 
 
 @documented(options(Settings))
@@ -150,9 +150,8 @@ class VIP(Settings):
         """The second wave of a plan of two, after `rewards` [Q][n] of the first. `counts` are the rollouts to add, 0
         for many prompts. Then `observe` the rewards of both, and use `viprl.pooled_advantages`. Raises InputError."""
         values = RewardReader(self.success).batch(rewards)
-        both = None if plan.waves is None else self._pending.after_first(plan.waves, values)
-        more = np.zeros_like(plan.counts) if both is None or both.counts is None else both.counts - plan.counts
-        return replace(plan, counts=more, waves=both)
+        both = plan if plan.waves is None else self._pending.after_first(plan.waves, values)
+        return replace(plan, counts=both.counts - plan.counts, cost=both.cost, waves=both.waves)
 
     @locked_method
     def select(

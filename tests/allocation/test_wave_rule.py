@@ -11,8 +11,11 @@ from waves_enumerated import expected_scale
 from viprl.allocation.budget import Budget
 from viprl.allocation.exact import exact_counts
 from viprl.allocation.variance_models import RLOO, ShrunkRLOO
+from viprl.allocation.waves.beliefs import Beliefs
 from viprl.allocation.waves.estimator import FirstLook, group_weight
-from viprl.allocation.waves.rule import Beliefs, LookPlan, plan_looks, second_counts
+from viprl.allocation.waves.look_plan import LookPlan
+from viprl.allocation.waves.rule import plan_looks
+from viprl.allocation.waves.second_wave import second_counts
 from viprl.allocation.waves.tabulated import TabulatedVariance
 from viprl.allocation.waves.variance import factors, look_table
 from viprl.errors import InputError

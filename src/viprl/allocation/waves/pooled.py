@@ -11,7 +11,8 @@ import numpy as np
 from viprl.advantages import group_advantages
 from viprl.allocation.budget import Budget
 from viprl.allocation.waves.estimator import FirstLook, group_weight, wave_advantages
-from viprl.allocation.waves.rule import LookPlan, second_counts
+from viprl.allocation.waves.look_plan import LookPlan
+from viprl.allocation.waves.second_wave import second_counts
 from viprl.errors import InputError
 from viprl.outcomes import reward_values
 from viprl.utils.arrays import FloatArray, IntArray
@@ -33,6 +34,8 @@ class Waves:
     mean: FloatArray
     """[Q] mu, the expected reward."""
     seed: int
+    alone: IntArray
+    """[Q] rollouts in one wave, with which the two are compared."""
     labels: tuple[FirstLook, ...] | None = None
     """[Q] what the first wave showed; None before."""
     counts: IntArray | None = None

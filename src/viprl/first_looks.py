@@ -1,0 +1,129 @@
+"""Which batches are sampled in two waves, and whether this has helped.
+
+A batch is sampled in two waves if the belief says that it pays (`viprl.allocation.waves.rule`), as long as the guards
+agree. That of the strategy must trust the prediction at least by half. A guard of its own compares, in every batch of
+two waves, what the groups showed of their variance with what they showed of one wave with the counts that it would have
+had. Both are unbiased, whatever was predicted. If two waves have been worse by more than the noise of the comparison,
+the rest of the run is sampled in one wave: without second waves there is no further evidence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from viprl import metrics as names
+from viprl.allocation.budget import Budget
+from viprl.allocation.waves.beliefs import Beliefs
+from viprl.allocation.waves.pooled import Waves
+from viprl.allocation.waves.rule import plan_looks
+from viprl.plans import Plan
+from viprl.predictors.base import Batch
+from viprl.prompts import PromptBatch
+from viprl.reward_groups import RewardScale
+from viprl.strategies import Proposal, Strategy
+from viprl.utils.arrays import FloatArray
+from viprl.utils.running_comparison import RunningComparison
+from viprl.utils.state_file import State
+
+logger = logging.getLogger(__name__)
+
+LEAST_TRUST = 0.5
+"""Of the guard of the strategy."""
+CAUTION = 2.5
+"""Standard errors by which one wave must have been better. Larger than for other guards: the choice is final."""
+
+
+class FirstLooks:
+    """Plans two waves, and learns from them."""
+
+    def __init__(self) -> None:
+        self._comparison = RunningComparison(2, caution=CAUTION)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether two waves have not done harm."""
+        return self._comparison.choice == 0
+
+    def plan(
+        self,
+        strategy: Strategy,
+        batch: Batch,
+        prompts: PromptBatch,
+        proposal: Proposal,
+        budget: Budget,
+        rng: np.random.Generator,
+        *,
+        factors: FloatArray | None,
+        scale: RewardScale,
+        shrinkage: float,
+    ) -> Waves | None:
+        """The two waves of a batch; None where one wave is better, and where no rule for two is known: without a belief
+        over success, with prompts that repeat, with other estimators than RLOO, and with an average in place of a
+        budget.
+
+        Args:
+            strategy: that acts.
+            batch: what it sees of the distinct prompts.
+            prompts: Q.
+            proposal: of the strategy, in one wave.
+            rng: used before anything is sampled.
+            factors: [Q] squared weights of the prompts in the batch gradient; None for equal weights.
+            scale: of the rewards.
+            shrinkage: share of what the belief suggests by which baselines are shrunk; 0 for baselines of the group.
+        """
+        belief, weights = strategy.predictor.success_belief(batch), strategy.variance_weights(proposal.prediction)
+        guarded = strategy.guard is not None and strategy.guard.trust < LEAST_TRUST
+        repeated = len(prompts.distinct) < len(prompts.keys)
+        if guarded or repeated or not self.trusted or budget.price is not None or budget.model.name != "rloo":
+            return None
+        if belief is None or weights is None:
+            return None
+        p, chance = belief
+        chance = chance[prompts.rows]
+        size = (weights if factors is None else weights * factors) / np.maximum(chance @ (p * (1 - p)), 1e-12)
+        size = np.maximum(size / max(size.max(), 1e-300), 1e-9)
+        new = ~strategy.predictor.knows(batch)[prompts.rows]
+        beliefs = Beliefs(p, chance, size, shrinkage, new=new)
+        looks = plan_looks(beliefs, budget, np.random.default_rng(rng.integers(2**63)))
+        if not looks.looks.any():
+            return None
+        low, high = scale.range
+        mean, seed = low + (high - low) * beliefs.mean, int(rng.integers(2**63))
+        return Waves(looks, budget, (low + high) / 2, mean, seed, proposal.allocation.counts)
+
+    def observe(self, plan: Plan, measured: FloatArray, own: FloatArray) -> None:
+        """Learn from a batch of two waves.
+
+        Args:
+            plan: of the batch.
+            measured: [Q] the variance weight that each group showed, NaN if none.
+            own: [Q] what each group showed of its own variance.
+        """
+        if plan.waves is None or plan.budget.match is not None:  # there both have the same variance
+            return
+        factors = np.ones(len(own)) if plan.factors is None else plan.factors
+        model, before = next(iter(plan.proposals.values())).model, self.trusted
+        alone = np.nan_to_num(measured) * model.factor(plan.waves.alone)
+        self._comparison.add(np.array([0.0, float(factors @ (alone - own))]))
+        if before and not self.trusted:
+            logger.warning(
+                "two waves had a larger variance than one in this run; from now on every batch is sampled in one wave"
+            )
+
+    def metrics(self, plan: Plan) -> dict[str, float]:
+        """Of a batch for which two waves were asked."""
+        if plan.waves is None:
+            return {names.LOOKS: 0.0, names.SECOND_WAVE: 0.0, names.WAVES_TRUST: float(self.trusted)}
+        second = 1 - float(plan.waves.plan.first.sum() / plan.counts.sum())
+        looks = float(plan.waves.plan.looks.mean())
+        return {names.LOOKS: looks, names.SECOND_WAVE: second, names.WAVES_TRUST: float(self.trusted)}
+
+    def state_dict(self) -> State:
+        return self._comparison.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._comparison.load_state_dict(dict(state))
