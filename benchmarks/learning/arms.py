@@ -278,10 +278,15 @@ ARMS: dict[str, Plan] = {
     # two waves
     "counts waves": Plan("counts, two waves, 32 prompts", _planned("default", waves=2)),
     "selection waves": Plan("selection and two waves, 32 of 64", _planned("default", candidates=64, waves=2)),
-    "e32 waves": Plan("x", _planned("default", candidates=128, waves=2, expected=True), 4e-4),
-    "e32": Plan("x", _planned("default", candidates=128, waves=1, expected=True), 4e-4),
-    "e48 waves": Plan("x", _planned("default", prompts=48, candidates=128, waves=2, expected=True), 4e-4),
-    "expected waves": Plan("x", _expected("default", waves=2), 4e-4),
+    "counts expected waves": Plan(
+        "counts, expected baselines and two waves, 32 prompts", _planned("default", expected=True, waves=2)
+    ),
+    "expected waves": Plan(
+        "selection, expected baselines and two waves, 64 of 128 prompts", _expected("default", waves=2), 4e-4
+    ),
+    "match waves": Plan(
+        "counts and two waves for uniform's variance", _planned("default", match=1.0, waves=2), by_steps=True
+    ),
     # further ablations and peers
     "uniform64": Plan("uniform, 64 prompts, 2 rollouts each", lambda *_: Even(64)),
     "uniform64 expected": Plan(

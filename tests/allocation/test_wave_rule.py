@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,28 @@ def _beliefs(*pools: str, trust: float = 0.0, signal: float = 1.0) -> Beliefs:
 
 def _budget(prompts: int, average: int = 8, most: int = 40) -> Budget:
     return Budget.of(prompts, average * prompts, 2, most, "rloo")
+
+
+def _costs(budget: Budget) -> np.ndarray:
+    return 1.0 + np.arange(len(budget.min_rollouts)) % 3
+
+
+BUDGETS = {
+    "hard": lambda budget: budget,
+    "match": lambda budget: budget.matching(1.0),
+    "limited": lambda budget: budget.limited(
+        float(_costs(budget).sum()) * budget.total / len(_costs(budget)), _costs(budget)
+    ),
+    "match and costs": lambda budget: budget.matching(0.9, _costs(budget)),
+}
+
+
+def _played(plan: LookPlan, budget: Budget, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Successes of the first wave and rollouts of both, with p drawn from the beliefs."""
+    rng = np.random.default_rng(seed)
+    p = np.array([rng.choice(P, p=chance) for chance in plan.beliefs.chance])
+    k = rng.binomial(plan.first, p)
+    return k, second_counts(plan, k, budget, rng)
 
 
 def _plan(beliefs: Beliefs, budget: Budget, seed: int = 0) -> LookPlan:
@@ -78,6 +101,63 @@ def _expected(plan: LookPlan, labels: list[FirstLook], counts: np.ndarray) -> fl
     return total
 
 
+@pytest.mark.parametrize("kind", BUDGETS)
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_every_budget_is_kept_in_both_waves(kind: str, multiple: int) -> None:
+    pools = ["dead"] * 10 + ["half"] * 4 + ["even"] * 2
+    budget = replace(BUDGETS[kind](_budget(16)), multiple=multiple)
+    plan = _plan(_beliefs(*pools), budget)
+    assert plan.looks.any()
+    assert plan.first.sum() % multiple == 0
+    for seed in range(10):
+        _, counts = _played(plan, budget, seed)
+        assert (counts >= plan.first).all()
+        assert (counts <= budget.max_rollouts).all()
+        assert counts.sum() % multiple == 0
+        assert counts.sum() <= budget.total
+        if kind == "hard":
+            assert counts.sum() == budget.total
+        if kind == "limited":
+            slack = multiple * budget.costs.max() if multiple > 1 else 0  # rounded up
+            assert budget.cost(counts) <= budget.limit + slack + 1e-9
+
+
+@pytest.mark.parametrize("signal", [0.0, 1.0])
+def test_a_match_has_the_variance_of_uniform_counts_given_the_labels(signal: float) -> None:
+    beliefs, budget = _beliefs(*["dead"] * 24, signal=signal), _budget(24).matching(1.0)
+    plan = _plan(beliefs, budget)
+    assert plan.looks.all()
+    assert plan.cost_ratio < 0.85
+    assert plan.variance_ratio == pytest.approx(1, abs=0.05)
+    spent, table = [], look_table(2, 8, P, signal)
+    for seed in range(20):
+        k, counts = _played(plan, budget, seed)
+        labels, uniform, constant = plan.labels(k), 0.0, 0.0
+        for look in labels:
+            own = look_table(look.size, 8, P, signal)
+            posterior = own.chance[own.label(min(look.marked), max(look.marked))] * beliefs.chance[0]
+            posterior /= posterior.sum()
+            uniform += table.moments[2, table.label(0, 2), 8] @ posterior
+            constant += signal * posterior @ (P * (1 - P)) ** 2
+        spent.append(counts.sum() / budget.total)
+        if counts.sum() < budget.total:
+            assert _expected(plan, labels, counts) <= uniform + 1e-9
+            counts[np.argmax(counts)] -= 1  # what was spent was needed, up to one rollout
+            assert _expected(plan, labels, counts) > uniform - 0.02 * (uniform - constant)
+    assert np.mean(spent) < 0.85
+
+
+def test_new_prompts_without_a_look_keep_their_share() -> None:
+    beliefs = _beliefs(*["dead"] * 12, *["even"] * 4)
+    new = np.arange(16) >= 14
+    budget = _budget(16).matching(1.0)
+    plan = _plan(replace(beliefs, new=new), budget)
+    assert not plan.looks[new].any()
+    for seed in range(5):
+        _, counts = _played(plan, budget, seed)
+        assert counts[new].sum() >= 16  # two average groups
+
+
 def test_dead_pools_get_looks_and_live_ones_do_not() -> None:
     dead, live = _plan(_beliefs(*["dead"] * 32), _budget(32)), _plan(_beliefs(*["even"] * 32), _budget(32))
     assert dead.looks.all()
@@ -100,9 +180,10 @@ def test_one_wave_is_that_of_the_exact_allocation() -> None:
     assert weights @ RLOO().factor(plan.first) == pytest.approx(weights @ RLOO().factor(expected))
 
 
-def test_the_budget_that_others_use_never_biases() -> None:
+@pytest.mark.parametrize("kind", ["hard", "match", "limited", "match and costs"])
+def test_the_budget_that_others_use_never_biases(kind: str) -> None:
     """Two prompts: for every outcome of the other one, the estimate of the first has the expectation g."""
-    budget = _budget(2, 6, 12)
+    budget = BUDGETS[kind](_budget(2, 6, 12))
     plan = _plan(_beliefs("dead", "dead"), budget)
     assert plan.looks.all()
     w = plan.first.tolist()
