@@ -7,7 +7,7 @@ features) gives the beliefs, and learns from what was sampled, so that from the 
 The variance is exact (`viprl.allocation.waves.variance`) at the true p, over all outcomes of a prompt, given the first
 waves of the others, which decide the price. On a log, p is the mean of the first five visits.
 
-The plan assumes the signal `viprl.allocation.waves.rule.SIGNAL`; the variance is given for several true signals.
+The plan assumes the signal `viprl.allocation.waves.beliefs.SIGNAL`; the variance is given for several true signals.
 Arms, all of C rollouts a batch: uniform counts with baselines of the group; the same with expected baselines; waves
 with either; and the oracle, one wave with known p. Prints one JSON object a line: means over the batches after the
 first, and the standard deviation over seeds.
@@ -23,7 +23,10 @@ import numpy as np
 
 from viprl.allocation.budget import Budget
 from viprl.allocation.exact import exact_counts
-from viprl.allocation.waves.rule import SIGNAL, Beliefs, LookPlan, plan_looks, second_counts
+from viprl.allocation.waves.beliefs import SIGNAL, Beliefs
+from viprl.allocation.waves.look_plan import LookPlan
+from viprl.allocation.waves.rule import plan_looks
+from viprl.allocation.waves.second_wave import second_counts
 from viprl.allocation.waves.tabulated import TabulatedVariance
 from viprl.allocation.waves.variance import factors, look_table
 from viprl.predictors.base import Batch
