@@ -1,6 +1,6 @@
 """First looks on prompts that were never seen: the exact variance relative to uniform counts, and capture on a log.
 
-usage: python benchmarks/waves.py [LOG] [--batch 128] [--rollouts 8] [--seeds 5] [--signals 0,0.3,1,3]
+usage: python benchmarks/waves.py [LOG] [--pools dead] [--batch 128] [--rollouts 8] [--seeds 5] [--signals 0,0.3,1,3]
 
 Batches of new prompts are drawn from a pool, or taken from the first visit of LOG. The filter of each prompt (without
 features) gives the beliefs, and learns from what was sampled, so that from the second batch on it knows the population.
@@ -149,6 +149,7 @@ def batch_variances(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", nargs="?")
+    parser.add_argument("--pools", default="", help="Only pools whose names contain this.")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--least", type=int, default=2)
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--signals", default="0,0.3,1,3")
     given = parser.parse_args()
     given.signals = [float(signal) for signal in given.signals.split(",")]
-    for pool in ["log"] if given.log else POOLS:
+    for pool in ["log"] if given.log else [name for name in POOLS if given.pools in name]:
         runs: dict[tuple[str, float], list[float]] = defaultdict(list)
         for seed in range(given.seeds):
             rng = np.random.default_rng(seed)
