@@ -1,7 +1,7 @@
 """How large rho is: the squared difference of the mean scores of successes and failures, over the variance of a score.
 
 usage: python benchmarks/signal_strength.py FOLDER [--seeds 4] [--steps 0,30,60,120]
-       python benchmarks/signal_strength.py FOLDER --smollm2 [--prompts 8] [--rollouts 24] [--lengths 8,32]
+       python benchmarks/signal_strength.py FOLDER --smollm2 [--prompts 7] [--rollouts 24] [--lengths 8,32]
 
     symbol  meaning
     p       success probability of a prompt
@@ -56,29 +56,39 @@ class Strength:
         return (1 - self.p) * self.s1 + self.p * self.s0
 
 
+Score = tuple[torch.Tensor, ...]
+"""By parameter."""
+
+
+def product(one: Score, other: Score) -> float:
+    return sum(float(a.reshape(-1) @ b.reshape(-1)) for a, b in zip(one, other, strict=True))
+
+
 class Scores:
     """Sums of the scores of one outcome."""
 
     def __init__(self) -> None:
         self.count, self.squares = 0, 0.0
-        self.total: torch.Tensor | float = 0.0
+        self.total: Score = ()
 
-    def add(self, z: torch.Tensor, times: int) -> None:
+    def add(self, z: Score, times: int) -> None:
         self.count += times
-        self.squares += times * float(z @ z)
-        self.total = self.total + times * z
+        self.squares += times * product(z, z)
+        self.total = self.total or tuple(torch.zeros_like(part) for part in z)
+        for total, part in zip(self.total, z, strict=True):
+            total.add_(part, alpha=times)
 
     def mean_square(self) -> float:
         """|E Z|^2 without bias, from pairs."""
-        return (float(self.total @ self.total) - self.squares) / (self.count * (self.count - 1))
+        return (product(self.total, self.total) - self.squares) / (self.count * (self.count - 1))
 
     def variance(self) -> float:
         """Trace, without bias."""
-        return (self.squares - float(self.total @ self.total) / self.count) / (self.count - 1)
+        return (self.squares - product(self.total, self.total) / self.count) / (self.count - 1)
 
 
 def strength(success: Scores, failure: Scores, tokens: float) -> Strength:
-    cross = float(success.total @ failure.total) / (success.count * failure.count)
+    cross = product(success.total, failure.total) / (success.count * failure.count)
     p = success.count / (success.count + failure.count)
     d2 = success.mean_square() + failure.mean_square() - 2 * cross
     return Strength(p, d2, success.variance(), failure.variance(), tokens)
@@ -115,10 +125,6 @@ def summary(found: list[Strength], seed: int = 0) -> dict:
     }
 
 
-def gradient(logp: torch.Tensor, parameters: list[torch.nn.Parameter]) -> torch.Tensor:
-    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(logp, parameters)])
-
-
 def small_policy(run, rng: torch.Generator, rollouts: int = 64) -> list[Strength]:
     """Each live prompt of the learning benchmark, with the exact score of the only right completion."""
     chances, found = run.policy.success(run.pool), []
@@ -127,15 +133,15 @@ def small_policy(run, rng: torch.Generator, rollouts: int = 64) -> list[Strength
     for q, group in zip(live.tolist(), drawn, strict=True):
         task, p, wrong = run.pool[q], float(chances[q]), Scores()
 
-        def score(completion: tuple[int, ...], prompt: tuple[int, ...] = task.prompt) -> torch.Tensor:
-            return gradient(run.policy.logprobs([prompt], [completion])[0], run.policy.parameters)
+        def score(completion: tuple[int, ...], prompt: tuple[int, ...] = task.prompt) -> Score:
+            return torch.autograd.grad(run.policy.logprobs([prompt], [completion])[0], run.policy.parameters)
 
         for one in group:
             if one.tokens != task.solution:
                 wrong.add(score(one.tokens), one.times)
         if wrong.count > 1:
             right = score(task.solution)
-            z1, z0 = float(right @ right), wrong.squares / wrong.count
+            z1, z0 = product(right, right), wrong.squares / wrong.count
             found.append(Strength(p, z1 / (1 - p) ** 2, 0.0, z0 - (p / (1 - p)) ** 2 * z1, len(task.solution)))
     return found
 
@@ -204,7 +210,7 @@ class Pretrained:
             ids = torch.tensor([tokens])
             logits = self.model(torch.cat([prompt, ids], 1)[:, :-1]).logits[0, prompt.shape[1] - 1 :]
             logp = logits.log_softmax(-1).gather(1, ids.T).sum()
-            scores[good[tokens]].add(gradient(logp, self.parameters), times)
+            scores[good[tokens]].add(torch.autograd.grad(logp, self.parameters), times)
         length = sum(len(tokens) * times for tokens, times in drawn.items()) / rollouts
         return strength(scores[True], scores[False], length)
 
@@ -218,7 +224,7 @@ def pretrained(folder: Path, prompts: int, rollouts: int, lengths: list[int], se
     policy = Pretrained(folder)
 
     def sums() -> Iterator[Strength | None]:
-        for a, b in np.random.default_rng(seed).integers(2, 30, (prompts, 2)).tolist():
+        for a, b in np.random.default_rng(seed).integers(4, 13, (prompts, 2)).tolist():
             right = functools.partial(_equal, str(a + b))
             yield policy.strength(f"{SHOTS}{a} + {b} =", right, rollouts, 4, one_line=True)
 
@@ -237,13 +243,13 @@ def main() -> None:
     parser.add_argument("--smollm2", action="store_true")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", default="0,30,60,120")
-    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=7)
     parser.add_argument("--rollouts", type=int, default=24)
     parser.add_argument("--lengths", default="8,32")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.smollm2:
-        pretrained(given.folder, given.prompts, given.rollouts, [int(n) for n in given.lengths.split(",")])
+        pretrained(given.folder, given.prompts, given.rollouts, [int(n) for n in given.lengths.split(",") if n])
     else:
         learning_benchmark(given.folder, given.seeds, [int(n) for n in given.steps.split(",")])
 
