@@ -1,6 +1,6 @@
 """First looks on prompts that were never seen: the exact variance relative to uniform counts, and capture on a log.
 
-usage: python benchmarks/waves.py [LOG] [--batch 128] [--rollouts 8] [--seeds 5] [--signals 0,0.3,1,3]
+usage: python benchmarks/waves.py [LOG] [--pools dead] [--batch 128] [--rollouts 8] [--seeds 5] [--signals 0,0.3,1,3]
 
 Batches of new prompts are drawn from a pool, or taken from the first visit of LOG. The filter of each prompt (without
 features) gives the beliefs, and learns from what was sampled, so that from the second batch on it knows the population.
@@ -20,6 +20,7 @@ import json
 from collections import defaultdict
 
 import numpy as np
+from scipy.stats import beta
 
 from viprl.allocation.budget import Budget
 from viprl.allocation.exact import exact_counts
@@ -53,6 +54,14 @@ def drawn(pool: str, prompts: int, rng: np.random.Generator) -> np.ndarray:
     live, solved, (a, b) = POOLS[pool]
     others = (rng.random(prompts) < solved).astype(float)
     return np.where(rng.random(prompts) < live, rng.beta(a, b, prompts), others)
+
+
+def population(pool: str) -> np.ndarray:
+    """[G] the chance of each value of the grid of the filter in a pool."""
+    live, solved, (a, b) = POOLS[pool]
+    chance = live * np.diff(beta.cdf(np.concatenate([[0], expit((Z[1:] + Z[:-1]) / 2), [1]]), a, b))
+    chance[[0, -1]] += (1 - live) * np.array([1 - solved, solved])
+    return chance
 
 
 class Law:
@@ -134,6 +143,8 @@ def batch_variances(
         found["oracle", signal] = law.one_wave(law.oracle(budget), zero, zero)
     for arm, learner in filters.items():
         chance = learner.belief.before(batch.keys, np.zeros(q))
+        if given.known is not None:
+            chance = np.tile(given.known, (q, 1))
         beliefs = Beliefs(expit(Z), chance, np.ones(q), float(arm.endswith("expected")), given.assumed)
         if arm.startswith("one wave"):
             counts, share = even, beliefs.shares(given.rollouts)
@@ -152,6 +163,7 @@ def batch_variances(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", nargs="?")
+    parser.add_argument("--pools", default="", help="Only pools whose names contain this.")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--least", type=int, default=2)
@@ -160,10 +172,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--assumed", type=float, default=SIGNAL)
     parser.add_argument("--signals", default="0,0.3,1,3")
+    parser.add_argument("--known", action="store_true", help="Beliefs are the true population of the pool.")
     given = parser.parse_args()
+    known = given.known
     given.signals = [float(signal) for signal in given.signals.split(",")]
-    for pool in ["log"] if given.log else POOLS:
+    for pool in ["log"] if given.log else [name for name in POOLS if given.pools in name]:
         runs: dict[tuple[str, float], list[float]] = defaultdict(list)
+        given.known = population(pool) if known else None
         for seed in range(given.seeds):
             rng = np.random.default_rng(seed)
             if given.log:
