@@ -266,3 +266,15 @@ def test_selected_prompts() -> None:
     rewards = [a + b for a, b in zip(shown, _draw(p[positions], second.counts, rng), strict=True)]
     vip.observe([PROMPTS[q] for q in positions], rewards)
     assert np.isfinite(vip.metrics()[names.REALISED_RATIO])
+
+
+def test_a_weaker_signal_has_smaller_first_waves() -> None:
+    sizes = {}
+    for signal in (0.0, 1.0):
+        plan = _taught(score_signal=signal).allocate(PROMPTS[:64], 512, waves=2)
+        assert plan.waves is not None
+        sizes[signal] = plan.counts.mean()
+    assert sizes[0.0] < sizes[1.0]
+    for wrong in (-0.1, 101, "1", float("nan")):
+        with pytest.raises((InputError, TypeError)):
+            _vip(score_signal=wrong)

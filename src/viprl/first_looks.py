@@ -38,9 +38,14 @@ CAUTION = 2.5
 
 
 class FirstLooks:
-    """Plans two waves, and learns from them."""
+    """Plans two waves, and learns from them.
 
-    def __init__(self) -> None:
+    Args:
+        signal: rho (`viprl.allocation.waves.variance`).
+    """
+
+    def __init__(self, signal: float = 1.0) -> None:
+        self.signal = signal
         self._comparison = RunningComparison(2, caution=CAUTION)
 
     @property
@@ -87,7 +92,7 @@ class FirstLooks:
         size = (weights if factors is None else weights * factors) / np.maximum(chance @ (p * (1 - p)), 1e-12)
         size = np.maximum(size / max(size.max(), 1e-300), 1e-9)
         new = ~strategy.predictor.knows(batch)[prompts.rows]
-        beliefs = Beliefs(p, chance, size, shrinkage, new=new)
+        beliefs = Beliefs(p, chance, size, shrinkage, self.signal, new)
         looks = plan_looks(beliefs, budget, np.random.default_rng(rng.integers(2**63)))
         if not looks.looks.any():
             return None

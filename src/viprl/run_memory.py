@@ -59,7 +59,7 @@ class RunMemory:
         self.expects = settings.baseline == "expected"
         """Whether baselines are shrunk towards expected rewards."""
         self.spending = Spending(settings)
-        self.looks = FirstLooks()
+        self.looks = FirstLooks(settings.score_signal)
 
     @property
     def active(self) -> Strategy:

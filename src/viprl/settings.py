@@ -109,6 +109,13 @@ class Settings:
         "'expected', that mean shrunk towards the reward that VIP expects of the prompt, which lowers the variance of "
         "small groups. Both are unbiased. 'expected' needs the estimator 'rloo'.",
     )
+    score_signal: float = _option(
+        1.0,
+        float,
+        "With two waves: the squared distance between the mean scores of a prompt's successes and failures, over the "
+        "variance of a score. The more, the larger first waves must be. 1 is cautious; 0.3 suits long free text "
+        "(docs/waves.md).",
+    )
     text: Callable[[Prompt], str] | None = _option(
         None, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
     )
@@ -137,6 +144,7 @@ class Settings:
             "max_rollouts": (Real | None, "a whole number, or infinity for no limit"),
             "cache": (str | Path | None, "a folder or None"),
             "variance_target": (Real, "a positive number"),
+            "score_signal": (Real, "a number from 0 to 100"),
             "text": (Callable | None, "a function from a prompt to a text"),
             "seed": (Integral, "a whole number of at least 0"),
         }
@@ -152,6 +160,8 @@ class Settings:
             if getattr(self, name) not in values:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, values))}")
         target = positive_number("variance_target", self.variance_target)
+        if not 0 <= self.score_signal <= 100:
+            raise InputError(f"score_signal is {self.score_signal:g}; expected a number from 0 to 100")
         if target > 100:
             raise InputError(f"variance_target is {target:g}; expected a ratio of variances, at most 100")
         if target != 1.0 and self.spend != "match":
