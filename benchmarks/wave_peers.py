@@ -38,8 +38,8 @@ import numpy as np
 from waves import POOLS, drawn
 
 from viprl.allocation.budget import Budget
-from viprl.allocation.waves.estimator import FirstLook, group_weight, orders
 from viprl.allocation.waves.beliefs import SIGNAL, Beliefs
+from viprl.allocation.waves.estimator import FirstLook, group_weight, orders
 from viprl.allocation.waves.rule import plan_looks
 from viprl.allocation.waves.second_wave import second_counts
 from viprl.predictors.base import Batch
