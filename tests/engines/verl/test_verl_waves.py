@@ -112,7 +112,9 @@ def test_a_step_in_two_waves(queue, options):
         (first, second), plan = trainer.agent_loop_manager.calls, trainer.vip_batch
         assert len(rows) == len(set(rows.keys)) == Q * N, "exactly the budget, no row lost or twice"
         assert set(rows.keys) == set(queue.rows) == set(queue.tags)
-        assert all(tag["global_steps"] == trainer.global_steps and tag["status"] == "success" for tag in rows.tags)
+        for key, tag in zip(rows.keys, rows.tags, strict=True):
+            assert (tag["global_steps"], tag["status"]) == (trainer.global_steps, "success")
+            assert tag["response_len"] == len(queue.rows[key]["rm_scores"])
         assert list(first) == list(plan.uids) and {uid.removesuffix("#2") for uid in second} <= set(first)
         assert [n + second.get(f"{uid}#2", 0) for uid, n in first.items()] == plan.counts.tolist()
         assert 0 < sum(second.values()) < Q * N and min(second.values()) > 0
