@@ -193,6 +193,9 @@ def compare_waves(arguments: argparse.Namespace) -> None:
         unit = 1e2 if name.startswith("share") else 1e3
         rows = [unit * np.percentile([part[name] for part in parts], [25, 50, 75]) for parts in found]
         print(f"{name:<26}" + "".join(f"{b:9.1f} [{a:.1f}, {c:.1f}]" for a, b, c in rows), flush=True)
+    more = [1e3 * (two["driver, whole step"] - one["driver, whole step"]) for one, two in zip(*found, strict=True)]
+    low, middle, high = np.percentile(more, [25, 50, 75])
+    print(f"{'two waves, more':<26}{middle:9.1f} [{low:.1f}, {high:.1f}]")
 
 
 def memory() -> float:

@@ -63,7 +63,8 @@ class ManyBuilder(RLDatasetBuilder):
 
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
-    """Starts a run of `Many`, most of whose questions are hopeless; records the plans of the second waves."""
+    """Starts a run of `Many`, most of whose questions are hopeless, that knows every second one of them; records the
+    plans of the second waves."""
     for name in ("graded", "cleaned"):
         monkeypatch.setattr(Group, name, [])
     for name in ("broken", "made"):
@@ -74,8 +75,8 @@ def runs(monkeypatch, tmp_path):
     monkeypatch.setattr(tinker_runs, "QuestionsBuilder", ManyBuilder)
     for log, p in (("hopeless", chance), ("alike", [0.5] * POOL)):
         earlier = [
-            {"input": f"earlier {i}", "score": float(rng.random() < p[i]), "uid": f"u{i}_{s}_0"}
-            for i in range(POOL)
+            {"input": str(i), "score": float(rng.random() < p[i]), "uid": f"u{i}_{s}_0"}
+            for i in range(1, POOL, 2)
             for s in range(8)
         ]
         write_lines(tmp_path / log / "1.jsonl", earlier)
@@ -108,6 +109,7 @@ def test_a_step_in_two_waves(runs, candidates):
             assert outcomes[:w] == rewards[q] and sum(rewards[q]) in look.marked
             expected = wave_advantages(outcomes, look) * (1 - 1 / N) * N / n * whole.weights[q]
             np.testing.assert_allclose(advantages, expected, atol=1e-6)
+        assert (np.ptp(whole.weights) > 0) == (candidates == 2)
     assert log.rows[-1]["env/all/vip/counts/mean"] == N
     second = sum((whole.counts > first.counts).sum() for first, _, whole in waves)
     assert sum(Group.graded) == 3 * Q * N and len(Group.graded) == 3 * Q + second, "each rollout is graded once"

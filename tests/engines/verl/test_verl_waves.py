@@ -50,7 +50,8 @@ def running(trainer: VIPTrainerSync, queue: Queue, seed: int = 0, score=lambda w
     """A trainer with data, agent loops, and stubs of the workers."""
 
     def compute_old_log_prob(batch, metrics):
-        for key in batch.keys:
+        for key, tag in zip(batch.keys, batch.tags, strict=True):
+            assert tag["response_len"] == len(queue.rows[key]["rm_scores"]), "tags are those of the rows"
             queue.rows[key]["old_log_probs"] = -0.5 * torch.ones_like(queue.rows[key]["rm_scores"])
         return batch
 
