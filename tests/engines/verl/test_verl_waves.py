@@ -131,6 +131,21 @@ def test_a_step_in_two_waves(queue, options):
         assert (np.ptp(plan.weights) > 0) == ("candidates=2" in options)
 
 
+@pytest.mark.parametrize("options", [("spend=match", "variance_target=1.2"), ("cost=tokens",)])
+def test_two_waves_that_spend_less(queue, options):
+    """Masked rows take the place of the rollouts that are saved."""
+    trainer, spent = looking(queue, *options), []
+    for trainer.global_steps in range(1, 4):
+        rows, metrics, _ = step(trainer, queue)
+        calls, plan = trainer.agent_loop_manager.calls, trainer.vip_batch
+        assert sum(sum(call.values()) for call in calls) == plan.counts.sum() == metrics["vip/rollouts"] <= Q * N
+        assert len(rows) == Q * N and metrics["vip/padding_rows"] == Q * N - plan.counts.sum()
+        if len(calls) == 2:
+            spent.append(plan.counts.sum())
+            assert check_advantages(queue, trainer) > 0
+    assert spent and min(spent) < Q * N
+
+
 @pytest.mark.parametrize("low, high", [(-1.0, 1.0), (0.25, 1.5)])
 def test_rewards_of_another_scale(queue, low, high):
     trainer = looking(queue, score=lambda won: high if won else low)
@@ -176,6 +191,7 @@ def test_one_wave_where_the_plan_has_none_is_as_with_the_option_off(queue):
             assert len(trainer.agent_loop_manager.calls) == 1 and trainer.vip_batch.waves is None
             seconds = metrics.pop(SECONDS, None), metrics.pop("vip/overhead_seconds")
             assert seconds[0] == (None if waves == 1 else 0)
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("vip/waves/")}
             found.append((trainer.vip_batch.counts.tolist(), by_prompt(trainer, queue), metrics))
     assert found[:2] == found[2:]
 
