@@ -23,7 +23,6 @@ from viprl.errors import InputError
 from viprl.settings import EngineSettings
 
 Q, N = 16, 8
-TWO = EngineSettings(waves=2)
 SIZES = (f"data.train_batch_size={Q}", f"actor_rollout_ref.rollout.n={N}", "critic.enable=False")
 
 
@@ -108,7 +107,7 @@ def check_advantages(queue: Queue, trainer: VIPTrainerSync, threshold: float = 0
 @pytest.mark.parametrize("options", [(), ("baseline=expected", "candidates=2"), ("use_logprobs=False",)])
 def test_a_step_in_two_waves(queue, options):
     trainer = looking(queue, *options)
-    for trainer.global_steps in range(1, 4):
+    for trainer.global_steps in (1, 2):
         rows, metrics, timers = step(trainer, queue)
         (first, second), plan = trainer.agent_loop_manager.calls, trainer.vip_batch
         assert len(rows) == len(set(rows.keys)) == Q * N, "exactly the budget, no row lost or twice"
@@ -265,9 +264,13 @@ def test_rows_of_both_waves_in_the_order_of_the_prompts():
 def test_what_does_not_go_with_two_waves(overrides, named):
     with pytest.raises(InputError, match=named):
         build("+trainer.v1.vip_sync.waves=2", *overrides)
-    if "waves" not in overrides[0]:
-        build(*overrides)
-    check_waves(config("reward.reward_model.enable=True", "reward.reward_model.enable_resource_pool=True"), TWO)
+
+
+def test_what_goes_with_them():
+    own_gpus = ["reward.reward_model.enable=True", "reward.reward_model.enable_resource_pool=True"]
+    check_waves(config(*own_gpus), EngineSettings(waves=2))
+    shared = config("algorithm.use_kl_in_reward=True", own_gpus[0])
+    check_waves(shared, EngineSettings(waves=1, prompt_weighting="rollout"))
 
 
 @pytest.mark.parametrize(
