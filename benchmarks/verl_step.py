@@ -1,11 +1,15 @@
 """The time that VIP adds to a step of verl on the driver: allocate, exchange of data with verl's queue, observe.
 
 usage (in the environment of `make test-verl`): PYTHONPATH=src python benchmarks/verl_step.py [--prompts 512] [--n 8]
-    [--tokens 1024] [--steps 10] [--pool 1000000]
+    [--tokens 1024] [--steps 10] [--pool 1000000] [--waves]
 
 Real TransferQueue on a local Ray, rows as verl's agent loops write them (a stub of the rollout engine), the trainer's
 own methods. For comparison, stock verl on the driver with the same rows: `_compute_advantage` of the base class, which
 exchanges the same data and more. --pool: number of prompts that have been seen before. Prints medians with quartiles.
+
+--waves: in place of all this, the driver's time for a step with one and with up to two waves, in turns: verl's own
+submission to the agent loops, its replay buffer, and advantages, without the time in which rollouts are made. Prompts
+are new in every step, and three of four are hopeless.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ def configuration(arguments: argparse.Namespace, features: str) -> Any:
         f"+trainer.v1.vip_sync.features={features}",
         "+trainer.v1.vip_sync.cache=null",
         f"+trainer.v1.vip_sync.use_logprobs={not arguments.no_logprobs}",
+        f"+trainer.v1.vip_sync.waves={arguments.waves}",
         "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
     ]
     with initialize_config_module("verl.trainer.config", version_base=None):
@@ -60,11 +65,17 @@ def batches(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         )
 
 
+def chance(number: int) -> float:
+    """Success probability of a prompt."""
+    rng = np.random.default_rng(number)
+    return float((rng.random() > 0.75) * rng.random())
+
+
 def rollouts(batch: Any, tokens: int, rng: np.random.Generator) -> tq.KVBatchMeta:
     """A stub of the rollout engine: rows of random length, put into the queue as agent loops do."""
     keys, fields, tags = [], [], []
-    for uid, n in zip(batch.get("uid").tolist(), batch.get("__rollout_n__").tolist(), strict=True):
-        p = rng.beta(0.4, 0.4)
+    for uid, index, n in zip(*(batch.get(name).tolist() for name in ("uid", "index", "__rollout_n__")), strict=True):
+        p = chance(int(index))
         for session in range(n):
             length = int(rng.integers(tokens // 4, tokens + 1))
             scores = torch.zeros(length)
@@ -129,6 +140,64 @@ def one_step(
     }
 
 
+class AgentLoops:
+    """A stub of verl's: all rollouts of a call are in the queue when it returns."""
+
+    def __init__(self, tokens: int, rng: np.random.Generator) -> None:
+        self.tokens, self.rng, self.seconds, self.sizes = tokens, rng, 0.0, list[int]()
+
+    def generate_sequences(self, batch: Any) -> None:
+        began = time.perf_counter()
+        self.sizes.append(len(rollouts(batch, self.tokens, self.rng)))
+        prompts = batch.get("uid").tolist()
+        tq.kv_batch_put(keys=prompts, partition_id="train", tags=[{"status": "finished"}] * len(prompts))
+        self.seconds += time.perf_counter() - began
+
+
+def driver_step(trainer: VIPTrainerSync, prompts: int, timed: dict[str, Timed]) -> dict[str, float]:
+    """Seconds of a step on the driver, from the data to the advantages."""
+    loops = trainer.agent_loop_manager = AgentLoops(trainer.tokens, trainer.rng)
+    began = time.perf_counter()
+    trainer.prepare_step()
+    rows, _ = trainer.replay_buffer.sample(trainer.global_steps, "train", prompts)
+    trainer._compute_advantage(rows, {})
+    seconds = time.perf_counter() - began - loops.seconds
+    tq.kv_clear(keys=rows.keys, partition_id="train")
+    second = sum(loops.sizes[1:]) / sum(loops.sizes)
+    parts = {name: one.take() for name, one in timed.items()}
+    return {"driver, whole step": seconds} | parts | {"share of the second wave": second}
+
+
+def compare_waves(arguments: argparse.Namespace) -> None:
+    trainers, timed, found = [], [], ([], [])
+    for waves in (1, 2):
+        arguments.waves = waves
+        trainer = VIPTrainerSync(configuration(arguments, arguments.features))
+        trainer.global_steps, trainer.train_dataloader_it = 1, batches(arguments)
+        trainer.tokens, trainer.rng = arguments.tokens, np.random.default_rng(0)
+        seen = [[{"role": "user", "content": f"earlier {i}"}] for i in range(4096)]
+        p = [chance(i) for i in range(len(seen))]
+        for start in range(0, len(seen), 512):
+            own = slice(start, start + 512)
+            trainer.vip.observe_counts(seen[own], trainer.rng.binomial(8, p[own]).tolist(), [8] * len(seen[own]))
+        trainers.append(trainer)
+        own = {"allocate": Timed(trainer.vip, "allocate"), "VIP.next": Timed(trainer.vip, "next")}
+        timed.append(own | {"observe": Timed(trainer.vip, "observe")})
+    for step in range(arguments.steps + 1):
+        for arm, trainer in enumerate(trainers):
+            parts = driver_step(trainer, arguments.prompts, timed[arm])
+            if step:  # the first step includes one-time work
+                found[arm].append(parts)
+    print(f"Q = {arguments.prompts}, rollout.n = {arguments.n}, responses up to {arguments.tokens} tokens")
+    for name in found[0][0]:
+        unit = 1e2 if name.startswith("share") else 1e3
+        rows = [unit * np.percentile([part[name] for part in parts], [25, 50, 75]) for parts in found]
+        print(f"{name:<26}" + "".join(f"{b:9.1f} [{a:.1f}, {c:.1f}]" for a, b, c in rows), flush=True)
+    more = [1e3 * (two["driver, whole step"] - one["driver, whole step"]) for one, two in zip(*found, strict=True)]
+    low, middle, high = np.percentile(more, [25, 50, 75])
+    print(f"{'two waves, more':<26}{middle:9.1f} [{low:.1f}, {high:.1f}]")
+
+
 def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -149,8 +218,19 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=0)
     parser.add_argument("--features", default="length")
     parser.add_argument("--no-logprobs", action="store_true")
+    parser.add_argument("--waves", action="store_true")
     arguments = parser.parse_args()
+    compare, arguments.waves = arguments.waves, 1
+    if compare:
+        arguments.pool = arguments.pool or 10**5
     config = configuration(arguments, arguments.features)
+    if compare:
+        ray.init(num_cpus=16, include_dashboard=False, namespace=str(uuid.uuid4()))
+        tq.init(config.transfer_queue)
+        compare_waves(arguments)
+        tq.close()
+        ray.shutdown()
+        return
     trainer = VIPTrainerSync(config)
     trainer.global_steps, trainer.train_dataloader_it = 1, batches(arguments)
     if arguments.pool:

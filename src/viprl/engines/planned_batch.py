@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class PlannedBatch:
         return pooled_advantages(self.split(rewards), self.waves)
 
 
+Planned = TypeVar("Planned", bound=PlannedBatch)
+
+
 def plan_batch(
     vip: VIP,
     offered: Sequence[Prompt],
@@ -79,7 +82,7 @@ def plan_batch(
     return positions, PlannedBatch(prompts, allocation.counts, weights, prior=allocation.prior, waves=two)
 
 
-def both_waves(vip: VIP, first: PlannedBatch, rewards: FloatArray) -> PlannedBatch:
+def both_waves(vip: VIP, first: Planned, rewards: FloatArray) -> Planned:
     """The plan of both waves, whose counts are those of the whole batch.
 
     Args:

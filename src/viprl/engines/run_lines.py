@@ -51,6 +51,7 @@ def start_line(
     candidates: int = 1,
     unbiased: bool = True,
     baseline: str = "group",
+    waves: int = 1,
 ) -> str:
     """What a run is about to do.
 
@@ -58,7 +59,7 @@ def start_line(
         success: what counts as success, as text or a `SuccessCriterion`.
         prompts, rollouts: Q and C of a batch.
         resumed: where the run was resumed from; None for a new one.
-        candidates, unbiased, baseline: the options of the engine.
+        candidates, unbiased, baseline, waves: the options of the engine.
     """
     name, strategy = next(iter(vip.strategies.items()))
     least = get_variance_model("rloo" if vip.estimator == "auto" else vip.estimator).min_rollouts
@@ -68,10 +69,11 @@ def start_line(
     shrunk = "" if baseline == "group" else f"baseline: {baseline}; "
     chosen = f" (chosen from {candidates * prompts}{'' if unbiased else ', uncorrected'})" if candidates > 1 else ""
     saves = "".join(f"{option}: {getattr(vip, option)}; " for option in ("spend", "cost") if _changed(vip, option))
+    in_waves = " in up to two waves" if waves > 1 else ""
     most_spent = f"{'at most ' if saves else ''}{rollouts} rollouts"
     return (
         f"viprl: strategy {name}; success: {success}; {most_spent} of {count(prompts, 'prompt')}{chosen} "
-        f"in a batch, {least} to {most} of each prompt; {saves}{shrunk}features: "
+        f"in a batch{in_waves}, {least} to {most} of each prompt; {saves}{shrunk}features: "
         f"{_feature_name(strategy.predictor.features) + ' (auto)' if auto else _feature_name(vip.features)}; "
         f"{'from the start' if resumed is None else f'resumed from {resumed}'}"
     )

@@ -13,8 +13,8 @@ from viprl.prompts import text
 
 
 class Record(CheckpointCallback):
-    """One file record/STEP.json for each saved step: planned counts, weights and expected rewards by prompt, and
-    the advantages of the rows of the batch."""
+    """One file record/STEP.json for each saved step: planned counts, weights, expected rewards and first looks by
+    prompt, and the advantages of the rows of the batch."""
 
     def on_save(self, trainer, global_step, checkpoint_dir, async_save=False, **_):
         rows = {key: tag for key, tag in tq.kv_list("train")["train"].items() if not tag.get("is_prompt", False)}
@@ -27,6 +27,7 @@ class Record(CheckpointCallback):
             "expected": None
             if planned.prior is None
             else dict(zip(planned.uids, np.c_[planned.prior.mean, planned.prior.rollouts].tolist(), strict=True)),
+            "looks": looks(planned),
             "padding": [key for key, tag in rows.items() if tag.get("is_padding", False)],
             "advantages": {
                 key: [advantages.tolist(), mask.tolist()]
@@ -40,3 +41,15 @@ class Record(CheckpointCallback):
         folder = Path(checkpoint_dir).parent.parent / "record"
         folder.mkdir(exist_ok=True)
         (folder / f"{global_step}.json").write_text(json.dumps(record))
+
+
+def looks(planned) -> dict[str, list]:
+    """Size, label, share and mean of the first wave of each prompt; empty for a step with one wave."""
+    if planned.waves is None:
+        return {}
+    waves = planned.waves.waves
+    found = zip(waves.labels, waves.plan.shares(planned.counts).tolist(), waves.mean.tolist(), strict=True)
+    return {
+        uid: [look.size, sorted(look.marked), share, mean]
+        for uid, (look, share, mean) in zip(planned.uids, found, strict=True)
+    }

@@ -15,10 +15,16 @@ import pytest
 import torch
 from toy import compute_score
 
+from viprl.allocation.waves.estimator import FirstLook, wave_advantages
 from viprl.runs.engine_logs import read_history
 
 N = 4
 BUDGET, ROWS, MINI_BATCHES = 6 * N, 32, 2
+
+
+def prompt(key: str) -> str:
+    """uid of the prompt of a row, in either wave."""
+    return key.rsplit("_", 2)[0].removesuffix("#2")
 
 
 def records(run):
@@ -49,6 +55,7 @@ def finished(tmp_path_factory):
         "+trainer.v1.vip_sync.spend": "match",
         "+trainer.v1.vip_sync.variance_target": 2,
         "+trainer.v1.vip_sync.cost": "tokens",
+        "+trainer.v1.vip_sync.waves": 2,
         "trainer.resume_mode": "auto",
         "trainer.max_actor_ckpt_to_keep": 3,
     }
@@ -72,12 +79,12 @@ def test_every_step_has_the_planned_rollouts_within_the_budget(finished):
     varied, spent = set(), {}
     for step, record in steps.items():
         planned = record["planned"]
-        received = Counter(key.rsplit("_", 2)[0] for key in record["advantages"] if key not in record["padding"])
+        received = Counter(prompt(key) for key in record["advantages"] if key not in record["padding"])
         assert received == planned, f"step {step}"
         assert len(planned) == 6 and min(planned.values()) >= 2
         spent[step] = sum(planned.values())
         varied |= set(planned.values())
-        dumped = Counter(row["uid"].rsplit("_", 2)[0] for row in finished.dump(step))
+        dumped = Counter(prompt(row["uid"]) for row in finished.dump(step))
         assert {uid: dumped[uid] for uid in planned} == planned
     assert len(varied) > 2, "the counts were adaptive"
     assert spent[1] == max(spent.values()) == BUDGET, "nothing is known before the first step"
@@ -89,22 +96,30 @@ def test_groups_are_intact(finished):
     weights = [weight for record in records(finished).values() for weight in record["weights"].values()]
     assert max(weights) > 1.1 and min(weights) < 0.9
     assert all((record["expected"] is None) == (step == 1) for step, record in records(finished).items())
+    looks: list[bool] = []
     for step, record in records(finished).items():
         groups: dict[str, list[dict]] = {}
         for row in finished.dump(step):
             if row["uid"] not in record["padding"]:
-                groups.setdefault(row["uid"].rsplit("_", 2)[0], []).append(row)
+                groups.setdefault(prompt(row["uid"]), []).append(row)
         assert groups.keys() == record["planned"].keys()
         for uid, rollouts in groups.items():
             assert {row["input"].removesuffix(" <go>") for row in rollouts} == {record["uids"][uid]}
             rewards = np.array([row["score"] for row in rollouts])
             assert rewards.tolist() == [compute_score("toy", row["output"], row["gts"]) for row in rollouts]
             n, (mu, kappa) = len(rewards), (record["expected"] or {}).get(uid, (0, 0))
-            baselines = (kappa * mu + rewards.sum() - rewards) / (kappa + n - 1)
-            expected = (rewards - baselines) * record["weights"][uid] * N / n
-            for row, value in zip(rollouts, expected, strict=True):
+            if record["looks"]:
+                size, marked, share, mean = record["looks"][uid]
+                first = [row["score"] for row in rollouts if "#2" not in row["uid"]]
+                assert len(first) == size and sum(first) in marked
+                expected = wave_advantages(rewards, FirstLook.of(size, marked), share=share, mean=mean)
+                looks += [len(marked) <= size]
+            else:
+                expected = rewards - (kappa * mu + rewards.sum() - rewards) / (kappa + n - 1)
+            for row, value in zip(rollouts, expected * record["weights"][uid] * N / n, strict=True):
                 advantages, mask = record["advantages"][row["uid"]]
                 np.testing.assert_allclose(advantages, value * np.array(mask), atol=1e-5)
+    assert any(looks), "first looks happened"
 
 
 def test_padding_fills_every_step_and_has_no_effect(finished):
@@ -159,7 +174,7 @@ def test_tool_loops_get_variable_counts(finished):
     for step, record in records(finished).items():
         for row in finished.dump(step):
             if row["uid"] not in record["padding"] and "<tools>" in row["input"]:
-                counts.add(record["planned"][row["uid"].rsplit("_", 2)[0]])
+                counts.add(record["planned"][prompt(row["uid"])])
                 _, mask = record["advantages"][row["uid"]]
                 turns.add(0 in mask[: len(mask) - 1] and 1 in mask)
     assert turns == {True} and len(counts) > 1

@@ -7,6 +7,7 @@ copied or patched.
     extension point                         use
     RLDatasetBuilder, RLDataset.get_batch   prompts -> counts -> group builders of that many environments
     EnvGroupBuilder.compute_group_rewards   outcomes of a finished group to VIP; rewards shaped for training
+    RolloutStrategy.execute                 with `waves` = 2, both waves of a group
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ try:
     from tinker_cookbook.rl.types import RLDataset, RLDatasetBuilder
 
     from viprl.engines.tinker.planned_dataset import VIPDataset, question
+    from viprl.engines.tinker.two_waves import TwoWaves
 except ImportError as error:
     raise MissingPackageError(
         f'viprl.engines.tinker needs tinker-cookbook: pip install "viprl[tinker]" ({error})'
@@ -37,7 +39,6 @@ from viprl.settings import EngineSettings, documented, options, read_settings
 REFUSED = {
     "prompt_weighting": "the rewards of a group are shaped so that every prompt has the same weight",
     "baseline": "tinker-cookbook itself subtracts the mean of a group from its rewards",
-    "waves": "the environments of a group are made before its first rewards are known",
     "id_column": "pass prompt=, a function from a group builder to {'prompt': ..., 'id': ...}",
     "register_pool": "a dataset of tinker-cookbook gives its prompts batch by batch",
     "gradient_moments": "the service keeps the gradients",
@@ -77,10 +78,16 @@ def with_vip(config: Any, *, prompt: Callable[[Any], Prompt] = question, **given
             "termination.zero_reward_on_limit changes rewards after VIP has read them; set "
             "termination=TerminationRewardPolicy(zero_reward_on_limit=False)"
         )
+    settings = _settings(given)
     builder = VIPDatasetBuilder(
-        inner=config.dataset_builder, log_path=config.log_path, settings=_settings(given), prompt=prompt
+        inner=config.dataset_builder, log_path=config.log_path, settings=settings, prompt=prompt
     )
-    return chz.replace(config, dataset_builder=builder)
+    if settings.waves == 1:
+        return chz.replace(config, dataset_builder=builder)
+    strategy = TwoWaves(
+        config.effective_rollout_strategy(), None if termination is None else termination.grader_timeout_seconds
+    )
+    return chz.replace(config, dataset_builder=builder, rollout_error_tolerance=strategy)
 
 
 def _settings(given: dict[str, Any]) -> EngineSettings:
@@ -92,6 +99,8 @@ def _settings(given: dict[str, Any]) -> EngineSettings:
             f"with_vip: estimator is {estimator!r}; expected 'auto' or {' or '.join(map(repr, ESTIMATORS))} "
             "(tinker-cookbook does not divide advantages by a standard deviation)"
         )
+    if settings.waves == 2 and estimator != "rloo":
+        raise InputError(f"with_vip: waves is 2, which needs the estimator 'rloo'; it is {estimator!r}")
     return replace(settings, estimator=estimator)
 
 

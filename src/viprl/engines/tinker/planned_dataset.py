@@ -13,18 +13,25 @@ from tinker_cookbook.checkpoint_utils import get_last_checkpoint, load_checkpoin
 from tinker_cookbook.rl.rollouts import get_rollout_executor
 from tinker_cookbook.rl.types import EnvGroupBuilder, RLDataset
 
-from viprl.advantages import group_advantages
-from viprl.engines.planned_batch import PlannedBatch, batch_metrics, plan_batch
+from viprl.allocation.waves.estimator import FirstLook
+from viprl.engines.planned_batch import PlannedBatch, batch_metrics, both_waves, plan_batch
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.tinker.group_size import group_size, resized
-from viprl.engines.tinker.shaped_rewards import shaped_totals, trajectory_length, trajectory_logprob
+from viprl.engines.tinker.shaped_rewards import (
+    pooled_totals,
+    shaped_totals,
+    trajectory_length,
+    trajectory_logprob,
+)
+from viprl.engines.tinker.two_waves import FirstWaves, Rewards
 from viprl.engines.vip_builder import load_state
 from viprl.errors import InputError
 from viprl.metrics import PREFIX, ROLLOUT_REWARD, ROLLOUTS, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
+from viprl.utils.arrays import FloatArray
 from viprl.utils.words import count
 from viprl.vip import VIP
 
@@ -67,6 +74,16 @@ class PlannedGroups(PlannedBatch):
         """One list for each prompt, of the planned length; None for rollouts that failed."""
         groups = [finished.get(q, []) for q in range(len(self.counts))]
         return [[*group, *[None] * (n - len(group))] for group, n in zip(groups, self.counts, strict=True)]
+
+    def look(self, q: int) -> tuple[FirstLook, float]:
+        """What the first wave of group q showed, and the reward above which a rollout counts as marked."""
+        waves = None if self.waves is None else self.waves.waves
+        if waves is None or waves.labels is None:
+            raise InputError(
+                "a group of a step with two waves was graded before its second wave was planned; run the config that "
+                "with_vip returns, whose rollout_error_tolerance samples the second wave"
+            )
+        return waves.labels[q], waves.threshold
 
 
 class VIPDataset(RLDataset):
@@ -141,10 +158,12 @@ class VIPDataset(RLDataset):
                 resumed=where,
                 candidates=self.settings.candidates,
                 unbiased=self.settings.unbiased,
+                waves=self.settings.waves,
             )
             announce(line)
         sized = [resized(builder, n) for builder, n in zip(builders, counts, strict=True)]
-        return [VIPGroupBuilder(builder, self, self._batch, q) for q, builder in enumerate(sized)]
+        first = None if self._batch.waves is None else FirstWaves(len(counts), self._plan_second)
+        return [VIPGroupBuilder(builder, self, self._batch, q, first) for q, builder in enumerate(sized)]
 
     def _plan(self) -> tuple[list[EnvGroupBuilder], PlannedGroups]:
         """The builders of this step that are sampled, and their plan."""
@@ -154,21 +173,31 @@ class VIPDataset(RLDataset):
         prompts, rollouts = [self.prompt(builder) for builder in builders], sum(map(group_size, builders))
         groups = max(1, round(len(builders) / k))
         budget = round(groups * rollouts / max(1, len(builders)))
-        positions, plan = plan_batch(self.vip, prompts, budget, groups, unbiased=self.settings.unbiased)
-        return [builders[i] for i in positions], PlannedGroups(plan.prompts, plan.counts, plan.weights, budget)
+        options = self.settings
+        positions, plan = plan_batch(self.vip, prompts, budget, groups, unbiased=options.unbiased, waves=options.waves)
+        planned = PlannedGroups(plan.prompts, plan.counts, plan.weights, budget, waves=plan.waves)
+        return [builders[i] for i in positions], planned
+
+    def _plan_second(self, rewards: Rewards) -> PlannedGroups:
+        """The plan of both waves of this step, after the rewards of all first ones."""
+        if self._batch is None:
+            raise RuntimeError("the first waves of a step ended after it was observed")
+        first = np.array([reward for group in self._batch.lists(rewards) for reward in group], dtype=float)
+        self._batch = both_waves(self.vip, self._batch, first)
+        self._batch.rewards.update(rewards)  # also of a group whose second wave fails
+        return self._batch
 
     def shaped(self, batch: PlannedGroups, q: int, trajectories: Sequence[Any], given: Sequence[Given]) -> list[Given]:
         """Keep the outcomes of group q, whose final rewards are `given`; return the rewards to train on."""
-        steps = np.array([sum(step.reward for step in one.transitions) for one in trajectories], dtype=float)
-        if not scorable(steps).all():
-            wrong = steps[~scorable(steps)][0]
-            raise InputError(
-                f"the reward of a step is {wrong}; return a number, and NaN as a group reward if unscorable"
-            )
+        steps = step_rewards(trajectories)
         given_total = steps + np.array([final for final, _ in given], dtype=float)
         total = np.where(scorable(given_total), given_total, np.nan)
-        average = batch.budget / len(batch.counts)
-        rewards = shaped_totals(total, average, self.settings.estimator, float(batch.weights[q])) - steps
+        average, weight = batch.budget / len(batch.counts), float(batch.weights[q])
+        if batch.waves is None:
+            rewards = shaped_totals(total, average, self.settings.estimator, weight) - steps
+        else:
+            look, threshold = batch.look(q)
+            rewards = pooled_totals(total, int(batch.counts[q]), look, threshold, average, weight) - steps
         metrics = [{**own, PREFIX + ROLLOUTS: int(batch.counts[q])} for _, own in given]
         for reward, own in zip(total.tolist(), metrics, strict=True):
             own |= {} if np.isnan(reward) else {PREFIX + ROLLOUT_REWARD: reward}
@@ -201,8 +230,7 @@ class VIPDataset(RLDataset):
         values, lengths = batch.lists(batch.values), batch.lists(batch.lengths)
         observation = self._success.observe(self.vip, batch, rewards, values, logprobs, lengths)
         flat = np.array([reward for group in rewards for reward in group], dtype=float)
-        advantages = group_advantages(flat, batch.counts)
-        self._metrics = batch_metrics(self.vip, advantages)
+        self._metrics = batch_metrics(self.vip, batch.advantages(np.where(scorable(flat), flat, np.nan)))
         self._summary.add(batch.counts, observation, self._metrics)
         self.step += 1
         if self.step % len(self) == 0:
@@ -221,29 +249,92 @@ class VIPDataset(RLDataset):
 class VIPGroupBuilder(EnvGroupBuilder):
     """A group of the planned size that reports its rewards to the dataset that it came from."""
 
-    def __init__(self, inner: EnvGroupBuilder, dataset: VIPDataset, batch: PlannedGroups, q: int) -> None:
-        self.inner, self._dataset, self._batch, self._q = inner, dataset, batch, q
+    def __init__(
+        self,
+        inner: EnvGroupBuilder,
+        dataset: VIPDataset,
+        batch: PlannedGroups,
+        q: int,
+        first_waves: FirstWaves[PlannedGroups] | None = None,
+    ) -> None:
+        self.inner, self._dataset, self._batch, self.q, self.first_waves = inner, dataset, batch, q, first_waves
+        self._first: list[Given] = []
+        self._again: EnvGroupBuilder | None = None
 
     def __reduce__(self) -> Any:
         raise TypeError("rewards computed by a rollout executor do not reach VIP; run rl.train.main without one")
 
     async def make_envs(self) -> Sequence[Any]:
-        self._batch.started.add(self._q)
-        envs, planned = await self.inner.make_envs(), self._batch.counts[self._q]
-        if len(envs) != planned:
-            raise InputError(f"{type(self.inner).__name__} made {len(envs)} environments, but {planned} were planned")
-        return envs
+        self._batch.started.add(self.q)
+        return await made(self.inner, int(self._batch.counts[self.q]))
+
+    async def grade_first_wave(self, trajectories: Sequence[Any], envs: Sequence[Any]) -> list[float | None]:
+        """The total rewards of a first wave. The final rewards are kept for `compute_group_rewards`."""
+        self._first = await self._graded(self.inner, trajectories, envs)
+        return (step_rewards(trajectories) + np.array([final for final, _ in self._first], dtype=float)).tolist()
+
+    def second_wave(self) -> EnvGroupBuilder | None:
+        """The builder of the second wave, after the first waves of all groups; None if this group has none."""
+        whole = None if self.first_waves is None else self.first_waves.whole
+        if whole is None:
+            raise RuntimeError("the second wave of this step was not planned; see the error of another group")
+        more, self._batch = int(whole.counts[self.q] - self._batch.counts[self.q]), whole
+        self._again = SecondWave(resized(self.inner, more), more) if more else None
+        return self._again
 
     async def compute_group_rewards(self, trajectory_group: list[Any], env_group: Sequence[Any]) -> list[Any]:
+        first = len(self._first)
+        given = [*self._first]
+        if self._again is not None:
+            given += await self._graded(self._again, trajectory_group[first:], env_group[first:])
+        elif not given:
+            given = await self._graded(self.inner, trajectory_group, env_group)
+        return self._dataset.shaped(self._batch, self.q, trajectory_group, given)
+
+    async def _graded(self, builder: EnvGroupBuilder, trajectories: Sequence[Any], envs: Sequence[Any]) -> list[Given]:
         try:
-            given = await self.inner.compute_group_rewards(trajectory_group, env_group)
+            return await builder.compute_group_rewards(list(trajectories), envs)
         except Exception as error:
             error.add_note(f"raised by {type(self.inner).__name__} at training step {self._dataset.step + 1}")
             raise
-        return self._dataset.shaped(self._batch, self._q, trajectory_group, given)
+
+    async def cleanup(self) -> None:
+        await self.inner.cleanup()
+        if self._again is not None:
+            await self._again.cleanup()
+
+    def logging_tags(self) -> list[str]:
+        return self.inner.logging_tags()
+
+
+class SecondWave(EnvGroupBuilder):
+    """The second wave of a group, graded on its own."""
+
+    def __init__(self, inner: EnvGroupBuilder, planned: int) -> None:
+        self.inner, self.planned = inner, planned
+
+    async def make_envs(self) -> Sequence[Any]:
+        return await made(self.inner, self.planned)
+
+    async def compute_group_rewards(self, trajectory_group: list[Any], env_group: Sequence[Any]) -> list[Any]:
+        return await self.inner.compute_group_rewards(trajectory_group, env_group)
 
     async def cleanup(self) -> None:
         await self.inner.cleanup()
 
-    def logging_tags(self) -> list[str]:
-        return self.inner.logging_tags()
+
+async def made(builder: EnvGroupBuilder, planned: int) -> Sequence[Any]:
+    """The environments of a builder. Raises InputError for another number than planned."""
+    envs = await builder.make_envs()
+    if len(envs) != planned:
+        raise InputError(f"{type(builder).__name__} made {len(envs)} environments, but {planned} were planned")
+    return envs
+
+
+def step_rewards(trajectories: Sequence[Any]) -> FloatArray:
+    """[m] sum of the rewards of the steps of each trajectory. Raises InputError unless they are numbers."""
+    steps = np.array([sum(step.reward for step in one.transitions) for one in trajectories], dtype=float)
+    if not scorable(steps).all():
+        wrong = steps[~scorable(steps)][0]
+        raise InputError(f"the reward of a step is {wrong}; return a number, and NaN as a group reward if unscorable")
+    return steps

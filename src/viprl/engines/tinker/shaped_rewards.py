@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from viprl.advantages import group_advantages
+from viprl.allocation.waves.estimator import FirstLook, wave_advantages
 from viprl.utils.arrays import FloatArray
 
 
@@ -35,8 +36,31 @@ def shaped_totals(rewards: FloatArray, average: float, estimator: str, weight: f
         advantages = group_advantages(rewards, [size]) * (1 - 1 / average)
     else:
         advantages = group_advantages(rewards, [size], "mean")
+    return _centre(rewards) + weight * advantages * average / size
+
+
+def pooled_totals(
+    rewards: FloatArray, planned: int, look: FirstLook, threshold: float, average: float, weight: float = 1.0
+) -> FloatArray:
+    """`shaped_totals` of one group that was sampled in two waves.
+
+    The advantages of `viprl.pooled_advantages` sum to 0 in a group with baselines of the group, so that centring them
+    changes nothing.
+
+    Args:
+        rewards: [m] of both waves, NaN where unscorable.
+        planned: n >= m, the rollouts of both waves. Those that failed count as unscorable.
+        look: what the first wave showed.
+        threshold: of the reward, above which a rollout is marked.
+    """
+    whole = np.append(rewards, np.full(planned - len(rewards), np.nan))
+    advantages = wave_advantages(whole, look, whole > threshold)[: len(rewards)] * (1 - 1 / average)
+    return _centre(rewards) + weight * advantages * average / planned
+
+
+def _centre(rewards: FloatArray) -> float:
     scorable = rewards[~np.isnan(rewards)]
-    return (scorable.mean() if len(scorable) else 0.0) + weight * advantages * average / size
+    return float(scorable.mean()) if len(scorable) else 0.0
 
 
 def trajectory_length(trajectory: Any) -> float:

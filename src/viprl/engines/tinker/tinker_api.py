@@ -16,8 +16,15 @@ CONTRACT = VersionContract(
             "Transition": ("ac", "reward", "metrics"),
         },
         "tinker_cookbook.completers": {"TokensWithLogprobs": ("maybe_logprobs", "tokens")},
+        "tinker_cookbook.rl.rollout_strategy": {
+            "RolloutStrategy": ("catches_group_errors",),
+            "RolloutStrategy.execute": ("env_group_builder", "policy"),
+            "RolloutResult": ("trajectories", "envs", "errors"),
+        },
         "tinker_cookbook.rl.rollouts": {"get_rollout_executor": ()},
-        "tinker_cookbook.rl.rollout_limits": {"TerminationRewardPolicy": ("zero_reward_on_limit",)},
+        "tinker_cookbook.rl.rollout_limits": {
+            "TerminationRewardPolicy": ("zero_reward_on_limit", "grader_timeout_seconds")
+        },
         "tinker_cookbook.checkpoint_utils": {
             "get_last_checkpoint": ("log_dir",),
             "load_checkpoints_file": ("log_dir",),
@@ -30,6 +37,8 @@ CONTRACT = VersionContract(
                 "async_config",
                 "stream_minibatch_config",
                 "effective_termination",
+                "effective_rollout_strategy",
+                "rollout_error_tolerance",
             )
         },
     },

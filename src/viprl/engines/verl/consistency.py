@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from viprl.engines.verl.mini_batches import rows_of_step
-from viprl.engines.verl.namespace import ESTIMATORS, MODE, NAMESPACE, expected_needs_rloo
+from viprl.engines.verl.namespace import ESTIMATORS, MODE, NAMESPACE, NEED_RLOO, needs_rloo
 from viprl.errors import InputError
 from viprl.metrics import PADDING_ROWS, PREFIX, ROLLOUTS
 from viprl.settings import EngineSettings
@@ -48,6 +48,36 @@ def check_baseline(config: Any, baseline: str) -> None:
             "algorithm.use_kl_in_reward=True a penalty is subtracted from them before advantages are computed; set "
             "use_kl_in_reward=False, or baseline=group"
         )
+
+
+def check_waves(config: Any, settings: EngineSettings) -> None:
+    """Raise InputError if the rewards of a first wave are not known in time or are not those of the advantages, or if
+    the weight of a prompt depends on them."""
+    if settings.waves == 1:
+        return
+    two = f"{NAMESPACE}.waves=2"
+    if config.algorithm.get("use_kl_in_reward", False):
+        raise InputError(
+            f"{two} plans by the rewards, but with algorithm.use_kl_in_reward=True a penalty is subtracted from them "
+            "before advantages are computed; set use_kl_in_reward=False, or waves=1"
+        )
+    model = config.reward.reward_model
+    if model.enable and not model.enable_resource_pool:
+        raise InputError(
+            f"{two} plans by the rewards of the first wave, but a reward model that shares its GPUs with the trainer "
+            "(reward.reward_model.enable_resource_pool=False) scores after all rollouts of a step; set "
+            "enable_resource_pool=True, or waves=1"
+        )
+    if settings.prompt_weighting == "rollout":
+        raise InputError(two_waves_need_prompt_weights())
+
+
+def two_waves_need_prompt_weights() -> str:
+    """Why waves=2 is refused with prompt_weighting=rollout."""
+    return (
+        f"{NAMESPACE}.waves=2 with prompt_weighting=rollout weights a prompt by its number of rollouts, which depends "
+        "on its rewards, so that the gradient is biased; leave prompt_weighting out, or set waves=1"
+    )
 
 
 def settle(config: Any, settings: EngineSettings) -> list[str]:
@@ -179,6 +209,9 @@ def contradictions(arguments: Sequence[str]) -> list[str]:
     estimator = given.get("algorithm.adv_estimator")
     if estimator is not None and estimator not in ESTIMATORS:
         lines.append(f"algorithm.adv_estimator={estimator}; expected {' or '.join(ESTIMATORS)}")
-    if given.get(f"{NAMESPACE}.baseline") == "expected" and estimator == "vip_dr_grpo":
-        lines.append(expected_needs_rloo(estimator))
+    if estimator == "vip_dr_grpo":
+        named = [option for option, (value, _) in NEED_RLOO.items() if given.get(f"{NAMESPACE}.{option}") == value]
+        lines += [needs_rloo(option, estimator) for option in named]
+    if given.get(f"{NAMESPACE}.waves") == "2" and weighting == "rollout":
+        lines.append(two_waves_need_prompt_weights())
     return lines

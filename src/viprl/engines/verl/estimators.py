@@ -21,7 +21,7 @@ from verl.trainer.ppo.core_algos import register_adv_est
 
 from viprl.advantages import Baseline, RewardPrior, group_advantages
 from viprl.engines.verl.namespace import MODE
-from viprl.engines.verl.rollouts import PlannedStep
+from viprl.engines.verl.rollouts import PlannedStep, prompt_of
 from viprl.errors import InputError
 from viprl.outcomes import scorable
 from viprl.utils.arrays import FloatArray, IntArray
@@ -51,7 +51,8 @@ def vip_rloo(
 ) -> Tensors:
     """Reward minus the mean of the prompt's other rollouts, scaled so that all prompts have the same weight.
 
-    With `baseline=expected` that mean is shrunk towards the reward that VIP expects of the prompt.
+    With `baseline=expected` that mean is shrunk towards the reward that VIP expects of the prompt. Groups of two waves
+    have the advantages of `viprl.pooled_advantages`.
 
     Args:
         token_level_rewards: [rows, T]; a row's reward is its sum; NaN and inf mark an unscorable rollout (advantage 0).
@@ -86,14 +87,18 @@ def _estimate(rewards: torch.Tensor, mask: torch.Tensor, index: Any, config: Any
     with torch.no_grad():
         scores = rewards.sum(-1).double().cpu().numpy()
         scores = np.where(scorable(scores), scores, np.nan)
-        uids, group, counts = np.unique(np.asarray(index, dtype=str), return_inverse=True, return_counts=True)
+        prompts = [prompt_of(str(uid)) for uid in index]
+        uids, group, counts = np.unique(prompts, return_inverse=True, return_counts=True)
         plan = _PLAN.get()
         weights, prior = (np.ones(len(uids)), None) if plan is None else plan.of_groups(uids.tolist())
         if settings["prompt_weighting"] == "prompt":
             weights = weights * (settings["rollout_n"] / counts)
         elif plan is not None and settings["by_rows"]:
             weights = weights * (settings["rollout_n"] / plan.counts.mean())
-        values = weights[group] * row_advantages(scores, group, counts, baseline, prior)
+        if plan is not None and plan.waves is not None:
+            values = weights[group] * plan.of_rows(scores, prompts)
+        else:
+            values = weights[group] * row_advantages(scores, group, counts, baseline, prior)
         advantages = torch.as_tensor(values, dtype=torch.float32, device=rewards.device).unsqueeze(-1) * mask
     return advantages, advantages
 

@@ -14,6 +14,12 @@ NAMESPACE = f"trainer.v1.{MODE}"
 ESTIMATORS = {"vip_rloo": "rloo", "vip_dr_grpo": "dr_grpo"}
 """verl's name of the advantage estimator -> ours."""
 
+NEED_RLOO = {
+    "baseline": ("expected", "which is relative to the mean of the whole group"),
+    "waves": ("2", "which is biased where the size of a group depends on its rewards"),
+}
+"""Option -> the value that needs algorithm.adv_estimator=vip_rloo, and what is wrong with another one."""
+
 REFUSED = {
     "estimator": "algorithm.adv_estimator=vip_rloo or vip_dr_grpo decides it",
     "register_pool": "features are computed when a prompt is drawn for the first time",
@@ -41,8 +47,9 @@ def read_namespace(
         )
     with options_named(f"{NAMESPACE}."):
         settings = read_settings(given or {}, where=f"trainer_mode={MODE}", refused=REFUSED)
-    if settings.baseline == "expected" and ESTIMATORS[adv_estimator] != "rloo":
-        raise InputError(expected_needs_rloo(adv_estimator))
+    for option in NEED_RLOO:
+        if str(getattr(settings, option)) == NEED_RLOO[option][0] and ESTIMATORS[adv_estimator] != "rloo":
+            raise InputError(needs_rloo(option, adv_estimator))
     return resolve(
         settings,
         prefix=f"{NAMESPACE}.",
@@ -53,11 +60,11 @@ def read_namespace(
     )
 
 
-def expected_needs_rloo(adv_estimator: str) -> str:
-    """Why baseline=expected is refused."""
+def needs_rloo(option: str, adv_estimator: str) -> str:
+    """Why a value in `NEED_RLOO` is refused."""
     return (
-        f"{NAMESPACE}.baseline=expected needs algorithm.adv_estimator=vip_rloo; it is {adv_estimator}, which is "
-        "relative to the mean of the whole group"
+        f"{NAMESPACE}.{option}={NEED_RLOO[option][0]} needs algorithm.adv_estimator=vip_rloo; it is {adv_estimator}, "
+        f"{NEED_RLOO[option][1]}"
     )
 
 

@@ -14,6 +14,14 @@ from viprl.utils.arrays import FloatArray
 
 ROLLOUTS = "__rollout_n__"
 """Key of a prompt from which verl's agent loop (AgentLoopWorkerTQ._run_prompt) reads its number of rollouts."""
+SECOND_WAVE = "#2"
+"""End of the uid under which a prompt is sampled a second time in a step: an agent loop counts its sessions from 0, so
+that under the same uid its rows would replace those of the first wave."""
+
+
+def prompt_of(uid: str) -> str:
+    """verl's name of the prompt of a row, the same in both waves."""
+    return uid.removesuffix(SECOND_WAVE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +39,15 @@ class PlannedStep(PlannedBatch):
         if prior is not None:
             prior = RewardPrior(np.append(prior.mean, 0.0)[rows], np.append(prior.rollouts, 0.0)[rows])
         return np.append(self.weights, 0.0)[rows], prior
+
+    def of_rows(self, rewards: FloatArray, uids: Sequence[str]) -> FloatArray:
+        """[rows] `advantages` of rows in any order, by the names of their prompts; 0 for padding rows."""
+        position = {uid: q for q, uid in enumerate(self.uids)}
+        prompts = np.array([position.get(uid, len(position)) for uid in uids])
+        order = np.argsort(prompts, kind="stable")[: int((prompts < len(position)).sum())]
+        found = np.zeros(len(rewards))
+        found[order] = self.advantages(np.asarray(rewards)[order])
+        return found
 
 
 class Outcomes(NamedTuple):
@@ -61,7 +78,8 @@ def row_sums(values: Any, mask: Any = None) -> FloatArray:
 
 
 def prompt_order(keys: Sequence[str], plan: PlannedStep) -> list[int]:
-    """[C] positions of the rollouts among verl's row keys UID_SESSION_OUTPUT, in the order of the planned prompts.
+    """[C] positions of the rollouts among verl's row keys UID_SESSION_OUTPUT, in the order of the planned prompts; of
+    both waves as far as they were sampled.
 
     Raises RuntimeError unless every prompt has exactly its planned number of rollouts, one row each.
     """
@@ -75,9 +93,9 @@ def prompt_order(keys: Sequence[str], plan: PlannedStep) -> list[int]:
                 "let the agent loop return one output for each rollout (a response mask hides tool turns)"
             )
         sessions.add((uid, session))
-        if uid not in rows:
+        if prompt_of(uid) not in rows:
             raise RuntimeError(f"verl returned rollouts of prompt {uid}, which is not in the plan of this step")
-        rows[uid].append(position)
+        rows[prompt_of(uid)].append(position)
     received = np.array([len(positions) for positions in rows.values()])
     wrong = np.flatnonzero(received != plan.counts)
     if len(wrong):

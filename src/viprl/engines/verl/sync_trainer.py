@@ -3,12 +3,14 @@
 verl's data loading, rollout, losses and workers stay as they are. `rollout.n` = C/Q is the *average* group size: a step
 has Q = data.train_batch_size prompts and exactly C = Q * rollout.n rollouts. Where the options `spend` and `cost` save
 rollouts, masked rows take their place (`viprl.engines.verl.mini_batches`). With `candidates` = k a step takes k Q
-prompts from the data, of which VIP selects Q; the others never enter verl's queue. Each override calls `super()`;
-nothing of verl is copied or patched.
+prompts from the data, of which VIP selects Q; the others never enter verl's queue. With `waves` = 2 the rollouts of a
+step are sampled in up to two waves: the second one is planned and sent to the agent loops while verl waits for the
+first. Each override calls `super()`; nothing of verl is copied or patched.
 
     overridden method of PPOTrainerSync   purpose
     __init__                              check and complete the configuration before any worker starts
     _init_dataloader                      the length of an epoch with several candidates
+    _build_replay_buffer                  with `waves` = 2, verl waits for both waves (`viprl.engines.verl.wave_buffer`)
     _next_train_batch                     prompts -> counts, passed to the agent loops as `__rollout_n__`
     _get_required_batch_multiple          as many rows, and optimizer steps, as C rollouts have
     _balance_batch                        the rollouts spread over the mini-batches, if there are fewer than C
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +37,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
 from viprl import metrics as names
-from viprl.advantages import group_advantages
-from viprl.engines.planned_batch import batch_metrics, plan_batch
+from viprl.engines.planned_batch import batch_metrics, both_waves, plan_batch
 from viprl.engines.prompt_id import identified
 from viprl.engines.run_lines import RunSummary, announce, start_line
 from viprl.engines.success import SuccessCriterion
@@ -43,8 +45,17 @@ from viprl.engines.verl import consistency
 from viprl.engines.verl.estimators import SETTINGS, planned
 from viprl.engines.verl.mini_batches import rows_of_step, spread
 from viprl.engines.verl.namespace import MODE, NAMESPACE, read_namespace, written_namespace
-from viprl.engines.verl.rollouts import ROLLOUTS, Outcomes, PlannedStep, prompt_order, row_lengths, row_sums
+from viprl.engines.verl.rollouts import (
+    ROLLOUTS,
+    SECOND_WAVE,
+    Outcomes,
+    PlannedStep,
+    prompt_order,
+    row_lengths,
+    row_sums,
+)
 from viprl.engines.verl.verl_api import CONTRACT
+from viprl.engines.verl.wave_buffer import WaveBuffer
 from viprl.engines.vip_builder import build_vip, load_state
 from viprl.engines.warm_start import TrainingRow, warm_start
 from viprl.errors import InputError
@@ -79,6 +90,7 @@ class VIPTrainerSync(PPOTrainerSync):
             rollout_n=rollout_n,
         )
         consistency.check_baseline(config, self.vip_settings.baseline)
+        consistency.check_waves(config, self.vip_settings)
         weighting = self.vip_settings.prompt_weighting
         with open_dict(config):
             lines = consistency.settle(config, self.vip_settings) + consistency.padding(config, self.vip_settings)
@@ -92,6 +104,8 @@ class VIPTrainerSync(PPOTrainerSync):
         self.vip = build_vip(self.vip_settings, self._vip_success, f"{NAMESPACE}.")
         self._vip_summary = RunSummary()
         self._vip_step: PlannedStep | None = None
+        self._vip_sent: Any = None
+        """verl's batch of the first wave, as long as a second one may follow."""
         self.vip_batch: PlannedStep | None = None
         """The plan of the last step whose rewards have been observed."""
         super().__init__(config)
@@ -105,6 +119,10 @@ class VIPTrainerSync(PPOTrainerSync):
     def trainer_mode(self, value: str) -> None:
         if value != MODE:
             raise InputError(f"trainer.v1.trainer_mode is {value!r}; this trainer is {MODE!r}")
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        return WaveBuffer(buffer, self._vip_send_second) if self.vip_settings.waves == 2 else buffer
 
     def _init_dataloader(self) -> None:
         data, k = self.config.data, self.vip_settings.candidates
@@ -127,13 +145,35 @@ class VIPTrainerSync(PPOTrainerSync):
         batch = super()._next_train_batch(self.vip_settings.candidates * size)
         prompts = [self._vip_prompt(row) for row in _rows(batch, self.vip_settings.id_column)]
         budget, options = size * self.config.actor_rollout_ref.rollout.n, self.vip_settings
-        positions, plan = plan_batch(self.vip, prompts, budget, size, unbiased=options.unbiased)
+        positions, plan = plan_batch(self.vip, prompts, budget, size, unbiased=options.unbiased, waves=options.waves)
         if len(positions) < len(prompts):
             batch = tu.index_select_tensor_dict(batch, positions)
         tu.assign_non_tensor_stack(batch, ROLLOUTS, plan.counts.tolist())
         uids = tuple(map(str, _column(batch, "uid")))
-        self._vip_step = PlannedStep(plan.prompts, plan.counts, plan.weights, uids, prior=plan.prior)
+        self._vip_step = PlannedStep(plan.prompts, plan.counts, plan.weights, uids, prior=plan.prior, waves=plan.waves)
+        self._vip_sent = None if plan.waves is None else batch
         return batch
+
+    def _vip_send_second(self, first: Any) -> int:
+        """Plan the second wave by the rewards of the first, whose rows are given, and send it to the agent loops.
+
+        Returns: the number of prompts that are sampled again.
+        """
+        plan, batch, self._vip_sent = self._vip_step, self._vip_sent, None
+        if plan is None or batch is None:
+            return 0
+        with self._vip_noting_step():
+            keys = [first.keys[i] for i in prompt_order(first.keys, plan)]
+            data = tq.kv_batch_get(keys=keys, partition_id=first.partition_id, select_fields=["rm_scores"])
+            self._vip_step = whole = both_waves(self.vip, plan, row_sums(data["rm_scores"]))
+        more = whole.counts - plan.counts
+        again = np.flatnonzero(more).tolist()
+        if not again:
+            return 0
+        second = tu.index_select_tensor_dict(batch, again)
+        tu.assign_non_tensor_stack(second, "uid", [plan.uids[q] + SECOND_WAVE for q in again])
+        tu.assign_non_tensor_stack(second, ROLLOUTS, more[again].tolist())
+        return int(self._submit_batch_to_rollout(second))
 
     def _get_required_batch_multiple(self, dp_size: int) -> int:
         self._vip_ranks = dp_size
@@ -152,7 +192,7 @@ class VIPTrainerSync(PPOTrainerSync):
         if plan is None:
             raise RuntimeError("verl computes advantages of a batch that was not planned by _next_train_batch")
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        try:
+        with self._vip_noting_step():
             order = prompt_order(keys, plan)
             seen = self._vip_outcomes([keys[i] for i in order], batch.partition_id)
             observation = self._vip_success.observe(
@@ -163,13 +203,9 @@ class VIPTrainerSync(PPOTrainerSync):
                 None if seen.logprobs is None else plan.split(seen.logprobs),
                 plan.split(seen.lengths),
             )
-        except Exception as error:
-            error.add_note(f"raised at training step {self.global_steps}")
-            raise
         self.vip_batch = plan
         total = np.where(scorable(seen.rewards), seen.rewards, np.nan)
-        advantages = group_advantages(total, plan.counts, prior=plan.prior)
-        own = batch_metrics(self.vip, advantages)
+        own = batch_metrics(self.vip, plan.advantages(total))
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
         own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
         metrics.update(names.logged(own))
@@ -190,6 +226,14 @@ class VIPTrainerSync(PPOTrainerSync):
         if not any(column in info for info in infos):
             raise self._vip_success.not_found(column, list(infos[0]))
         return Outcomes(rewards, [info.get(column) for info in infos], logprobs, lengths)
+
+    @contextmanager
+    def _vip_noting_step(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"raised at training step {self.global_steps}")
+            raise
 
     def _vip_bounds(self) -> tuple[int, float] | None:
         least, most = self.vip_settings.min_rollouts, self.vip_settings.max_rollouts
@@ -212,7 +256,7 @@ class VIPTrainerSync(PPOTrainerSync):
         where = None if resumed is None else str(resumed)
         options = self.vip_settings
         self._vip_summary = RunSummary(resumed is not None, options.candidates > 1, self.vip)
-        choices = {name: getattr(options, name) for name in ("candidates", "unbiased", "baseline")}
+        choices = {name: getattr(options, name) for name in ("candidates", "unbiased", "baseline", "waves")}
         sizes = {"prompts": self.config.data.train_batch_size, "rollouts": consistency.budget(self.config)}
         announce(start_line(self.vip, self._vip_success, **sizes, **choices, resumed=where))
 
