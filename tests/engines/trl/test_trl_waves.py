@@ -175,6 +175,21 @@ def test_a_batch_of_one_wave_is_as_without_waves(tmp_path):
     assert ends[0][1:] == ends[1][1:] and distance(ends[0][0], ends[1][0]) == 0
 
 
+def test_a_resumed_run_has_the_same_waves(tmp_path):
+    def run(**more):
+        return build_waves("rloo", tmp_path / "run", seen=Seen(), max_steps=3, learning_rate=1e-2, **more)
+
+    whole = run(save_strategy="steps", save_steps=2)
+    batches, _ = watched(whole)
+    whole.train()
+    second = run(vip=taught(seed=5))
+    later, _ = watched(second)
+    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    (last,), (again,) = batches[2:], later
+    assert (again.prompts, again.counts, again.rewards) == (last.prompts, last.counts, last.rewards)
+    assert distance(weights(whole), weights(second)) < 1e-6
+
+
 def test_rewards_that_cannot_be_scored(tmp_path):
     """They are not marked, have no advantage, and are counted once."""
     calls = []

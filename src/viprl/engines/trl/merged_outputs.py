@@ -53,7 +53,7 @@ def check_fields(output: Rows) -> None:
 
 
 def _field(name: str, waves: Sequence[Rows], pad_token: int) -> Any:
-    values = [wave.get(name) for wave in waves]
+    values: list[Any] = [wave.get(name) for wave in waves]
     if all(value is None for value in values):
         return None
     if any(value is None for value in values):
@@ -63,7 +63,7 @@ def _field(name: str, waves: Sequence[Rows], pad_token: int) -> Any:
     if name == "num_items_in_batch":  # the tokens of all processes
         return sum(values)
     if name in PROMPT or name in WHOLE:
-        values = _widened(values, waves, "prompt_ids", 0 if name != "prompt_ids" else pad_token, left=True)
+        values = _widened(values, waves, "prompt_ids", pad_token if name == "prompt_ids" else 0, left=True)
     if name in WHOLE:
         values = _widened(values, waves, "completion_ids", 0)
     if name in COMPLETION and len({value.shape[1] for value in values}) > 1:  # one column: of the whole sequence

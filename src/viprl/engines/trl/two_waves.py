@@ -53,7 +53,7 @@ class SamplingInWaves(_Host):
             outputs, waves = [*outputs, output], [*waves, second]
         sampled = Sampled(whole, waves)
         logs.log(sampled)
-        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+        tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
         return merged(outputs, tokenizer.pad_token_id), sampled
 
     def _vip_wave(

@@ -18,7 +18,7 @@ from viprl.engines.trl.generation import Sampled
 from viprl.engines.trl.ragged_advantages import weighted_total
 from viprl.metrics import ROLLOUTS_COLUMN
 from viprl.outcomes import scorable
-from viprl.utils.arrays import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
 
 TOTAL = "num_tokens"
 """The metric that counts from the start of the training."""
@@ -124,7 +124,7 @@ def _moments(values: FloatArray) -> tuple[float, float]:
 
 
 def joined_columns(
-    tables: Sequence[Mapping[str, Any]], sizes: Sequence[int], order: Sequence[int]
+    tables: Sequence[Mapping[str, Any]], sizes: Sequence[int], order: Sequence[int] | IntArray
 ) -> dict[str, list[Any]]:
     """The columns of the table of a batch from those of its waves, in another order; None where a wave has none.
 
