@@ -13,8 +13,9 @@ from trl_runs import build, distance, on_loss, watched, weights
 from waves import SCALE, C, N, Q, Seen, build_waves, by_prompt, expected_advantages, rows_of, sampled_logprobs, taught
 
 import tiny
-from viprl import metrics
+from viprl import VIP, metrics
 from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig
+from viprl.engines.trl.trainer_configs import check_given_vip
 from viprl.errors import InputError
 from viprl.metrics import PREFIX
 
@@ -160,6 +161,17 @@ def test_a_batch_is_logged_once(tmp_path):
         assert table["later"][table["vip_wave"] == 1].isna().all()
 
 
+def test_several_batches_are_logged_together(tmp_path):
+    """The number of tokens is that since the start, the others are means over the batches."""
+    seen = Seen()
+    trainer = build_waves("rloo", tmp_path, seen=seen, logging_steps=2)
+    trainer.train()
+    (row,) = [row for row in trainer.state.log_history if "reward" in row]
+    tokens = sum(len(ids) + len(prompt.split()) for call in seen.calls for prompt, ids, _ in call)
+    means = [np.mean([r for call in batch for *_, r in call]) for batch in seen.batches]
+    assert (row["num_tokens"], row["reward"]) == (tokens, pytest.approx(np.mean(means)))
+
+
 def test_a_batch_of_one_wave_is_as_without_waves(tmp_path):
     """A strategy without a belief plans none."""
     ends = []
@@ -236,3 +248,22 @@ def solved_or_not(prompt, ids):
 def test_options_that_two_waves_cannot_have(config, given, named, tmp_path):
     with pytest.raises(InputError, match=named):
         config(output_dir=str(tmp_path), use_cpu=True, bf16=False, **{"vip_waves": 2, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, None),
+        ({"strategy": "uniform"}, "uniform"),
+        ({"spend": "match"}, "vip_spend"),
+        ({"cost": "tokens"}, "vip_cost"),
+    ],
+)
+def test_waves_without_effect_cause_a_warning(given, named, caplog, tmp_path):
+    options = {f"vip_{name}": value for name, value in given.items()}
+    config = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "beta": 0.0, **options}
+    vip = VIP(features=None, cache=None, **given)
+    for waves in (1, 2):
+        check_given_vip(VIPRLOOConfig(**config, vip_waves=waves), vip)
+    found = [record.getMessage() for record in caplog.records if "vip_waves=2" in record.getMessage()]
+    assert len(found) == (named is not None) and all(named in line for line in found)

@@ -73,7 +73,8 @@ def test_pictures(tmp_path):
         tokens = zip(inputs["completion_ids"], inputs["completion_mask"].bool(), strict=True)
         rows.extend(zip(bright, [tuple(ids[kept].tolist()) for ids, kept in tokens], strict=True))
 
-    more = {"per_device_train_batch_size": 64, "num_generations": 8, "max_steps": 1, "learning_rate": 0.0}
+    more: dict = {"per_device_train_batch_size": 64, "num_generations": 8, "max_steps": 1, "learning_rate": 0.0}
+    more["generation_kwargs"] = {"suppress_tokens": [tiny_vision.IMAGE_TOKEN]}  # an answer has no pictures
     trainer = VIPGRPOTrainer(
         tiny_vision.model(), reward, VIPGRPOTrainer._config_class(**options(tmp_path, **more, vip_waves=2)),
         vip=taught(max_rollouts=24), train_dataset=data, processing_class=tiny_vision.processor(),

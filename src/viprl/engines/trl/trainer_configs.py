@@ -15,6 +15,7 @@ from trl import GRPOConfig, RLOOConfig
 
 from viprl.engines.vip_builder import options_named, resolve
 from viprl.errors import InputError
+from viprl.predictors.base import Predictor
 from viprl.settings import EngineSettings, Settings, documented, options
 from viprl.vip import VIP
 
@@ -254,7 +255,8 @@ def _plain(value: Any) -> Any:
 
 
 def check_given_vip(args: Any, vip: VIP) -> None:
-    """Warn of options in a config that the VIP of a trainer does not have. Raises InputError for another baseline."""
+    """Warn of options in a config that the VIP of a trainer does not have, or that have no effect with it. Raises
+    InputError for another baseline."""
     if vip.baseline != args.vip_baseline:
         raise InputError(
             f"vip_baseline is {args.vip_baseline!r}, but the VIP that is given has baseline={vip.baseline!r}; set both "
@@ -269,3 +271,9 @@ def check_given_vip(args: Any, vip: VIP) -> None:
     ]
     if ignored:
         logger.warning("%s: not used, because the VIP that is given has other options", ", ".join(ignored))
+    name, strategy = next(iter(vip.strategies.items()))
+    unknown = type(strategy.predictor).success_belief is Predictor.success_belief
+    if args.vip_waves == 2 and (unknown or not vip.spends_all):
+        why = f"the strategy {name} has no belief over success" if unknown else "batches may spend less than the budget"
+        fix = "vip_strategy='default'" if unknown else "vip_spend='budget' and vip_cost='rollouts'"
+        logger.warning("vip_waves=2 has no effect: %s; set %s", why, fix)
