@@ -10,7 +10,20 @@ import pytest
 import torch
 from saving import Gradients, token_logprobs
 from trl_runs import build, distance, on_loss, watched, weights
-from waves import SCALE, C, N, Q, Seen, build_waves, by_prompt, expected_advantages, rows_of, sampled_logprobs, taught
+from waves import (
+    SCALE,
+    C,
+    N,
+    Q,
+    Seen,
+    build_waves,
+    by_prompt,
+    data,
+    expected_advantages,
+    rows_of,
+    sampled_logprobs,
+    taught,
+)
 
 import tiny
 from viprl import VIP, metrics
@@ -70,26 +83,39 @@ def test_each_row_has_its_own_tokens_and_the_advantage_of_both_waves(kind, more,
     assert all((logp is None) == (kind == "grpo" and "steps_per_generation" not in more) for *_, logp in found)
 
 
-@pytest.mark.parametrize(("kind", "loss"), [("rloo", None), ("grpo", "grpo")])
-def test_the_gradient_is_that_of_the_rollouts(kind, loss, tmp_path):
-    seen, vip, gradients = Seen(), taught(), Gradients()
-    more = {} if loss is None else {"loss_type": loss}
-    more |= {**STEPS, "gradient_accumulation_steps": 4, "max_steps": 1, "max_grad_norm": 1e9}
-    trainer = build_waves(kind, tmp_path, seen=seen, vip=vip, **more)
+@pytest.mark.parametrize(
+    ("kind", "loss", "spent"),
+    [
+        ("rloo", None, {}),
+        ("grpo", "grpo", {}),
+        ("rloo", None, {"spend": "match", "variance_target": 1.5}),
+        ("grpo", "grpo", {"spend": "match", "cost": "tokens", "variance_target": 1.5}),
+    ],
+)
+def test_the_gradient_is_that_of_the_rollouts(kind, loss, spent, tmp_path):
+    """Also of fewer rollouts than the budget, in micro-batches of different sizes, and of batches of one wave."""
+    seen, vip, gradients = Seen(), taught(**spent), Gradients()
+    more = ({} if loss is None else {"loss_type": loss}) | {f"vip_{name}": value for name, value in spent.items()}
+    more |= {**STEPS, "gradient_accumulation_steps": 4, "max_steps": 4 if spent else 1, "max_grad_norm": 1e9}
+    trainer = build_waves(kind, tmp_path, seen=seen, vip=vip, data=data(32), **more)
     trainer.add_callback(gradients)
     trainer.train()
-    model, (calls,), (looks,) = tiny.model(), seen.batches, vip.looks
-    advantages, groups = expected_advantages(calls, looks), by_prompt(calls[0] + calls[1])
-    value = torch.zeros(())
-    for prompt, ids, reward in calls[0] + calls[1]:
-        logps = token_logprobs(model, prompt, list(ids))
-        value = value - SCALE[kind] * advantages[prompt, reward] / len(groups[prompt]) / Q * (
-            logps.sum() if loss is None else logps.mean()
-        )
-    value.backward()
-    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    assert expected.abs().max() > 1e-3
-    assert torch.allclose(gradients.seen[0], expected, atol=2e-6)
+    assert any(len(calls) == 2 and sum(map(len, calls)) < C for calls in seen.batches) == bool(spent)
+    model, looks = tiny.model(), iter(vip.looks)
+    for calls, found in zip(seen.batches, gradients.seen, strict=True):
+        groups = by_prompt([one for call in calls for one in call])
+        two = expected_advantages(calls, next(looks)) if len(calls) == 2 else {}
+        value = torch.zeros(())
+        for prompt, ids, reward in (one for call in calls for one in call):
+            logps, rewards = token_logprobs(model, prompt, list(ids)), groups[prompt]
+            alone = reward - (sum(rewards) - reward) / (len(rewards) - 1)
+            weight = SCALE[kind] * two.get((prompt, reward), alone) / len(rewards) / Q
+            value = value - weight * (logps.sum() if loss is None else logps.mean())
+        model.zero_grad()
+        value.backward()
+        expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        assert expected.abs().max() > 1e-3
+        assert torch.allclose(found, expected, atol=2e-6)
 
 
 def test_reward_functions_know_the_wave_and_what_is_planned_so_far(tmp_path):
@@ -181,7 +207,8 @@ def test_a_batch_of_one_wave_is_as_without_waves(tmp_path):
         batches, losses = watched(trainer)
         trainer.train()
         rows = [
-            {k: v for k, v in row.items() if "time" not in k and "second" not in k} for row in trainer.state.log_history
+            {k: v for k, v in row.items() if not any(word in k for word in ("time", "second", "waves"))}
+            for row in trainer.state.log_history
         ]
         ends.append((weights(trainer), [(b.prompts, b.counts, b.rewards) for b in batches], losses, rows))
     assert ends[0][1:] == ends[1][1:] and distance(ends[0][0], ends[1][0]) == 0
@@ -250,20 +277,11 @@ def test_options_that_two_waves_cannot_have(config, given, named, tmp_path):
         config(output_dir=str(tmp_path), use_cpu=True, bf16=False, **{"vip_waves": 2, **given})
 
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        ({}, None),
-        ({"strategy": "uniform"}, "uniform"),
-        ({"spend": "match"}, "vip_spend"),
-        ({"cost": "tokens"}, "vip_cost"),
-    ],
-)
-def test_waves_without_effect_cause_a_warning(given, named, caplog, tmp_path):
-    options = {f"vip_{name}": value for name, value in given.items()}
-    config = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "beta": 0.0, **options}
-    vip = VIP(features=None, cache=None, **given)
+@pytest.mark.parametrize(("strategy", "warns"), [("default", False), ("uniform", True), ("beta", True)])
+def test_waves_without_effect_cause_a_warning(strategy, warns, caplog, tmp_path):
+    config = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "beta": 0.0, "vip_strategy": strategy}
+    vip = VIP(features=None, cache=None, strategy=strategy)
     for waves in (1, 2):
         check_given_vip(VIPRLOOConfig(**config, vip_waves=waves), vip)
     found = [record.getMessage() for record in caplog.records if "vip_waves=2" in record.getMessage()]
-    assert len(found) == (named is not None) and all(named in line for line in found)
+    assert len(found) == warns and all(strategy in line for line in found)

@@ -52,7 +52,7 @@ def taught(**options: Any) -> Planning:
     for batch in range(4):
         p = np.where(np.arange(50) % 4 > 0, 0.0, np.linspace(0.05, 0.95, 50))
         rewards = [(rng.random(8) < one).astype(float).tolist() for one in p]
-        vip.observe([f"other {batch} {i}" for i in range(50)], rewards)
+        vip.observe([f"other {batch} {i}" for i in range(50)], rewards, lengths=[[4] * 8] * 50)
     return vip
 
 

@@ -272,8 +272,7 @@ def check_given_vip(args: Any, vip: VIP) -> None:
     if ignored:
         logger.warning("%s: not used, because the VIP that is given has other options", ", ".join(ignored))
     name, strategy = next(iter(vip.strategies.items()))
-    unknown = type(strategy.predictor).success_belief is Predictor.success_belief
-    if args.vip_waves == 2 and (unknown or not vip.spends_all):
-        why = f"the strategy {name} has no belief over success" if unknown else "batches may spend less than the budget"
-        fix = "vip_strategy='default'" if unknown else "vip_spend='budget' and vip_cost='rollouts'"
-        logger.warning("vip_waves=2 has no effect: %s; set %s", why, fix)
+    if args.vip_waves == 2 and type(strategy.predictor).success_belief is Predictor.success_belief:
+        logger.warning(
+            "vip_waves=2 has no effect: the strategy %s has no belief over success; set vip_strategy='default'", name
+        )
