@@ -40,7 +40,6 @@ STEPS = {"per_device_train_batch_size": C // 4, "gradient_accumulation_steps": 2
     [
         ("rloo", {}),
         ("rloo", {**STEPS, "max_steps": 4}),
-        ("rloo", {"vip_baseline": "expected"}),
         ("rloo", {"vip_candidates": 2, "max_steps": 1}),
         ("grpo", {**STEPS, "max_steps": 4, "vip_use_logprobs": False}),
         ("grpo", {"vip_candidates": 2, "vip_baseline": "expected", "loss_type": "grpo", "max_steps": 1}),
@@ -75,11 +74,11 @@ def test_each_row_has_its_own_tokens_and_the_advantage_of_both_waves(kind, more,
         assert Counter(rollout for rollout, *_ in found) == Counter(
             {k: v * times for k, v in Counter(together).items()}
         )
-        for (prompt, ids, reward), advantage, logp in found:
+        for i, ((prompt, ids, reward), advantage, logp) in enumerate(found):
             weight = looks[prompt][3] * N / len(groups[prompt])
             assert advantage == pytest.approx(SCALE[kind] * weight * expected[prompt, reward], abs=1e-5)
-            if logp is not None:
-                assert logp == pytest.approx(float(token_logprobs(model, prompt, list(ids)).sum()), abs=1e-3)
+            if logp is not None and i % 4 == 0:
+                assert logp == pytest.approx(token_logprobs(model, prompt, list(ids)).sum().item(), abs=1e-3)
     assert all((logp is None) == (kind == "grpo" and "steps_per_generation" not in more) for *_, logp in found)
 
 
@@ -87,35 +86,30 @@ def test_each_row_has_its_own_tokens_and_the_advantage_of_both_waves(kind, more,
     ("kind", "loss", "spent"),
     [
         ("rloo", None, {}),
-        ("grpo", "grpo", {}),
         ("rloo", None, {"spend": "match", "variance_target": 1.5}),
         ("grpo", "grpo", {"spend": "match", "cost": "tokens", "variance_target": 1.5}),
     ],
 )
 def test_the_gradient_is_that_of_the_rollouts(kind, loss, spent, tmp_path):
-    """Also of fewer rollouts than the budget, in micro-batches of different sizes, and of batches of one wave."""
+    """Also of fewer rollouts than the budget, in micro-batches of different sizes."""
     seen, vip, gradients = Seen(), taught(**spent), Gradients()
     more = ({} if loss is None else {"loss_type": loss}) | {f"vip_{name}": value for name, value in spent.items()}
-    more |= {**STEPS, "gradient_accumulation_steps": 4, "max_steps": 4 if spent else 1, "max_grad_norm": 1e9}
+    more |= {**STEPS, "gradient_accumulation_steps": 4, "max_steps": 1, "max_grad_norm": 1e9}
     trainer = build_waves(kind, tmp_path, seen=seen, vip=vip, data=data(32), **more)
     trainer.add_callback(gradients)
     trainer.train()
-    assert any(len(calls) == 2 and sum(map(len, calls)) < C for calls in seen.batches) == bool(spent)
-    model, looks = tiny.model(), iter(vip.looks)
-    for calls, found in zip(seen.batches, gradients.seen, strict=True):
-        groups = by_prompt([one for call in calls for one in call])
-        two = expected_advantages(calls, next(looks)) if len(calls) == 2 else {}
-        value = torch.zeros(())
-        for prompt, ids, reward in (one for call in calls for one in call):
-            logps, rewards = token_logprobs(model, prompt, list(ids)), groups[prompt]
-            alone = reward - (sum(rewards) - reward) / (len(rewards) - 1)
-            weight = SCALE[kind] * two.get((prompt, reward), alone) / len(rewards) / Q
-            value = value - weight * (logps.sum() if loss is None else logps.mean())
-        model.zero_grad()
-        value.backward()
-        expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-        assert expected.abs().max() > 1e-3
-        assert torch.allclose(found, expected, atol=2e-6)
+    model, (calls,), (looks,) = tiny.model(), seen.batches, vip.looks
+    rollouts = [one for call in calls for one in call]
+    assert len(calls) == 2 and (len(rollouts) < C) == bool(spent)
+    groups, advantages, value = by_prompt(rollouts), expected_advantages(calls, looks), torch.zeros(())
+    for prompt, ids, reward in rollouts:
+        logps = token_logprobs(model, prompt, list(ids))
+        weight = SCALE[kind] * advantages[prompt, reward] / len(groups[prompt]) / Q
+        value = value - weight * (logps.sum() if loss is None else logps.mean())
+    value.backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert expected.abs().max() > 1e-3
+    assert torch.allclose(gradients.seen[0], expected, atol=2e-6)
 
 
 def test_reward_functions_know_the_wave_and_what_is_planned_so_far(tmp_path):
@@ -149,7 +143,7 @@ def test_a_batch_is_logged_once(tmp_path):
     import pandas as pd
 
     seen = Extra()
-    trainer = build_waves("grpo", tmp_path, seen=seen, log_completions=True)
+    trainer = build_waves("grpo", tmp_path, seen=seen, log_completions=True, num_completions_to_print=1)
     batches, _ = watched(trainer)
     trainer.train()
     logged = [row for row in trainer.state.log_history if "reward" in row]
@@ -212,6 +206,27 @@ def test_a_batch_of_one_wave_is_as_without_waves(tmp_path):
         ]
         ends.append((weights(trainer), [(b.prompts, b.counts, b.rewards) for b in batches], losses, rows))
     assert ends[0][1:] == ends[1][1:] and distance(ends[0][0], ends[1][0]) == 0
+
+
+def test_a_second_wave_may_have_no_rollouts(tmp_path):
+    """Where a variance is matched, and the first wave has shown that nothing can be learned."""
+    import pandas as pd
+
+    calls = []
+
+    def reward(prompts, vip_wave, **_):
+        calls.append(vip_wave)
+        return [0.0] * len(prompts)
+
+    more = {"vip_spend": "match", "log_completions": True, "num_completions_to_print": 1, "max_steps": 1}
+    trainer = build_waves("grpo", tmp_path, seen=Seen(), vip=taught(spend="match"), reward=reward, **more)
+    batches, losses = watched(trainer)
+    trainer.train()
+    (batch,), (wave,), (loss,) = batches, calls, losses
+    assert set(wave) == {1} and sum(batch.counts) == len(wave) == len(loss) < C and set(loss) == {0.0}
+    assert len(trainer.vip.looks) == 1
+    table = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
+    assert table["vip_rollouts"].tolist() == [n for n in batch.counts for _ in range(n)]
 
 
 def test_a_resumed_run_has_the_same_waves(tmp_path):
