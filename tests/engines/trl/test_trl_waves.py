@@ -192,20 +192,23 @@ def test_several_batches_are_logged_together(tmp_path):
     assert (row["num_tokens"], row["reward"]) == (tokens, pytest.approx(np.mean(means)))
 
 
-def test_a_batch_of_one_wave_is_as_without_waves(tmp_path):
-    """A strategy without a belief plans none."""
+@pytest.mark.parametrize("known", [False, True])
+def test_a_batch_of_one_wave_is_as_without_waves(known, tmp_path):
+    """A strategy without a belief plans none, and where most prompts can be solved two do not pay."""
     ends = []
     for waves in (1, 2):
-        more = {"vip_strategy": "random", "vip_waves": waves, "learning_rate": 1e-2, "vip_features": "none"}
-        trainer = build("rloo", tmp_path / str(waves), beta=0.0, **more)
+        vip = VIP(strategy="default" if known else "random", features=None, min_rollouts=2, max_rollouts=24)
+        vip.observe([f"other {i}" for i in range(200)], [[1.0, 0.0] * 4] * 200)
+        trainer = build("rloo", tmp_path / str(waves), vip=vip, beta=0.0, vip_waves=waves)
         batches, losses = watched(trainer)
         trainer.train()
-        rows = [
-            {k: v for k, v in row.items() if not any(word in k for word in ("time", "second", "waves"))}
+        logs = [
+            {name: value for name, value in row.items() if not any(x in name for x in ("time", "second", "waves"))}
             for row in trainer.state.log_history
         ]
-        ends.append((weights(trainer), [(b.prompts, b.counts, b.rewards) for b in batches], losses, rows))
+        ends.append((weights(trainer), [(b.prompts, b.counts, b.rewards) for b in batches], losses, logs))
     assert ends[0][1:] == ends[1][1:] and distance(ends[0][0], ends[1][0]) == 0
+    assert [row["vip/waves/second_wave"] for row in trainer.state.log_history if "reward" in row] == [0.0] * 3
 
 
 def test_a_second_wave_may_have_no_rollouts(tmp_path):
