@@ -31,6 +31,7 @@ from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig
 from viprl.engines.trl.trainer_configs import check_given_vip
 from viprl.errors import InputError
 from viprl.metrics import PREFIX
+from viprl.runs.engine_logs import read_history
 
 STEPS = {"per_device_train_batch_size": C // 4, "gradient_accumulation_steps": 2, "steps_per_generation": 4}
 
@@ -230,6 +231,7 @@ def test_a_second_wave_may_have_no_rollouts(tmp_path):
     assert len(trainer.vip.looks) == 1
     table = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
     assert table["vip_rollouts"].tolist() == [n for n in batch.counts for _ in range(n)]
+    assert sum(history.rollouts.sum() for history in read_history(tmp_path)) == len(wave), "the log can be replayed"
 
 
 def test_a_resumed_run_has_the_same_waves(tmp_path):
