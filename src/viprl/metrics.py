@@ -85,6 +85,8 @@ PADDING_ROWS = "padding_rows"
 
 ROLLOUTS_COLUMN = "vip_rollouts"
 """TRL: column of the logged completions with the rollouts of each prompt."""
+WAVE_COLUMN = "vip_wave"
+"""TRL: column of the logged completions with the wave of each rollout, 1 or 2."""
 
 # OTHER METRICS
 REWARD = "reward"

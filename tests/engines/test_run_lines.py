@@ -120,7 +120,8 @@ def test_the_line_at_the_start_says_what_is_used():
     chosen = {"candidates": 2, "unbiased": False, "baseline": "expected"}
     line = start_line(vip, "x", prompts=4, rollouts=16, **chosen)
     assert "4 prompts (chosen from 8, uncorrected)" in line and "baseline: expected" in line
-    assert "at most" not in line and "spend" not in line
+    assert "at most" not in line and "spend" not in line and "waves" not in line
+    assert "in a batch in up to two waves, " in start_line(vip, "x", prompts=4, rollouts=16, waves=2)
     line = start_line(VIP(spend="match", cost="tokens", features="none", cache=None), "x", prompts=4, rollouts=16)
     assert "at most 16 rollouts of 4 prompts" in line and "spend: match; cost: tokens" in line
     assert "none (auto)" in start_line(VIP(strategy="uniform", cache=None), "x", prompts=1, rollouts=8)

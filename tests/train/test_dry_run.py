@@ -38,6 +38,8 @@ def test_the_description_of_a_run(settings, tmp_path, monkeypatch):
     chosen = dict(dry_run(parse_config(settings | {"vip_candidates": 2, "num_train_epochs": 3, "max_steps": -1})))
     assert numbers(chosen["batch"]) == [4, 8, 16, 4]
     assert numbers(chosen["steps"]) == [12, 16, 1, 1, 12, 3]
+    assert "waves" not in chosen["batch"]
+    assert "up to two waves" in dict(dry_run(parse_config(settings | {"vip_waves": 2})))["batch"]
 
 
 def test_the_weights_are_not_needed(settings, tmp_path, model_folder):

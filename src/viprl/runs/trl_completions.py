@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from viprl.errors import DataError, FileError
-from viprl.metrics import ROLLOUTS_COLUMN
+from viprl.metrics import ROLLOUTS_COLUMN, WAVE_COLUMN
 from viprl.outcomes import Success
 from viprl.runs.evaluations import recorded_evaluations, without_evaluations
 from viprl.runs.files import by_step
@@ -20,7 +20,7 @@ from viprl.utils.missing import is_missing
 
 logger = logging.getLogger(__name__)
 
-_OTHER_COLUMNS = ("step", "prompt", "completion", "advantage", ROLLOUTS_COLUMN)
+_OTHER_COLUMNS = ("step", "prompt", "completion", "advantage", ROLLOUTS_COLUMN, WAVE_COLUMN)
 """Columns of the completions that are not rewards."""
 
 

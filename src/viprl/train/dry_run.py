@@ -90,11 +90,13 @@ def _facts(config: RunConfig, run: Prepared) -> Facts:
     weights = f"baseline: {args.vip_baseline}, prompt weighting: {args.vip_prompt_weighting}"
     weights += ", selection not corrected" if args.vip_candidates > 1 and not args.vip_unbiased else ""
     bounds = f"{args.vip_min_rollouts} to {args.vip_max_rollouts} rollouts per prompt"
+    rollouts = f"{args.generation_batch_size:,} rollouts ({args.num_generations} per prompt)"
+    rollouts += " in up to two waves" if args.vip_waves > 1 else ""
     return [
         ("model", f"{config.model}, {context}, completions up to {args.max_completion_length:,} tokens"),
         ("data", f"{config.dataset}: {rows}, {form}, longest prompt {run.longest_prompt:,} tokens"),
         ("reward", rewards),
-        ("batch", f"{prompts}, {args.generation_batch_size:,} rollouts ({args.num_generations} per prompt)"),
+        ("batch", f"{prompts}, {rollouts}"),
         ("steps", _steps(config, args, run.dataset)),
         ("allocation", f"strategy: {args.vip_strategy}, {bounds}{shadow}"),
         ("gradient", f"estimator: {args.vip_estimator}, {weights}, loss: {loss}"),

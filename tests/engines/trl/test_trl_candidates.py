@@ -11,6 +11,7 @@ from trl_runs import KINDS, C, N, build, distance, independent_advantages, train
 import tiny
 from viprl import VIP, metrics
 from viprl.advantages import RewardPrior
+from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.trl.ragged_advantages import EPSILON, rloo_advantages
 from viprl.engines.trl.trainer_configs import check_given_vip
 from viprl.errors import InputError
@@ -237,7 +238,7 @@ def test_standardised_advantages_have_a_prior_as_baseline():
     """A lone scorable rollout has an advantage if something is expected of its prompt."""
     rewards = np.array([1.0, np.nan, 1.0, 0.0, 0.5, np.nan])
     prior = RewardPrior(np.array([0.5, 0.0, 0.5]), np.array([3.0, 1.0, 0.0]))
-    found = rloo_advantages(rewards, np.array([2, 2, 2]), normalize=True, prior=prior)
+    found = rloo_advantages(rewards, PlannedBatch([], np.array([2, 2, 2]), np.ones(3), prior=prior), normalize=True)
     assert found[[1, 4, 5]].tolist() == [0.0, 0.0, 0.0]
     plain = np.array([0.5, 1.0, -0.5])  # 1 - .5, 1 - (0 + 0)/2, 0 - (0 + 1)/2
     assert found[[0, 2, 3]] == pytest.approx((plain - plain.mean()) / (plain.std(ddof=1) + EPSILON))

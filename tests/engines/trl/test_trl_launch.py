@@ -45,7 +45,7 @@ def test_two_processes(tmp_path):
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     steps = {"rloo": 6, "grpo": 6, "server": 3, "colocate": 3, "fsdp": 4, "chosen": 5, "streamed": 5}
-    steps |= {"saving": 3, "saving single": 3}
+    steps |= {"saving": 3, "saving single": 3, "waves": 2, "waves, vLLM": 2}
     assert {name: len(batches) for name, batches in first.items()} == steps
     assert all(len({tuple(counts) for counts in first[kind]}) > 1 for kind in ("rloo", "grpo")), "counts vary"
     for name in ("chosen", "streamed"):

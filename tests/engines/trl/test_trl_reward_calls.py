@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from viprl.engines.planned_batch import PlannedBatch
 from viprl.engines.trl.equal_groups import cuts_equal_groups
 from viprl.engines.trl.ragged_advantages import grpo_advantages, rloo_advantages, weighted_total
 from viprl.engines.trl.reward_calls import checked
@@ -120,10 +121,14 @@ def test_advantages_of_the_largest_rewards_are_finite_in_32_bits():
     total, _ = weighted_total(np.array([[1e30], [-1e30], [INF], [0.0], [1.0], [0.5]]), np.ones(1))
     for scale in ("none", "group", "batch"):
         assert np.isfinite(
-            grpo_advantages(total, np.array([4, 2]), 3, leave_one_out=True, scale=scale).astype("f4")
+            grpo_advantages(
+                total, PlannedBatch([], np.array([4, 2]), np.ones(2)), 3, leave_one_out=True, scale=scale
+            ).astype("f4")
         ).all()
     for normalize in (False, True):
-        assert np.isfinite(rloo_advantages(total, np.array([4, 2]), normalize=normalize).astype("f4")).all()
+        assert np.isfinite(
+            rloo_advantages(total, PlannedBatch([], np.array([4, 2]), np.ones(2)), normalize=normalize).astype("f4")
+        ).all()
 
 
 N = 4

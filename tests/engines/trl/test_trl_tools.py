@@ -12,12 +12,14 @@ from datasets import Dataset
 from fake_vllm import Engine, install
 from trl import GRPOTrainer
 from trl_runs import KINDS, C, on_loss, options, recording, row_logprobs, watched
+from waves import taught
 
 import tiny
 from viprl import VIP
 from viprl.engines.trl import VIPGRPOTrainer
 from viprl.errors import InputError
 from viprl.metrics import PREFIX, SPENT_TOKENS
+from viprl.prompts import text
 
 if "environment_factory" not in inspect.signature(GRPOTrainer.__init__).parameters:
     pytest.skip("this version of TRL has no environments", allow_module_level=True)
@@ -198,3 +200,64 @@ def test_tasks_that_cannot_be_distinguished_cause_a_warning(engine, tmp_path, ca
     with caplog.at_level("WARNING", logger="viprl.engines.trl"):
         train(tmp_path, None, Dataset.from_dict({"solution": ["a"] * 8}), extra={"environment_factory": Room})
     assert "vip_id_column" in caplog.text
+
+
+def in_waves(folder, reward, **extra):
+    """One batch of eight prompts, of which six are never solved."""
+    own = {"per_device_train_batch_size": 64, "num_generations": 8, "vip_waves": 2, "learning_rate": 0.0, "steps": 1}
+    vip = taught(max_rollouts=24)
+    trainer = train(folder, reward, chats(), vip=vip, extra=extra, **own)
+    batches, _ = watched(trainer)
+    return trainer, batches, vip
+
+
+def test_tools_in_two_waves(engine, tmp_path):
+    """Words of tools are masked, also where a wave is padded, and count in no log probability."""
+    calls = []
+
+    def look(letter: str) -> str:
+        """Look a letter up.
+
+        Args:
+            letter: The letter.
+        """
+        calls.append(letter)
+        return f"{letter} {letter}"
+
+    waves = []
+
+    def reward(completions, solution, vip_wave, **_):
+        waves.append(vip_wave)
+        for completion, right in zip(completions, solution, strict=True):
+            assert {word for message in completion for word in message.get("content", "").split()} <= {right}
+        return [float(len(looked(c)) > 0 and s in "gh") for c, s in zip(completions, solution, strict=True)]
+
+    trainer, batches, vip = in_waves(tmp_path, reward, tools=[look])
+    heard, rows, observe = [], [], vip.observe
+    vip.observe = lambda *args, **more: (heard.append(more["logprobs"]), observe(*args, **more))[1]
+    on_loss(trainer, lambda model, inputs: rows.extend(row_logprobs(model, inputs)))
+    trainer.train()
+    assert [set(wave) for wave in waves] == [{1}, {2}] and sum(map(len, waves)) == 64 == len(rows)
+    assert [len(group) for group in heard[0]] == batches[0].counts and len(set(batches[0].counts)) > 1
+    given = sorted(value for group in heard[0] for value in group)
+    assert given == pytest.approx(sorted(own for _, own, _ in rows), abs=1e-4)
+    assert given != pytest.approx(sorted(everything for *_, everything in rows), abs=0.1)
+    row = trainer.state.log_history[0]
+    assert row["tools/call_frequency"] == pytest.approx(len(calls) / 64) and row["tools/failure_frequency"] == 0
+
+
+class LockedRoom(Room):
+    """Two letters can be found."""
+
+    def get_reward(self) -> float:
+        return super().get_reward() * (self.solution in "gh")
+
+
+def test_environments_in_two_waves(engine, tmp_path):
+    trainer, batches, _ = in_waves(tmp_path, None, environment_factory=LockedRoom)
+    trainer.train()
+    (batch,) = batches
+    assert sum(batch.counts) == 64 and len(set(batch.counts)) > 1
+    for prompt, group in zip(batch.prompts, batch.rewards, strict=True):
+        assert set(group) <= ({0.0, 1.0} if text(prompt)[0] in "gh" else {0.0})
+    assert batch.observation.successes.tolist() == [sum(group) for group in batch.rewards]

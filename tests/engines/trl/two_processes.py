@@ -1,7 +1,8 @@
 """Run by test_trl_launch.py under torchrun on two gloo processes; every rank checks its own part.
 
 `viprl train`; both trainers, with a resume; one vLLM server for both processes, and one engine over both (tensor
-parallel) with a stream of prompts; FSDP2; prompts chosen from candidates; batches with fewer rollouts than the budget.
+parallel) with a stream of prompts; FSDP2; prompts chosen from candidates; batches with fewer rollouts than the budget;
+batches in two waves.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
+import waves
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, gather_object
@@ -137,6 +140,32 @@ def run_vllm(mode: str, folder: Path) -> list[list]:
     return [[batch.prompts, batch.counts] for batch in batches]
 
 
+def run_waves(folder: Path, kind: str, **more) -> list[list]:
+    """Each process has rollouts of both waves: its rows are what its reward function was given, with the advantages
+    that the rewards of both processes give."""
+    seen, vip, engine, rows = waves.Seen(), waves.taught(), install(Engine()), []
+    trainer = waves.build_waves(kind, folder, seen=seen, vip=vip, max_completion_length=8, max_steps=2, **more)
+    on_loss(trainer, lambda _, inputs: rows.append((waves.rows_of(inputs), inputs["advantages"].tolist())))
+    batches, _ = watched(trainer)
+    trainer.train()
+    rank, looks = trainer.accelerator.process_index, gather_object([getattr(vip, "looks", None)])
+    assert looks[1] is None, "one process plans"
+    steps = len(rows) // len(batches)
+    for at, (own, batch, plan) in enumerate(zip(seen.batches, batches, looks[0], strict=True)):
+        calls = [gather_object(call) for call in own]
+        assert [2 * len(call) for call in own] == [len(call) for call in calls] and sum(map(len, calls)) == waves.C
+        assert not trainer.use_vllm or rank or engine.requests[2 * at :][:2] == [(len(call), 1) for call in calls]
+        groups, expected = waves.by_prompt([*calls[0], *calls[1]]), waves.expected_advantages(calls, plan)
+        assert batch.counts == [len(groups[prompt]) for prompt in batch.prompts] and len(set(batch.counts)) > 1
+        assert [sorted(group) for group in batch.rewards] == [sorted(groups[prompt]) for prompt in batch.prompts]
+        mine = [one for part in rows[at * steps : (at + 1) * steps] for one in zip(*part, strict=True)]
+        assert Counter(rollout for rollout, _ in mine) == Counter([*own[0], *own[1]])
+        for (prompt, _, reward), advantage in mine:
+            weighted = waves.SCALE[kind] * expected[prompt, reward] * plan[prompt][3] * waves.N / len(groups[prompt])
+            assert abs(advantage - weighted) < 1e-5
+    return [[batch.prompts, batch.counts, batch.advantages.tolist()] for batch in batches]
+
+
 def run_fsdp(folder: Path, plugin: dict[str, str], resume: str | None = None) -> list[list[int]]:
     """FSDP2 with the settings of the recipe: sharded weights, one state."""
     os.environ |= {"ACCELERATE_USE_FSDP": "true", **plugin}
@@ -176,6 +205,10 @@ if __name__ == "__main__":
     assert again == seen["fsdp"][2:], f"resumed counts {again} differ from {seen['fsdp'][2:]}"
     for name, kind, share, parts in (("saving", "grpo", 5, 2), ("saving single", "rloo", 1, 10)):
         seen[name] = run_saving(folder / "saving", kind, share, parts)
+    parts = {"per_device_train_batch_size": waves.C // 8, "gradient_accumulation_steps": 4}
+    seen["waves"] = run_waves(folder / "waves", "rloo", **parts)
+    vllm = {"use_vllm": True, "vllm_mode": "server", "per_device_train_batch_size": waves.C // 2}
+    seen["waves, vLLM"] = run_waves(folder / "waves", "grpo", vip_candidates=2, **vllm)
     seen["chosen"] = run_chosen(folder / "chosen", 10)
     again = run_chosen(folder / "chosen", 10, resume=str(folder / "chosen" / "checkpoint-3"))
     assert again == seen["chosen"][3:], f"resumed {again} differ from {seen['chosen'][3:]}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from viprl.advantages import RewardPrior, group_advantages, group_index, group_std
+from viprl.advantages import group_advantages, group_index, group_std
+from viprl.engines.planned_batch import PlannedBatch
 from viprl.outcomes import scorable
-from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.arrays import FloatArray
 
 EPSILON = 1e-4
 """TRL adds it to the standard deviations that it divides by."""
@@ -31,51 +32,41 @@ def weighted_total(rewards: FloatArray, weights: FloatArray) -> tuple[FloatArray
 
 
 def grpo_advantages(
-    rewards: FloatArray,
-    counts: IntArray,
-    average: float,
-    *,
-    leave_one_out: bool,
-    scale: str,
-    prior: RewardPrior | None = None,
+    rewards: FloatArray, plan: PlannedBatch, average: float, *, leave_one_out: bool, scale: str
 ) -> FloatArray:
     """[N] advantages of GRPO.
 
     Args:
         rewards: [N], NaN where unscorable.
-        counts: [Q] group sizes, sum N.
+        plan: of the batch.
         average: C/Q, the average group of a budget that is spent.
         leave_one_out: reward minus the mean of the others, times 1 - Q/C so that groups of the average size have
             Dr.GRPO's advantages, also where rollouts are saved; otherwise reward minus the mean of the group.
         scale: TRL's `scale_rewards`, what to divide by: "none", "group" or "batch" (standard deviation of either).
-        prior: shrinks the leave-one-out mean, see `group_advantages`.
     """
     if leave_one_out:
-        advantages = group_advantages(rewards, counts, prior=prior) * (1 - 1 / average)
+        advantages = plan.advantages(rewards) * (1 - 1 / average)
     else:
-        advantages = group_advantages(rewards, counts, "mean")
+        advantages = group_advantages(rewards, plan.counts, "mean")
     if scale == "group":
-        return advantages / (group_std(rewards, counts)[group_index(counts)] + EPSILON)
+        return advantages / (group_std(rewards, plan.counts)[group_index(plan.counts)] + EPSILON)
     if scale == "batch":
         return advantages / (_std(rewards[~np.isnan(rewards)]) + EPSILON)
     return advantages
 
 
-def rloo_advantages(
-    rewards: FloatArray, counts: IntArray, *, normalize: bool, prior: RewardPrior | None = None
-) -> FloatArray:
+def rloo_advantages(rewards: FloatArray, plan: PlannedBatch, *, normalize: bool) -> FloatArray:
     """[N] advantages of RLOO: reward minus the mean of the others, shaped as above.
 
     Args:
         normalize: standardise those that have a baseline (a scorable sibling or a prior) over the batch, TRL's
             `normalize_advantages`.
-        prior: shrinks the mean of the others, see `group_advantages`.
     """
-    advantages = group_advantages(rewards, counts, prior=prior)
+    advantages = plan.advantages(rewards)
     if normalize:
-        group = group_index(counts)
-        size = np.bincount(group, ~np.isnan(rewards), minlength=len(counts))[group]
-        known = size - 1 if prior is None else size - 1 + prior.rollouts[group]
+        group = group_index(plan.counts)
+        size = np.bincount(group, ~np.isnan(rewards), minlength=len(plan.counts))[group]
+        known = size - 1 if plan.prior is None else size - 1 + plan.prior.rollouts[group]
         used = ~np.isnan(rewards) & (known > 0)
         if used.any():
             advantages[used] = (advantages[used] - advantages[used].mean()) / (_std(advantages[used]) + EPSILON)

@@ -51,7 +51,7 @@ class RunReport(TrainerCallback):
         state.compute_steps(args, state.max_steps)
         if self.trainer.is_world_process_zero():
             where = None if self.resumed is None else f"{self.resumed} (step {state.global_step})"
-            choices = {name: getattr(args, f"vip_{name}") for name in ("candidates", "unbiased", "baseline")}
+            choices = {name: getattr(args, f"vip_{name}") for name in ("candidates", "unbiased", "baseline", "waves")}
             sizes = {"prompts": args.vip_prompts, "rollouts": args.generation_batch_size}
             announce(start_line(self.trainer.vip, self.trainer._vip_success, **sizes, resumed=where, **choices))
 

@@ -15,6 +15,7 @@ from trl import GRPOConfig, RLOOConfig
 
 from viprl.engines.vip_builder import options_named, resolve
 from viprl.errors import InputError
+from viprl.predictors.base import Predictor
 from viprl.settings import EngineSettings, Settings, documented, options
 from viprl.vip import VIP
 
@@ -36,6 +37,15 @@ _SCALED = (
     "the variance model take into account"
 )
 
+_UNSHAPED = {"beta": 0.0, "reward_clip_range": None}
+"""Options with which RLOO changes rewards before advantages are computed, and the values with which it does not."""
+
+
+def _if_default(config: Any, name: str) -> str:
+    """Says that an option was not set."""
+    default = type(config).__dataclass_fields__[name].default
+    return " (the default of TRL)" if getattr(config, name) == default and not name.startswith(PREFIX) else ""
+
 
 @dataclass
 class _VIPConfig(_Fields):
@@ -43,6 +53,8 @@ class _VIPConfig(_Fields):
 
     estimators: ClassVar[tuple[str, ...]] = ()
     """The values of vip_estimator, apart from 'auto'."""
+    needed_by_waves: ClassVar[dict[str, Any]] = {"vip_prompt_weighting": "prompt"}
+    """Options that two waves need: nothing may weigh or scale the advantages by what the outcomes were."""
 
     def __post_init__(self: Any) -> None:
         """Check the options of VIP, and set the estimator and the bounds to the values that are used."""
@@ -53,6 +65,7 @@ class _VIPConfig(_Fields):
         if estimator not in self.estimators:
             names = " or ".join(map(repr, self.estimators))
             raise InputError(f"vip_estimator is {estimator!r}; {type(self).__name__} takes 'auto' or {names}")
+        self._check_waves(estimator)
         used = resolve(
             vip_settings(self),
             prefix=PREFIX,
@@ -98,6 +111,22 @@ class _VIPConfig(_Fields):
                 f"vip_baseline='expected' needs the estimator 'rloo', but vip_estimator is {self.vip_estimator!r} with "
                 f"vip_strategy={_plain(self.vip_strategy)!r} and scale_rewards={self.scale_rewards!r}; set "
                 "vip_baseline='group', or vip_estimator='rloo' with scale_rewards='none'"
+            )
+
+    def _check_waves(self: Any, estimator: str) -> None:
+        if self.vip_waves != 2:
+            return
+        for name, value in self.needed_by_waves.items():
+            if getattr(self, name) != value:
+                given = f"{getattr(self, name)!r}{_if_default(self, name)}"
+                raise InputError(
+                    f"vip_waves=2 needs {name}={value!r}, but {name} is {given}: the gradient of two waves would be "
+                    f"biased; set {name}={value!r} or vip_waves=1"
+                )
+        if estimator != "rloo":
+            raise InputError(
+                f"vip_waves=2 needs the estimator 'rloo', but vip_estimator is {estimator!r} with vip_strategy="
+                f"{_plain(self.vip_strategy)!r}; set vip_estimator='rloo' or vip_waves=1"
             )
 
     def _implied_estimator(self) -> str:
@@ -147,6 +176,7 @@ class VIPGRPOConfig(_VIPConfig, GRPOConfig):
     loss_type: str = field(default="dr_grpo", metadata={"help": "As in TRL, with another default."})
 
     estimators: ClassVar[tuple[str, ...]] = ("rloo", "dr_grpo", "grpo")
+    needed_by_waves: ClassVar[dict[str, Any]] = {**_VIPConfig.needed_by_waves, "scale_rewards": "none"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,6 +211,11 @@ class VIPRLOOConfig(_VIPConfig, RLOOConfig):
     """
 
     estimators: ClassVar[tuple[str, ...]] = ("rloo",)
+    needed_by_waves: ClassVar[dict[str, Any]] = {
+        **_VIPConfig.needed_by_waves,
+        "normalize_advantages": False,
+        **_UNSHAPED,
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,13 +224,13 @@ class VIPRLOOConfig(_VIPConfig, RLOOConfig):
 
     def _check_baseline(self) -> None:
         super()._check_baseline()
-        shaped = {"beta": (self.beta, 0.0), "reward_clip_range": (self.reward_clip_range, None)}
-        for name, (value, neutral) in shaped.items():
+        for name, neutral in _UNSHAPED.items():
+            value = getattr(self, name)
             if self.vip_baseline == "expected" and value != neutral:
-                default = " (the default of TRL)" if value == RLOOConfig.__dataclass_fields__[name].default else ""
                 raise InputError(
-                    f"vip_baseline='expected' compares rewards with what VIP expects, but {name}={value!r}{default} "
-                    f"changes them before advantages are computed; set {name}={neutral!r} or vip_baseline='group'"
+                    f"vip_baseline='expected' compares rewards with what VIP expects, but {name}={value!r}"
+                    f"{_if_default(self, name)} changes them before advantages are computed; set {name}={neutral!r} or "
+                    "vip_baseline='group'"
                 )
 
 
@@ -220,13 +255,14 @@ def _plain(value: Any) -> Any:
 
 
 def check_given_vip(args: Any, vip: VIP) -> None:
-    """Warn of options in a config that the VIP of a trainer does not have. Raises InputError for another baseline."""
+    """Warn of options in a config that the VIP of a trainer does not have, or that have no effect with it. Raises
+    InputError for another baseline."""
     if vip.baseline != args.vip_baseline:
         raise InputError(
             f"vip_baseline is {args.vip_baseline!r}, but the VIP that is given has baseline={vip.baseline!r}; set both "
             "to the same"
         )
-    names = ("strategy", "spend", "variance_target", "cost")
+    names = ("strategy", "spend", "variance_target", "cost", "score_signal")
     asked = {name: getattr(args, PREFIX + name) for name in names}
     ignored = [
         f"{PREFIX}{name}={_plain(value)!r}"
@@ -235,3 +271,8 @@ def check_given_vip(args: Any, vip: VIP) -> None:
     ]
     if ignored:
         logger.warning("%s: not used, because the VIP that is given has other options", ", ".join(ignored))
+    name, strategy = next(iter(vip.strategies.items()))
+    if args.vip_waves == 2 and type(strategy.predictor).success_belief is Predictor.success_belief:
+        logger.warning(
+            "vip_waves=2 has no effect: the strategy %s has no belief over success; set vip_strategy='default'", name
+        )

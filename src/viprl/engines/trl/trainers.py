@@ -2,7 +2,8 @@
 
 TRL's data loading stays as it is: `num_generations` = C/Q is the *average* group size, and every generation batch has Q
 prompts, each repeated num_generations times. The subclass recovers the Q prompts, asks `VIP` for counts, builds the
-rows again, lets TRL generate and score, and replaces the advantages. There are as many rows as before, sum n_q = C, or
+rows again, lets TRL generate and score, and replaces the advantages. With `vip_waves` = 2 it may let TRL do so twice
+(`viprl.engines.trl.two_waves`). There are as many rows as before, sum n_q = C, or
 N < C if `vip_spend` and `vip_cost` save rollouts (`viprl.engines.trl.micro_batches`). With `vip_candidates` = k TRL
 loads k Q prompts, each repeated num_generations / k times, of which `VIP` selects Q. Each override calls `super()`;
 nothing of TRL is copied or patched.
@@ -25,9 +26,7 @@ or scaling by the batch.
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +36,7 @@ from viprl.errors import InputError, MissingPackageError
 
 try:
     import torch
-    from accelerate.utils import broadcast_object_list, gather_object
+    from accelerate.utils import gather_object
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
     from trl import GRPOTrainer, RLOOTrainer
     from trl.trainer.utils import RepeatSampler, get_config_model_id
@@ -49,10 +48,10 @@ from viprl.engines.planned_batch import PlannedBatch, batch_metrics, plan_batch
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.completion_logs import correct_advantages, keep_last
 from viprl.engines.trl.epoch_sampler import EpochOrder, EpochSampler
-from viprl.engines.trl.generation import Generation, Groups
+from viprl.engines.trl.generation import Groups, Sampled
 from viprl.engines.trl.gradient_moments import MeasuredSteps
 from viprl.engines.trl.micro_batches import UnevenMicroBatches, completed
-from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages, weighted_total
+from viprl.engines.trl.ragged_advantages import grpo_advantages, rewards_of_one_group, rloo_advantages
 from viprl.engines.trl.reward_calls import UnscorableRewards, checked_calls
 from viprl.engines.trl.row_prompts import reset_columns, row_prompt
 from viprl.engines.trl.run_report import RunReport
@@ -60,9 +59,10 @@ from viprl.engines.trl.trainer_configs import PREFIX as OPTION_PREFIX
 from viprl.engines.trl.trainer_configs import VIPGRPOConfig, VIPRLOOConfig, check_given_vip, vip_settings
 from viprl.engines.trl.training_set import PromptVariety, check_functions, check_training_set
 from viprl.engines.trl.trl_api import CONTRACT
+from viprl.engines.trl.two_waves import SamplingInWaves
 from viprl.engines.vip_builder import build_vip, load_state, options_named
 from viprl.engines.warm_start import warm_start
-from viprl.metrics import ROLLOUTS_COLUMN, logged
+from viprl.metrics import ROLLOUTS_COLUMN, WAVE_COLUMN, logged
 from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.utils.arrays import FloatArray
@@ -73,7 +73,7 @@ GROUP_ARGUMENT = "vip_group"
 """Argument of reward functions: the position in the batch of the prompt of each completion."""
 
 
-class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
+class VIPTrainer(MeasuredSteps, UnevenMicroBatches, SamplingInWaves):
     """Mixin to place before a TRL trainer."""
 
     _config_class: ClassVar[type]
@@ -99,7 +99,6 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
         self._vip_success = SuccessCriterion(success, functions, complete=not environments)
         self._vip_tasks: set[str] | None = set()
         self._vip_beyond = UnscorableRewards()
-        self._vip_generation: Generation | None = None
         self.vip_batch: Groups | None = None
         """The last generation batch."""
         self.vip_listeners: list[Callable[[Groups], None]] = []
@@ -152,23 +151,12 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
         if self.accelerator.is_main_process:
             self._vip_variety.look(rows)
         offered, budget = [self._vip_prompt(row) for row in rows], self.accelerator.num_processes * len(inputs)
-        positions, plan = self._vip_plan(offered, budget)
-        rows = [rows[position] for position in positions]
-        self._vip_generation = Generation(plan, self.accelerator.process_index, self.accelerator.num_processes)
-        try:
-            # Each row is one rollout. TRL must neither merge rows for generation (the server mode of vLLM keeps every
-            # num_generations-th prompt) nor scale rewards by groups of equal size.
-            with self._vip_set(num_generations=1, scale_rewards="none", normalize_advantages=False):
-                # each rollout gets its own copy: TRL and reward functions write into the rows
-                output = super()._generate_and_score_completions(
-                    [copy.deepcopy(rows[group]) for group in self._vip_generation.local]
-                )
-            self._vip_finish(output, self._vip_generation)
-        finally:
-            self._vip_generation = None
+        positions, plan = self._vip_on_main(lambda: self._vip_plan(offered, budget))
+        output, sampled = self._vip_sample([rows[position] for position in positions], plan)
+        self._vip_finish(output, sampled)
         if self.vip.spends_all:
             return output
-        keep_last(self._logs, int(plan.counts.sum()))
+        keep_last(self._logs, int(sampled.plan.counts.sum()))
         return completed(output, len(inputs), self.args.steps_per_generation)
 
     def _vip_prompt_rows(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,29 +170,11 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
         return row_prompt(row, self.args.vip_id_column, getattr(self, "_vip_tasks", ()))
 
     def _vip_plan(self, offered: list[Prompt], budget: int) -> tuple[list[int], PlannedBatch]:
-        """The plan of the main process, whose VIP is the only one that is used."""
-        args = self.args
-        box: list[Any] = [None]
-        if self.accelerator.is_main_process:
-            size = len(offered) // args.vip_candidates
-            choices = {"unbiased": args.vip_unbiased, "multiple": self.accelerator.num_processes}
-            with options_named(OPTION_PREFIX):
-                box = [plan_batch(self.vip, offered, budget, size, **choices)]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(box, from_process=0)
-        return box[0]
-
-    @contextlib.contextmanager
-    def _vip_set(self, **values: Any) -> Iterator[None]:
-        """Other values of those attributes that the trainer has, for a while."""
-        saved = {name: getattr(self, name) for name in values if hasattr(self, name)}
-        for name in saved:
-            setattr(self, name, values[name])
-        try:
-            yield
-        finally:
-            for name, value in saved.items():
-                setattr(self, name, value)
+        """The positions of the prompts that are sampled, and their plan."""
+        args, size = self.args, len(offered) // self.args.vip_candidates
+        choices = {"unbiased": args.vip_unbiased, "multiple": self.accelerator.num_processes, "waves": args.vip_waves}
+        with options_named(OPTION_PREFIX):
+            return plan_batch(self.vip, offered, budget, size, **choices)
 
     # --- after sampling -----------------------------------------------------------------------------------------------
 
@@ -213,10 +183,11 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
     ) -> Any:
         current, step = self._vip_generation, self.state.global_step
         when = f"in the evaluation after training step {step}" if current is None else f"at training step {step + 1}"
-        group, counts = self._vip_groups(len(inputs))
+        known = self._vip_groups(len(inputs))
         # rows of an evaluation have no count, but TRL's table has one value for each row
-        self._log_completion_extra(ROLLOUTS_COLUMN, [None] * len(inputs) if current is None else counts)
-        with checked_calls(self, when, {GROUP_ARGUMENT: group, ROLLOUTS_COLUMN: counts}):
+        for column in (ROLLOUTS_COLUMN, *[WAVE_COLUMN] * (self.args.vip_waves > 1)):
+            self._log_completion_extra(column, [None] * len(inputs) if current is None else known[column])
+        with checked_calls(self, when, known):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list).detach()
         beyond = ~scorable(rewards) & ~torch.isnan(rewards)
         if self.accelerator.is_main_process:
@@ -228,33 +199,30 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
             self.num_generations = len(rewards)  # TRL's own advantages, replaced below, then use one group of N
         return rewards.masked_fill(beyond, torch.nan)
 
-    def _vip_groups(self, rows: int) -> tuple[list[int], list[int]]:
-        """[rows] of this process: the group of each row in the whole batch, and the rollouts of that group."""
-        if self._vip_generation is not None:
-            group, counts = self._vip_generation.local, self._vip_generation.plan.counts
-            return group.tolist(), counts[group].tolist()
-        size = self.num_generations_eval
-        start = self.accelerator.process_index * rows
-        return [(start + i) // size for i in range(rows)], [size] * rows
+    def _vip_groups(self, rows: int) -> dict[str, list[int]]:
+        """What reward functions may ask for, [rows] of this process: the group of each row in the whole batch, the
+        rollouts of that group as far as they are planned, and with two waves which of them it is."""
+        current, size = self._vip_generation, self.num_generations_eval
+        if current is None:
+            start = self.accelerator.process_index * rows
+            group, counts, wave = [(start + i) // size for i in range(rows)], [size] * rows, 1
+        else:
+            group, counts, wave = current.local.tolist(), current.counts[current.local].tolist(), current.wave
+        found = {GROUP_ARGUMENT: group, ROLLOUTS_COLUMN: counts}
+        return found | ({WAVE_COLUMN: [wave] * rows} if self.args.vip_waves > 1 else {})
 
-    def _vip_finish(self, output: dict[str, Any], current: Generation) -> None:
+    def _vip_finish(self, output: dict[str, Any], sampled: Sampled) -> None:
         """Replace the advantages, correct what TRL logged about them, and let VIP learn from the outcomes."""
-        if current.rewards is None or current.lengths is None:
-            raise RuntimeError("TRL computed no rewards for a generation batch: _calculate_rewards was not called")
-        plan, counts = current.plan, current.plan.counts
-        per_function = current.rewards.double().cpu().numpy()
-        total, unreadable = weighted_total(per_function, self.reward_weights.double().cpu().numpy())
+        plan, counts = sampled.plan, sampled.plan.counts
+        total, rewards = self._vip_totals(sampled.rewards)
         shaped = self._vip_shaped(total, output)
         advantages = self._vip_advantages(shaped, plan)
         weighted = advantages * rollout_weights(counts, self.args.vip_prompt_weighting, prompt_weights=plan.weights)
-        mine, start = output["advantages"], self.accelerator.process_index * len(output["advantages"])
-        own = weighted[start : start + len(mine)]
-        output["advantages"] = torch.as_tensor(own, dtype=mine.dtype, device=mine.device)
+        mine = output["advantages"]
+        output["advantages"] = torch.as_tensor(sampled.own(weighted), dtype=mine.dtype, device=mine.device)
         correct_advantages(self, advantages, group_std(shaped, counts)[group_index(counts)])
-        # VIP counts rewards that it cannot read, so these are infinite for it, not NaN
-        rewards = np.where(unreadable, np.inf, total)
-        deciding = self._vip_success.values(per_function, rewards)
-        observation = self._vip_observe(current, rewards, deciding, self._vip_logprobs(output))
+        deciding = self._vip_success.values(sampled.rewards, rewards)
+        observation = self._vip_observe(sampled, rewards, deciding)
         groups = plan.prompts, counts.tolist(), plan.split(total)
         self.vip_batch = Groups(*groups, advantages, observation, plan.weights)
         self._vip_log(self.vip_batch, plan)
@@ -270,32 +238,14 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches):
             self._metrics["train"][name].append(value)
         self._vip_report.add(batch, values)
 
-    def _vip_observe(
-        self, current: Generation, rewards: FloatArray, deciding: FloatArray, logprobs: FloatArray | None
-    ) -> Observation | None:
-        """Let VIP learn, on the main process. All arrays are [N]."""
+    def _vip_observe(self, sampled: Sampled, rewards: FloatArray, deciding: FloatArray) -> Observation | None:
+        """Let VIP learn, on the main process. Both arrays are [N]."""
         if not self.accelerator.is_main_process:
             return None
-        plan = current.plan
-        nats = None if logprobs is None else plan.split(logprobs)
-        given = plan.split(rewards), plan.split(deciding), nats, plan.split(current.lengths)
+        plan = sampled.plan
+        nats = None if sampled.logprobs is None else plan.split(sampled.logprobs)
+        given = plan.split(rewards), plan.split(deciding), nats, plan.split(sampled.lengths)
         return self._vip_success.observe(self.vip, plan, *given)
-
-    def _vip_logprobs(self, output: dict[str, Any]) -> FloatArray | None:
-        """[N] log probability of each completion under the policy that sampled it, if TRL has computed it: always for
-        RLOO; for GRPO with vLLM's importance sampling, or if a batch serves several optimizer steps."""
-        if not self.args.vip_use_logprobs:
-            return None
-        mask = output["completion_mask"] * output.get("tool_mask", 1)
-        for name in ("old_per_token_logps", "sampling_per_token_logps"):
-            if output.get(name) is not None:
-                mine = (output[name] * mask).sum(1)
-                break
-        else:
-            if output.get("old_logps") is None:
-                return None
-            mine = output["old_logps"]
-        return self.accelerator.gather(mine.detach()).double().cpu().numpy()
 
     def _vip_shaped(self, total: FloatArray, output: dict[str, Any]) -> FloatArray:
         """[N] the rewards that the advantages are computed from."""
@@ -356,7 +306,7 @@ class VIPGRPOTrainer(VIPTrainer, GRPOTrainer):
 
     def _vip_advantages(self, rewards: FloatArray, plan: PlannedBatch) -> FloatArray:
         options = {"leave_one_out": self.args.vip_estimator == "rloo", "scale": self.scale_rewards}
-        return grpo_advantages(rewards, plan.counts, self.args.num_generations, prior=plan.prior, **options)
+        return grpo_advantages(rewards, plan, self.args.num_generations, **options)
 
 
 class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
@@ -382,7 +332,7 @@ class VIPRLOOTrainer(VIPTrainer, RLOOTrainer):
         return np.clip(total, *clip) if clip else total
 
     def _vip_advantages(self, rewards: FloatArray, plan: PlannedBatch) -> FloatArray:
-        return rloo_advantages(rewards, plan.counts, normalize=self.normalize_advantages, prior=plan.prior)
+        return rloo_advantages(rewards, plan, normalize=self.normalize_advantages)
 
 
 def vip_from_config(args: Any, success: SuccessCriterion) -> VIP:
