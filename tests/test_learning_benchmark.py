@@ -74,7 +74,7 @@ class TestGradient:
                 baseline = (kappa * prior.mean[q] + sum(rewards) - r) / (kappa + n - 1)
                 expected[task.key, each.tokens] = each.times * weights[q] * (r - baseline) / n / 3
                 at += each.times
-        found = {(task.key, each.tokens): value for task, each, value in update.coefficients()}
+        found = {(task.key, each.tokens): value for task, each, value in update.answers(update.coefficients())}
         assert found == pytest.approx({key: value for key, value in expected.items() if value != 0})
 
 

@@ -40,6 +40,8 @@ class Regime:
     prompts: int = PROMPTS
     """In the pool."""
     budget: int = Setting.budget
+    free_tokens: int = 0
+    """After each answer."""
     features: bool = True
     """Whether the text of a prompt may be read."""
 
@@ -64,6 +66,15 @@ REGIMES = {
         dict(POOL_SHARES),
         prompts=8192,
         budget=256,
+        features=False,
+    ),
+    "text": Regime(
+        "25 % live, 35 % solved, 40 % out of reach; AdamW; no prompt is seen twice, 8 rollouts each, free text after "
+        "each answer",
+        dict(POOL_SHARES),
+        prompts=8192,
+        budget=256,
+        free_tokens=4,
         features=False,
     ),
 }
@@ -111,7 +122,14 @@ def run_one(job: Job, folder: Path) -> dict[str, Any]:
     """One row of the results."""
     start, pool, held_out = _pool(job.regime, folder)
     regime = REGIMES[job.regime]
-    setting = replace(Setting(), steps=job.steps, optimizer=regime.optimizer, clip=regime.clip, budget=regime.budget)
+    setting = replace(
+        Setting(),
+        steps=job.steps,
+        optimizer=regime.optimizer,
+        clip=regime.clip,
+        budget=regime.budget,
+        free_tokens=regime.free_tokens,
+    )
     plan = ARMS[job.arm]
     run = Run(start.copy(), pool, setting, job.seed, plan.by_steps)
     arm = plan.build(_features(folder) if regime.features else None, job.seed)

@@ -109,6 +109,22 @@ class Policy:
             mask = torch.cat([mask[row], torch.ones(len(row), 1, dtype=mask.dtype)], 1)
         return done
 
+    @torch.no_grad()
+    def free_text(self, texts: int, length: int, rng: torch.Generator) -> torch.Tensor:
+        """[texts, length] tokens that the policy writes after the end of an answer, whatever it was."""
+        tokens = torch.full((texts, 1), self.eos)
+        cache = DynamicCache(config=self.model.config)
+        for _ in range(length):
+            logits = self.model(tokens[:, -1:], past_key_values=cache).logits[:, -1]
+            tokens = torch.cat([tokens, torch.multinomial(logits.softmax(-1), 1, generator=rng)], 1)
+        return tokens[:, 1:]
+
+    def text_logprobs(self, texts: torch.Tensor) -> torch.Tensor:
+        """[N] log probability of free texts [N, length], differentiable."""
+        ids = torch.cat([torch.full((len(texts), 1), self.eos), texts], 1)
+        logp = self.model(ids[:, :-1], use_cache=False).logits.log_softmax(-1)
+        return logp.gather(2, ids[:, 1:, None])[:, :, 0].sum(1)
+
     def logprobs(self, prompts: Sequence[tuple[int, ...]], completions: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """[N] log probability of each completion after its prompt, differentiable."""
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]

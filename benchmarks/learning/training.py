@@ -31,6 +31,23 @@ class Setting:
     clip: float = 1.0
     every: int = 10
     """Steps between two evaluations."""
+    free_tokens: int = 0
+    """Of free text after every answer. It does not count for the reward, so that its score is noise of the gradient."""
+
+
+@dataclass(frozen=True)
+class FreeText:
+    """What follows the n answers to a prompt."""
+
+    tokens: torch.Tensor
+    """[n, length]."""
+    logprobs: FloatArray
+    """[n]."""
+
+    def and_then(self, more: FreeText) -> FreeText:
+        """With those of a second wave."""
+        logprobs = np.concatenate([self.logprobs, more.logprobs])
+        return FreeText(torch.cat([self.tokens, more.tokens]), logprobs)
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,8 @@ class Rolled:
     """[Q]."""
     completions: Sequence[Sequence[Completion]]
     """[Q] distinct completions of each prompt."""
+    texts: Sequence[FreeText] = ()
+    """[Q] what follows the answers; empty without free text."""
 
     @property
     def rewards(self) -> list[list[float]]:
@@ -54,19 +73,25 @@ class Rolled:
     @property
     def logprobs(self) -> list[list[float]]:
         """[Q][n]."""
-        return [[one.logprob for one in group for _ in range(one.times)] for group in self.completions]
+        answers = [[one.logprob for one in group for _ in range(one.times)] for group in self.completions]
+        if not self.texts:
+            return answers
+        return [(np.array(own) + text.logprobs).tolist() for own, text in zip(answers, self.texts, strict=True)]
 
     def only(self, which: Sequence[int]) -> Rolled:
         """The prompts at these positions."""
-        return Rolled([self.tasks[q] for q in which], self.counts[list(which)], [self.completions[q] for q in which])
+        tasks, completions = [self.tasks[q] for q in which], [self.completions[q] for q in which]
+        return Rolled(tasks, self.counts[list(which)], completions, [self.texts[q] for q in which if self.texts])
 
     def with_more(self, more: Rolled, which: Sequence[int]) -> Rolled:
         """With further rollouts of the prompts at these positions."""
-        counts, completions = self.counts.copy(), list(self.completions)
-        for q, count, group in zip(which, more.counts, more.completions, strict=True):
-            counts[q] += count
-            completions[q] = [*completions[q], *group]
-        return Rolled(self.tasks, counts, completions)
+        counts, completions, texts = self.counts.copy(), list(self.completions), list(self.texts)
+        for position, q in enumerate(which):
+            counts[q] += more.counts[position]
+            completions[q] = [*completions[q], *more.completions[position]]
+            if texts:
+                texts[q] = texts[q].and_then(more.texts[position])
+        return Rolled(self.tasks, counts, completions, texts)
 
 
 @dataclass(frozen=True)
@@ -81,17 +106,20 @@ class Update:
     plan: Allocation | None = None
     """Of rollouts in two waves; None if they were sampled at once."""
 
-    def coefficients(self) -> Iterator[tuple[Task, Completion, float]]:
-        """The gradient as a sum of coefficient * grad log probability, over distinct completions."""
-        counts, groups = self.rolled.counts, self.rolled.completions
+    def coefficients(self) -> FloatArray:
+        """[C] c, with which the gradient is the sum of c grad log probability over all rollouts."""
+        counts = self.rolled.counts
         rewards = [reward for group in self.rolled.rewards for reward in group]
         if self.plan is None:
             advantages = group_advantages(rewards, counts, prior=self.prior)
         else:
             advantages = pooled_advantages(self.rolled.rewards, self.plan)
-        each = advantages * rollout_weights(counts, prompt_weights=self.weights) / counts.sum()
+        return advantages * rollout_weights(counts, prompt_weights=self.weights) / counts.sum()
+
+    def answers(self, each: FloatArray) -> Iterator[tuple[Task, Completion, float]]:
+        """The distinct answers with the sums of their `coefficients`, if not 0."""
         first = 0
-        for task, group in zip(self.rolled.tasks, groups, strict=True):
+        for task, group in zip(self.rolled.tasks, self.rolled.completions, strict=True):
             for one in group:
                 if each[first] != 0:
                     yield task, one, float(each[first]) * one.times
@@ -127,7 +155,17 @@ class Run:
     def roll(self, tasks: Sequence[Task], counts: IntArray) -> Rolled:
         """Rollouts of these prompts, paid for."""
         self.spent += int(np.sum(counts))
-        return Rolled(tasks, np.asarray(counts), self.policy.sample([t.prompt for t in tasks], counts, self.sampling))
+        completions = self.policy.sample([t.prompt for t in tasks], counts, self.sampling)
+        return Rolled(tasks, np.asarray(counts), completions, self._free_texts(np.asarray(counts)))
+
+    def _free_texts(self, counts: IntArray) -> list[FreeText]:
+        if not self.setting.free_tokens:
+            return []
+        texts = self.policy.free_text(int(counts.sum()), self.setting.free_tokens, self.sampling)
+        with torch.no_grad():
+            logprobs = self.policy.text_logprobs(texts)
+        parts = zip(texts.split(counts.tolist()), logprobs.split(counts.tolist()), strict=True)
+        return [FreeText(tokens, logp.double().numpy()) for tokens, logp in parts]
 
 
 class Arm(Protocol):
@@ -175,10 +213,15 @@ def ascend(policy: Policy, update: Update, optimizer: torch.optim.Optimizer, lr:
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=False)
-    terms = list(update.coefficients())
+    each = update.coefficients()
+    terms = list(update.answers(each))
     if terms:
         logp = policy.logprobs([task.prompt for task, _, _ in terms], [one.tokens for _, one, _ in terms])
         (-(torch.tensor([c for _, _, c in terms], dtype=torch.float32) * logp).sum()).backward()
+    if update.rolled.texts and each.any():
+        texts, used = torch.cat([text.tokens for text in update.rolled.texts]), torch.tensor(each != 0)
+        logp = policy.text_logprobs(texts[used])
+        (-(torch.tensor(each, dtype=torch.float32)[used] * logp).sum()).backward()
     for parameter in policy.parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
