@@ -14,7 +14,7 @@ from learning.arms import DynamicSampling, Even, Greso, Planned, Thompson  # noq
 from learning.curves import POOL, area, area_ratio, mean_speed_up, rollouts_to, speed_ups  # noqa: E402
 from learning.moments import Laws, moments  # noqa: E402
 from learning.policy import Policy, tasks_of  # noqa: E402
-from learning.training import Run, Setting, Update, train  # noqa: E402
+from learning.training import Rolled, Run, Setting, Update, ascend, train  # noqa: E402
 
 from viprl.advantages import RewardPrior, group_advantages  # noqa: E402
 from viprl.quickstart.model import build_model  # noqa: E402
@@ -78,6 +78,45 @@ class TestGradient:
         assert found == pytest.approx({key: value for key, value in expected.items() if value != 0})
 
 
+class TestFreeText:
+    def test_a_rollout_is_its_answer_and_its_text(self, policy, pool):
+        rolled = run(policy, pool, free_tokens=3).roll(pool[:2], np.array([2, 4]))
+        assert [text.tokens.shape for text in rolled.texts] == [(2, 3), (4, 3)]
+        alone = Rolled(rolled.tasks, rolled.counts, rolled.completions)
+        for both, answers, text in zip(rolled.logprobs, alone.logprobs, rolled.texts, strict=True):
+            np.testing.assert_allclose(np.array(both) - answers, text.logprobs, rtol=1e-5)
+            np.testing.assert_allclose(policy.text_logprobs(text.tokens).detach(), text.logprobs, atol=1e-4)
+        assert rolled.rewards == alone.rewards
+
+    def test_texts_of_a_second_wave_follow_those_of_the_first(self, policy, pool):
+        one = run(policy, pool, free_tokens=3)
+        first, second = one.roll(pool[:3], np.array([2, 2, 2])), one.roll(pool[1:2], np.array([3]))
+        both = first.with_more(second, [1])
+        assert both.counts.tolist() == [2, 5, 2]
+        assert torch.equal(both.texts[1].tokens, torch.cat([first.texts[1].tokens, second.texts[0].tokens]))
+        assert both.rewards[1] == first.rewards[1] + second.rewards[0]
+        assert both.logprobs[1] == first.logprobs[1] + second.logprobs[0]
+
+    def test_the_gradient_is_that_of_whole_rollouts(self, policy, pool):
+        rolled = run(policy, pool, free_tokens=3).roll(pool[:2], np.array([2, 4]))
+        group = [type(one)(pool[0].solution, one.times, one.logprob) for one in rolled.completions[0][:1]]
+        rolled.completions[0][:1] = group  # rewards that differ
+        update, own = Update(rolled), policy.copy()
+        each = update.coefficients()
+        assert (each != 0).any()
+        ascend(own, update, torch.optim.SGD(own.parameters, lr=0.0), 0.0, 1e9)
+        other, total, at = policy.copy(), 0.0, 0
+        for task, group, text in zip(rolled.tasks, rolled.completions, rolled.texts, strict=True):
+            answers = [one.tokens for one in group for _ in range(one.times)]
+            logp = other.logprobs([task.prompt] * len(answers), answers) + other.text_logprobs(text.tokens)
+            total = total - (torch.tensor(each[at : at + len(answers)], dtype=torch.float32) * logp).sum()
+            at += len(answers)
+        total.backward()
+        for mine, expected in zip(own.parameters, other.parameters, strict=True):
+            grad = torch.zeros_like(expected) if expected.grad is None else expected.grad
+            torch.testing.assert_close(mine.grad, grad, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("n", [2, 3, 5])
 @pytest.mark.parametrize("prior", [None, RewardPrior(np.array([0.4]), np.array([3.0]))])
 def test_the_law_is_the_variance_of_a_group(n, prior):
@@ -105,6 +144,7 @@ class TestArms:
             Planned("oracle", None, 0, prompts=4, candidates=8, expected=True),
             Planned("paper", "length", 0, prompts=4, candidates=4),
             Thompson(0, prompts=4, candidates=8),
+            Planned("default", None, 0, prompts=4, candidates=8, waves=2),
         ],
     )
     def test_a_step_costs_the_budget(self, policy, pool, arm):
