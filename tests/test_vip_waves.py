@@ -122,9 +122,79 @@ def _taught(**options: object) -> VIP:
 def test_one_wave_where_no_rule_for_two_is_known() -> None:
     assert _taught().allocate(PROMPTS[:20], 160, waves=2).waves is not None
     assert _taught().allocate(PROMPTS[:20] * 2, 320, waves=2).waves is None
-    assert _taught(estimator="dr_grpo", min_rollouts=3).allocate(PROMPTS[:20], 160, waves=2).waves is None
-    assert _taught().allocate(PROMPTS[:20], average=8, waves=2).waves is None
     assert _taught(strategy="paper", features="length").allocate(PROMPTS[:20], 160, waves=2).waves is None
+
+
+def test_a_reason_is_given_once(caplog: pytest.LogCaptureFixture) -> None:
+    vip = _taught()
+    for _ in range(3):
+        vip.allocate(PROMPTS[:20] * 2, 320, waves=2)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("waves", [0, 3, True, False, "2", None])
+def test_other_numbers_of_waves(waves: object) -> None:
+    with pytest.raises(InputError):
+        _vip().allocate(PROMPTS[:20], 160, waves=waves)  # type: ignore[arg-type]
+
+
+def test_what_two_waves_cannot_be_combined_with() -> None:
+    with pytest.raises(InputError):
+        _taught().allocate(PROMPTS[:20], average=8, waves=2)
+    for estimator in ("dr_grpo", "grpo"):
+        vip = _vip(estimator=estimator, min_rollouts=3)
+        with pytest.raises(InputError):
+            vip.allocate(PROMPTS[:20], 160, waves=2)
+        vip.allocate(PROMPTS[:20], 160)
+
+
+def test_a_batch_is_observed_after_both_waves() -> None:
+    vip, rng = _taught(), np.random.default_rng(11)
+    p = np.where(np.arange(64) % 4 == 0, 0.5, 0.0)
+    first = vip.allocate(PROMPTS[:64], 512, waves=2)
+    shown = _draw(p, first.counts, rng)
+    before = vip.state_dict()["strategies"]["default"]["predictor"]["steps"]
+    with pytest.raises(InputError):
+        vip.observe(PROMPTS[:64], shown)
+    assert str(vip.state_dict()["strategies"]["default"]["predictor"]["steps"]) == str(before)
+    second = vip.next(first, shown)
+    vip.observe(PROMPTS[:64], [a + b for a, b in zip(shown, _draw(p, second.counts, rng), strict=True)])
+
+
+def test_metrics_of_success_and_reward_are_unbiased() -> None:
+    """Hard prompts: the mean over all rollouts of a group is far below the success rate."""
+    rng, p = np.random.default_rng(12), np.where(np.arange(64) % 4 == 0, 0.1, 0.0)
+    found = []
+    for seed in range(25):
+        vip = _taught(seed=seed)
+        first, _, rewards = _step(vip, PROMPTS[:64], p, rng)
+        assert first.waves is not None
+        metrics, raw = vip.metrics(), np.mean([np.mean(group) for group in rewards])
+        assert metrics[names.SUCCESS_RATE] == pytest.approx(metrics[names.PROMPT_REWARD])
+        found.append([metrics[names.SUCCESS_RATE], metrics[names.REWARD_VARIANCE], raw])
+    mean, error = np.mean(found, axis=0), np.std(found, axis=0) / 5
+    assert abs(mean[0] - p.mean()) < 2.5 * error[0]
+    assert abs(mean[1] - (p * (1 - p)).mean()) < 2.5 * error[1]
+    assert mean[2] < p.mean() - 2.5 * error[2]
+
+
+def test_arguments_of_next() -> None:
+    vip = _taught()
+    selection = vip.select(PROMPTS[:40], 160, 20, waves=2)
+    for wrong in (selection, PROMPTS, None):
+        with pytest.raises(InputError):
+            vip.next(wrong, [[0.0]] * 20)  # type: ignore[arg-type]
+        with pytest.raises(InputError):
+            viprl.pooled_advantages([[0.0]] * 20, wrong)  # type: ignore[arg-type]
+    plan = selection.allocation
+    for shape in ([0.0] * 20, [[0.0]] * 20, [[0.0] * n for n in plan.counts[:-1]]):
+        with pytest.raises(InputError):
+            vip.next(plan, shape)  # type: ignore[arg-type]
+    second = vip.next(plan, [[0.0] * n for n in plan.counts])
+    with pytest.raises(InputError):
+        vip.next(second, [[0.0] * n for n in second.counts])
+    assert "two" in repr(plan)
+    assert "two" in repr(second)
 
 
 def test_a_match_saves_rollouts_at_the_first_visit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,6 +49,7 @@ def review(
     observation: Observation,
     surprisal: Surprisal | None,
     shrunk: FloatArray | None = None,
+    rates: FloatArray | None = None,
 ) -> tuple[dict[str, float], tuple[float, float]]:
     """Metrics by the names in `viprl.metrics`, and the realised variance of the batch and of uniform counts.
 
@@ -60,6 +62,7 @@ def review(
         outcomes, observation: what the Q groups showed.
         surprisal: of the groups, in units.
         shrunk: [Q] the variance of each group as realised, if its baselines were shrunk.
+        rates: [Q] share of binary rewards that are the larger one; None for that of all rollouts of a group.
     """
     measured = np.nan_to_num(measured_weight(outcomes, surprisal))
     measured = measured if plan.factors is None else measured * plan.factors
@@ -76,7 +79,8 @@ def review(
         if position == 0:
             variance = own, even
             weights = None if plan.choice is None else plan.choice.weights
-            metrics |= _batch_metrics(proposal, outcomes, observation, weights)
+            shown = outcomes if rates is None else replace(outcomes, successes=rates * outcomes.rollouts)
+            metrics |= _batch_metrics(proposal, shown, observation, weights)
             metrics |= {names.REALISED_RATIO: now, names.RUNNING_RATIO: running}
             if strategy.guard is not None:
                 metrics[names.TRUST] = strategy.guard.trust

@@ -20,6 +20,7 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.waves.beliefs import Beliefs
 from viprl.allocation.waves.pooled import Waves
 from viprl.allocation.waves.rule import plan_looks
+from viprl.errors import InputError
 from viprl.plans import Plan
 from viprl.predictors.base import Batch
 from viprl.prompts import PromptBatch
@@ -47,11 +48,19 @@ class FirstLooks:
     def __init__(self, signal: float = 1.0) -> None:
         self.signal = signal
         self._comparison = RunningComparison(2, caution=CAUTION)
+        self._warned: set[str] = set()
 
     @property
     def trusted(self) -> bool:
         """Whether two waves have not done harm."""
         return self._comparison.choice == 0
+
+    def check(self, budget: Budget, average: float | None) -> None:
+        """Raise InputError for what two waves cannot be combined with."""
+        if budget.model.name != "rloo":
+            raise InputError(f"waves is 2, which needs the estimator 'rloo', but estimator is {budget.model.name!r}")
+        if average is not None:
+            raise InputError("average and waves=2 contradict each other; give a budget, or leave out waves")
 
     def plan(
         self,
@@ -67,8 +76,7 @@ class FirstLooks:
         shrinkage: float,
     ) -> Waves | None:
         """The two waves of a batch; None where one wave is better, and where no rule for two is known: without a belief
-        over success, with prompts that repeat, with other estimators than RLOO, and with an average in place of a
-        budget.
+        over success, and with prompts that repeat.
 
         Args:
             strategy: that acts.
@@ -83,9 +91,13 @@ class FirstLooks:
         belief, weights = strategy.predictor.success_belief(batch), strategy.variance_weights(proposal.prediction)
         guarded = strategy.guard is not None and strategy.guard.trust < LEAST_TRUST
         repeated = len(prompts.distinct) < len(prompts.keys)
-        if guarded or repeated or not self.trusted or budget.price is not None or budget.model.name != "rloo":
-            return None
-        if belief is None or weights is None:
+        if repeated:
+            self._warn("prompts repeat within a batch")
+        elif belief is None:
+            self._warn(f"the strategy {strategy.name} keeps no belief over success, for rewards like these")
+        elif weights is None:
+            self._warn(f"the rule of the strategy {strategy.name} minimises no variance")
+        if guarded or repeated or not self.trusted or belief is None or weights is None:
             return None
         p, chance = belief
         chance = chance[prompts.rows]
@@ -126,6 +138,12 @@ class FirstLooks:
         second = 1 - float(plan.waves.plan.first.sum() / plan.counts.sum())
         looks = float(plan.waves.plan.looks.mean())
         return {names.LOOKS: looks, names.SECOND_WAVE: second, names.WAVES_TRUST: float(self.trusted)}
+
+    def _warn(self, reason: str) -> None:
+        """Say once why two waves have no effect."""
+        if reason not in self._warned:
+            self._warned.add(reason)
+            logger.warning("waves=2 has no effect, because %s; batches are sampled in one wave", reason)
 
     def state_dict(self) -> State:
         return self._comparison.state_dict()

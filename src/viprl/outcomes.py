@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from viprl.errors import InputError
-from viprl.utils.arrays import FloatArray
+from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.sequences import listed, short, to_float, whole_numbers
 from viprl.utils.sequences import numbers as read_numbers
 
@@ -185,6 +185,20 @@ def rollout_groups(what: str, values: Any, prompts: int) -> list[list[Any]]:
         raise InputError(f"got {len(groups)} lists of {what} for {prompts} prompts; expected one for each")
     items = "with one number for each rollout"
     return [listed(f"{what} of prompt {q}", group, items) for q, group in enumerate(groups)]
+
+
+def check_group_sizes(groups: Sequence[Any], counts: IntArray) -> None:
+    """Raise InputError unless the group of each prompt has one entry for each of its [Q] counts."""
+    got = np.array([len(group) for group in groups], dtype=np.int64)
+    if len(got) != len(counts):
+        raise InputError(f"got the rewards of {len(got)} prompts; expected those of {len(counts)}, in their order")
+    if (got != counts).any():
+        q = int(np.argmax(got != counts))
+        raise InputError(
+            f"prompt {q} of the batch was planned with {counts[q]} rollouts, but has {got[q]} rewards "
+            f"({int((got != counts).sum())} of {len(counts)} prompts differ); give one reward for each rollout, in the "
+            "order of the prompts, None for an unscorable one"
+        )
 
 
 @dataclass(frozen=True)

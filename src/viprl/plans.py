@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from viprl.advantages import RewardPrior
 from viprl.allocation.budget import Budget
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.selection_guard import Draw
 from viprl.allocation.waves.pooled import Waves
-from viprl.errors import InputError
+from viprl.errors import InputError, InputTypeError
+from viprl.outcomes import RewardReader, check_group_sizes, rollout_groups
 from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.sequences import short
 
 MOST_PENDING, MOST_PROMPTS = 16, 4096
 """Plans that are kept, and more if they have fewer prompts than this in all; engines that drop batches must not fill
@@ -85,34 +85,49 @@ class PendingPlans:
         while len(self._plans) > MOST_PENDING and sum(map(len, self._plans)) > MOST_PROMPTS:
             self._plans.popitem(last=False)
 
-    def after_first(self, waves: Waves, rewards: Sequence[FloatArray]) -> Allocation:
-        """Take note of the first wave of a pending plan, and return the allocation of both waves.
+    def after_first(self, plan: Allocation, rewards: Any, reader: RewardReader) -> Allocation:
+        """Take note of the rewards of the first wave of a pending plan, and return the allocation of both waves: the
+        plan itself if it has one wave.
 
-        Raises InputError if the plan is not pending.
+        Raises InputError if the plan is not pending, and for rewards of other groups.
         """
-        for keys, plan in self._plans.items():
-            if plan.waves is waves:
-                both, counts = waves.after(rewards)
-                active, proposal = next(iter(plan.proposals.items()))
-                cost = plan.budget.cost(counts)
+        if not isinstance(plan, Allocation):
+            raise InputTypeError(
+                f"plan is {short(plan)}; expected the allocation that `allocate` returned, or `selection.allocation`"
+            )
+        groups = rollout_groups("rewards", rewards, len(plan.counts))
+        if plan.waves is None:
+            return plan
+        for keys, pending in self._plans.items():
+            if pending.waves is plan.waves and pending.waves.labels is None:
+                both, counts = pending.waves.after(reader.batch(groups))
+                active, proposal = next(iter(pending.proposals.items()))
+                cost = pending.budget.cost(counts)
                 allocation = replace(proposal.allocation, counts=counts, cost=cost, waves=both)
-                proposals = {**plan.proposals, active: replace(proposal, allocation=allocation)}
-                self._plans[keys] = replace(plan, proposals=proposals, counts=counts, waves=both)
+                proposals = {**pending.proposals, active: replace(proposal, allocation=allocation)}
+                self._plans[keys] = replace(pending, proposals=proposals, counts=counts, waves=both)
                 return allocation
-        raise InputError("this plan is not waiting for its first wave; give the plan that `allocate` returned, once")
+        raise InputError(
+            "this plan is not waiting for its first wave; give the plan that `allocate` of this VIP returned, once"
+        )
 
     def find(self, keys: tuple[str, ...], rewards: Sequence[Sequence[Any]]) -> Plan | None:
         """The plan of these prompts; None if they were not planned.
 
-        Raises InputError if a group has another size than planned, and if the prompts are part of a planned batch or
-        the candidates of a selection.
+        Raises InputError if a group has another size than planned, if the second wave was not planned yet, and if the
+        prompts are part of a planned batch or the candidates of a selection.
         """
         plan = self._plans.get(keys)
         if plan is None:
             self._refuse_part(keys)
             self._refuse_candidates(keys)
         else:
-            _check_lengths(rewards, plan.counts)
+            if plan.waves is not None and plan.waves.labels is None:
+                raise InputError(
+                    "this batch was planned in two waves, but the first one was not given to `next`; call "
+                    "`vip.next(plan, rewards)` with its rewards, and then `observe` those of both waves"
+                )
+            check_group_sizes(rewards, plan.counts)
         return plan
 
     def remove(self, keys: tuple[str, ...]) -> None:
@@ -143,14 +158,3 @@ class PendingPlans:
                     "observe [candidates[i] for i in selection.positions] and their rewards (use `observe_counts` for "
                     "outcomes without a plan)"
                 )
-
-
-def _check_lengths(rewards: Sequence[Sequence[Any]], counts: IntArray) -> None:
-    got = np.array([len(group) for group in rewards])
-    if (got != counts).any():
-        q = int(np.argmax(got != counts))
-        raise InputError(
-            f"prompt {q} of the batch was planned with {counts[q]} rollouts, but has {got[q]} rewards "
-            f"({int((got != counts).sum())} of {len(counts)} prompts differ); give one reward for each rollout, in the "
-            "order of the prompts, None for an unscorable one"
-        )

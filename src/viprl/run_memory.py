@@ -15,7 +15,6 @@ from viprl.allocation.optimum import Allocation
 from viprl.allocation.sampling_record import SamplingRecord
 from viprl.allocation.selection_guard import SelectionGuard
 from viprl.batch_review import observed, review
-from viprl.errors import InputError
 from viprl.first_looks import FirstLooks
 from viprl.outcomes import Observation
 from viprl.plans import Choice, Plan
@@ -23,12 +22,11 @@ from viprl.predictors.base import Batch
 from viprl.prompts import PromptBatch
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.runs.visits import Visit, ordered_outcomes
-from viprl.settings import Settings
+from viprl.settings import Settings, check_waves
 from viprl.shrinkage import Shrinkage, realised_variance, reward_prior
 from viprl.spending import Spending
 from viprl.strategies import Proposal, Strategy, load_strategies
 from viprl.utils.arrays import FloatArray, IntArray
-from viprl.utils.sequences import short
 from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
 from viprl.utils.state_file import State
 from viprl.weights.surprisal import SurprisalUnit, measured_weight
@@ -108,8 +106,9 @@ class RunMemory:
         **spent: Any,
     ) -> tuple[Plan, Allocation]:
         """The plan of a batch, chosen by `choice`, and what the engine gets of it; `spent` is for `budget`."""
-        if waves not in (1, 2):
-            raise InputError(f"waves is {short(waves)}; expected 1 or 2")
+        check_waves(waves)
+        if waves == 2:
+            self.looks.check(hard, spent.get("average"))
         active, factors = next(iter(batches)), None
         if choice is not None:
             hard, factors = replace(hard, reference_factors=choice.reference), choice.weights**2
@@ -193,7 +192,18 @@ class RunMemory:
                 factor = next(iter(plan.proposals.values())).model.factor
                 # of lost rollouts the plan is not to blame: as with all that were planned
                 own *= factor(plan.counts) / factor(np.maximum(groups.rollouts, 2)) / self.scale.unit_variance
-            metrics, variance = review(plan, self.strategies, self.realised, outcomes, observation, surprisal, own)
+            shown, rates = observation, None
+            if waves is not None:  # the means of these groups are biased
+                rates = waves.means(halves, values)
+                successes = (rates if judged is None else waves.means(judged, values)) * observation.judged
+                variances = observation.reward_variance * factors
+                shown = replace(
+                    observation,
+                    successes=np.where(observation.judged > 0, successes, np.nan),
+                    reward_mean=waves.means(values, values),
+                    reward_variance=variances,
+                )
+            metrics, variance = review(plan, self.strategies, self.realised, outcomes, shown, surprisal, own, rates)
             measured = measured_weight(outcomes, surprisal)
             metrics |= self._review_weights(plan, values, measured)
             if waves is not None and own is not None:

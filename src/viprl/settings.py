@@ -238,12 +238,17 @@ class EngineSettings(Settings):
         check_prompt_weighting(self.prompt_weighting)
         self.check_choices()
         whole_number("candidates", self.candidates, least=1)
-        if self.waves not in (1, 2):
-            raise InputError(f"waves is {short(self.waves)}; expected 1 or 2")
+        check_waves(self.waves)
 
     def for_vip(self) -> dict[str, Any]:
         """The options that `viprl.VIP` takes."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(Settings)}
+
+
+def check_waves(waves: Any) -> None:
+    """Raise InputError for anything but 1 and 2."""
+    if isinstance(waves, bool) or waves not in (1, 2):
+        raise InputError(f"waves is {short(waves)}; expected 1 or 2")
 
 
 def in_words(value: Any) -> str:

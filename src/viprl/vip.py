@@ -148,9 +148,10 @@ class VIP(Settings):
     @locked_method
     def next(self, plan: Allocation, rewards: Sequence[Sequence[float | None]]) -> Allocation:
         """The second wave of a plan of two, after `rewards` [Q][n] of the first. `counts` are the rollouts to add, 0
-        for many prompts. Then `observe` the rewards of both, and use `viprl.pooled_advantages`. Raises InputError."""
-        values = RewardReader(self.success).batch(rewards)
-        both = plan if plan.waves is None else self._pending.after_first(plan.waves, values)
+        for many prompts. Then `observe` the rewards of both, and use `viprl.pooled_advantages`: with those of
+        `viprl.group_advantages` the gradient would be biased. Raises InputError (a ValueError) for what does not fit.
+        """
+        both = self._pending.after_first(plan, rewards, RewardReader(self.success))
         return replace(plan, counts=both.counts - plan.counts, cost=both.cost, waves=both.waves)
 
     @locked_method

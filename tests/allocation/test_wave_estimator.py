@@ -11,7 +11,14 @@ import pytest
 from waves_enumerated import RULES, Rule, expected_scale, sums
 
 from viprl.advantages import RewardPrior, group_advantages
-from viprl.allocation.waves.estimator import FirstLook, group_weight, split_advantages, split_factor, wave_advantages
+from viprl.allocation.waves.estimator import (
+    FirstLook,
+    first_wave_mean,
+    group_weight,
+    split_advantages,
+    split_factor,
+    wave_advantages,
+)
 from viprl.errors import InputError
 
 PROBABILITIES = (0.02, 0.3, 0.5, 0.9)
@@ -174,3 +181,25 @@ def test_refuses_what_cannot_have_been() -> None:
         FirstLook.of(4, [5])
     with pytest.raises(InputError):
         wave_advantages([0.0, 0.0, 0.0, 0.0], FirstLook.of(4, [1, 2, 3]))
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("w", [2, 4, 6])
+def test_means_of_the_first_wave_are_unbiased(name: str, w: int) -> None:
+    rule = RULES[name](w, 10)
+    for p in (0.03, 0.5, 0.9):
+        mean = pooled = 0.0
+        for k1, k2 in itertools.product(range(w + 1), range(11)):
+            m = rule(k1)
+            if k2 > m:
+                continue
+            look = FirstLook.of(w, [k for k in range(w + 1) if rule(k) == m])
+            k, n = k1 + k2, w + m
+            chance = comb(w, k1) * comb(m, k2) * p**k * (1 - p) ** (n - k)
+            marks = np.arange(n) < k
+            mean += chance * first_wave_mean(10 + 5.0 * marks, look, marks)
+            pooled += chance * (10 + 5 * k / n)
+        assert mean == pytest.approx(10 + 5 * p)
+        if name == "only if mixed" and p == 0.03:
+            assert abs(pooled - 10 - 5 * p) > 0.01
+    assert np.isnan(first_wave_mean(np.array([np.nan, np.nan]), FirstLook.of(2, [0]), np.zeros(2, dtype=bool)))

@@ -56,6 +56,10 @@ class Allocation:
         some = f"counts={n.tolist()}" if len(n) <= 8 else f"{len(n)} prompts, counts={n.min()}..{n.max()}"
         saved = f", saved={self.saved:.3g}" if abs(self.saved) > 1e-9 else ""
         gap = f", gap={self.gap:.2g}" if self.gap > 1e-9 else ""
+        if self.waves is not None and self.waves.counts is None:
+            some = f"first wave of two: {some}"
+        elif self.waves is not None:
+            some = f"second wave of two: {some}"
         return f"Allocation({some}, {n.sum()} rollouts, variance_ratio={self.variance_ratio:.3g}{saved}{gap})"
 
     @property

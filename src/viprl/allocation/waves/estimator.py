@@ -131,6 +131,20 @@ def wave_advantages(
     return np.where(known, n * (share * (r - mean) * single / w + (1 - share) * against / (w * (w - 1))), 0.0)
 
 
+def first_wave_mean(values: FloatArray, look: FirstLook, marks: np.ndarray) -> float:
+    """sum_i P_i v_i / w: what the mean of the first wave was, expected given the pooled rollouts and the label. It is
+    unbiased for E[v]; the mean over all n is not, because n depends on the outcomes.
+
+    Args:
+        values: v [n]; NaN is left out. NaN if all are.
+        look: size and label of the first wave.
+        marks: [n] true for marked rollouts.
+    """
+    one, known = np.asarray(marks, dtype=bool).astype(np.int64), ~np.isnan(values)
+    weight = np.where(known, np.array(orders(look, int(one.sum()), len(one)).single)[one], 0.0)
+    return float(weight @ np.nan_to_num(values) / weight.sum()) if weight.sum() > 0 else float("nan")
+
+
 def group_weight(look: FirstLook, successes: int, n: int) -> float:
     """c(K, n) of binary rewards: the gradient is c times (mean score of successes - mean score of failures)."""
     chance = orders(look, successes, n).pair[0][1]

@@ -10,12 +10,13 @@ import numpy as np
 
 from viprl.advantages import group_advantages
 from viprl.allocation.budget import Budget
-from viprl.allocation.waves.estimator import FirstLook, group_weight, wave_advantages
+from viprl.allocation.waves.estimator import FirstLook, first_wave_mean, group_weight, wave_advantages
 from viprl.allocation.waves.look_plan import LookPlan
 from viprl.allocation.waves.second_wave import second_counts
-from viprl.errors import InputError
-from viprl.outcomes import reward_values
+from viprl.errors import InputError, InputTypeError
+from viprl.outcomes import check_group_sizes, reward_values
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.sequences import listed, short
 from viprl.weights.surprisal import Surprisal
 
 if TYPE_CHECKING:
@@ -46,30 +47,34 @@ class Waves:
 
         Raises InputError for other numbers of rewards.
         """
-        sizes = np.array([len(group) for group in rewards])
-        if len(sizes) != len(self.plan.first) or (sizes != self.plan.first).any():
-            raise InputError(
-                f"the first wave has {sizes.tolist()} rewards, but {self.plan.first.tolist()} rollouts were planned; "
-                "give one list for each prompt and one reward for each rollout, None for an unscorable one"
-            )
+        check_group_sizes(rewards, self.plan.first)
         marked = np.array([int((group > self.threshold).sum()) for group in rewards])  # NaN is not
         counts = second_counts(self.plan, marked, self.budget, np.random.default_rng(self.seed))
         return replace(self, labels=tuple(self.plan.labels(marked)), counts=counts), counts
 
     def advantages(self, rewards: Sequence[FloatArray]) -> list[FloatArray]:
         """[Q][n] advantages A of the pooled groups, for the gradient (1/n) sum_i A_i Z_i of each prompt."""
-        labels, counts = self._seen()
-        shares = self.plan.shares(counts)
+        labels, shares = self.seen_labels, self.plan.shares(self.both_counts)
         groups = zip(rewards, labels, shares.tolist(), self.mean.tolist(), strict=True)
         return [
             wave_advantages(group, look, group > self.threshold, share=share, mean=mean)
             for group, look, share, mean in groups
         ]
 
+    def means(self, values: Sequence[FloatArray], rewards: Sequence[FloatArray]) -> FloatArray:
+        """[Q] means of `values` [Q][n] that are unbiased, as those of groups of a fixed size are; NaN without any.
+
+        Args:
+            values: of each rollout, NaN where unknown: the rewards, or whether it succeeded.
+            rewards: [Q][n], which decide the marks.
+        """
+        groups = zip(values, rewards, self.seen_labels, strict=True)
+        return np.array([first_wave_mean(own, look, group > self.threshold) for own, group, look in groups])
+
     def variance_factors(self, rewards: Sequence[FloatArray]) -> FloatArray:
         """[Q] by which the sample variance of a pooled group must be multiplied to be an unbiased estimate, as that of
         a group of a fixed size is. 1 for prompts without a look."""
-        labels, _ = self._seen()
+        labels = self.seen_labels
         factors = np.ones(len(labels))
         for q in np.flatnonzero(self.plan.looks).tolist():
             n, k = len(rewards[q]), int((rewards[q] > self.threshold).sum())
@@ -91,10 +96,19 @@ class Waves:
             shown.append(float(np.sum(np.where(a == 0, 0.0, a**2 * size))) / len(a) ** 2)
         return np.array(shown)
 
-    def _seen(self) -> tuple[tuple[FirstLook, ...], IntArray]:
-        if self.labels is None or self.counts is None:
+    @property
+    def both_counts(self) -> IntArray:
+        """[Q] rollouts of both waves. Raises InputError before the first one was seen."""
+        if self.counts is None:
             raise InputError("the first wave was not seen yet; call `vip.next(plan, rewards)` with its rewards")
-        return self.labels, self.counts
+        return self.counts
+
+    @property
+    def seen_labels(self) -> tuple[FirstLook, ...]:
+        """[Q] what the first wave showed. Raises InputError before it was seen."""
+        if self.labels is None:
+            raise InputError("the first wave was not seen yet; call `vip.next(plan, rewards)` with its rewards")
+        return self.labels
 
 
 def pooled_advantages(rewards: Sequence[Sequence[Any]], plan: Allocation) -> FloatArray:
@@ -109,11 +123,15 @@ def pooled_advantages(rewards: Sequence[Sequence[Any]], plan: Allocation) -> Flo
 
     Raises InputError for groups of other sizes, and for a plan whose first wave was not seen.
     """
-    groups = [reward_values(group) for group in rewards]
-    sizes = [len(group) for group in groups]
-    if plan.waves is None:
+    waves = getattr(plan, "waves", ...)
+    if waves is ...:
+        raise InputTypeError(
+            f"plan is {short(plan)}; expected what `vip.next` returned (of a selection give `selection.allocation` to "
+            "`vip.next`)"
+        )
+    groups = [reward_values(group) for group in listed("rewards", rewards, "with one list for each prompt")]
+    if waves is None:
+        sizes = [len(group) for group in groups]
         return group_advantages(np.concatenate([np.empty(0), *groups]), sizes, prior=plan.prior)
-    found = plan.waves.advantages(groups)
-    if sizes != np.asarray(plan.waves.counts).tolist():
-        raise InputError(f"the groups have {sizes} rewards; expected {np.asarray(plan.waves.counts).tolist()}")
-    return np.concatenate(found)
+    check_group_sizes(groups, waves.both_counts)
+    return np.concatenate(waves.advantages(groups))
