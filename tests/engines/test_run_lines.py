@@ -12,7 +12,7 @@ from viprl import VIP
 from viprl.engines import run_lines
 from viprl.engines.run_lines import RunSummary, announce, start_line, uniform_reason
 from viprl.engines.success import SuccessCriterion
-from viprl.metrics import SAVED_ROLLOUTS
+from viprl.metrics import SAVED_ROLLOUTS, SECOND_WAVE
 from viprl.vip import Observation
 
 
@@ -139,3 +139,9 @@ def test_a_line_is_printed_only_where_logging_would_hide_it(capsys, caplog, monk
     monkeypatch.setattr(logging.getLogger("viprl"), "level", logging.WARNING)
     announce("silenced")
     assert not capsys.readouterr().err
+
+
+def test_the_line_at_the_end_says_how_many_batches_had_two_waves():
+    assert "two waves" not in summary([(0.5, 1)] * 3).line("default")
+    assert "two waves in 0 batches" in summary([(0.5, 1)] * 3, **{SECOND_WAVE: 0.0}).line("default")
+    assert "two waves in 3 batches, 25%" in summary([(0.5, 1)] * 3, **{SECOND_WAVE: 0.25}).line("default")

@@ -319,3 +319,18 @@ def test_of_several_columns_of_trl_one_is_chosen_and_its_rewards_are_kept(tmp_pa
     (style,), (correct,) = read_history(tmp_path, reward="style"), read_history(tmp_path, reward="correct")
     assert rewards_of(style) == [[0.3, 0.3]] and rewards_of(correct) is None and correct.successes.tolist() == [1]
     assert visits_of(read_history(tmp_path, success="style>=0.3")) == [("p", [2], [2])]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_warning_of_groups_whose_size_depends_on_rewards(tmp_path, caplog, second):
+    rows = [{"step": 1, "prompt": "p", "reward": 0.0, "vip_rollouts": 3, "vip_wave": 1}] * 2
+    rows.append({**rows[0], "reward": 1.0, "vip_wave": 1 + second})
+    write_parquet(tmp_path / "trl" / "completions_00001.parquet", rows)
+    uids = ["s-1_0_0", "s-1_1_0", "s-1#2_0_0" if second else "s-1_2_0"]
+    write_lines(
+        tmp_path / "verl" / "1.jsonl", [{"input": "p", "score": float(i == 2), "uid": u} for i, u in enumerate(uids)]
+    )
+    for read, folder in ((from_trl, "trl"), (from_verl, "verl")):
+        caplog.clear()
+        assert visits_of(read(tmp_path / folder)) == [("p", [3], [1])]
+        assert any("second wave" in record.getMessage() for record in caplog.records) == second

@@ -14,7 +14,16 @@ import numpy as np
 
 from viprl.allocation.budget import default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
-from viprl.metrics import SAVED_ROLLOUTS, SAVED_TOKENS, SPENT_TOKENS, TRUST, UNSCORABLE, ZERO_ADVANTAGE, ratio
+from viprl.metrics import (
+    SAVED_ROLLOUTS,
+    SAVED_TOKENS,
+    SECOND_WAVE,
+    SPENT_TOKENS,
+    TRUST,
+    UNSCORABLE,
+    ZERO_ADVANTAGE,
+    ratio,
+)
 from viprl.settings import Settings
 from viprl.utils.arrays import IntArray
 from viprl.utils.words import count
@@ -139,6 +148,7 @@ class RunSummary:
         self._tokens = np.zeros(2)  # spent, of uniform counts
         self._variances: list[tuple[float, float]] = []
         self._shares = np.zeros(2)  # rollouts with zero advantage, unscorable rollouts
+        self._seconds: list[float] = []  # share of the second wave, of batches for which two were asked
 
     def add(
         self,
@@ -160,6 +170,7 @@ class RunSummary:
         self._variances += [] if observation.variance is None else [observation.variance]
         shares = np.nan_to_num([metrics.get(ZERO_ADVANTAGE, 0.0), metrics.get(UNSCORABLE, 0.0)])
         self._shares += shares * sum(planned)
+        self._seconds += [metrics[SECOND_WAVE]] if SECOND_WAVE in metrics else []
 
     def _count_new(self, keys: Sequence[str]) -> int:
         """How many of the prompts were not in an earlier step."""
@@ -202,6 +213,10 @@ class RunSummary:
         ]
         if strategy != "uniform":
             parts.append(self._uniform_steps())
+        if self._seconds:
+            two = [share for share in self._seconds if share > 0]
+            second = f", {np.mean(two):.0%} of their rollouts in the second" if two else ""
+            parts.append(f"two waves in {count(len(two), 'batch', 'batches')}{second}")
         parts.append(f"{zero:.0%} of the rollouts had zero advantage")
         if unscorable > 0:
             parts.append(f"{unscorable:.0%} were unscorable")

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mode
 from typing import Any, NamedTuple
 
@@ -101,6 +102,17 @@ class LoggedStep(NamedTuple):
     step: int
     groups: dict[str, Visit]
     """What each prompt showed, in the order of the log."""
+
+
+def warn_of_second_waves(where: str | Path, rollouts: int) -> None:
+    """Warn of a log with rollouts of second waves."""
+    if rollouts:
+        logger.warning(
+            "%s: %d rollouts are of second waves, so that the sizes of their groups depend on rewards: success rates, "
+            "log losses and variances from this log are biased",
+            where,
+            rollouts,
+        )
 
 
 class StepReader:

@@ -14,7 +14,15 @@ from viprl.metrics import ROLLOUTS_COLUMN, WAVE_COLUMN
 from viprl.outcomes import Success
 from viprl.runs.evaluations import recorded_evaluations, without_evaluations
 from viprl.runs.files import by_step
-from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, characters, deciding_reward
+from viprl.runs.logged_rollouts import (
+    LoggedRollout,
+    LoggedRun,
+    LoggedStep,
+    StepReader,
+    characters,
+    deciding_reward,
+    warn_of_second_waves,
+)
 from viprl.runs.parquet import parquet_rows
 from viprl.utils.missing import is_missing
 
@@ -44,7 +52,7 @@ def read_trl(folder: Path, *, reward: str | None = None, success: Success = None
     read = StepReader(str(folder), rule)
     marked: list[LoggedStep] = []  # training is told by the column of rollouts
     unmarked: list[LoggedStep] = []
-    evaluated = 0
+    evaluated = two_waves = 0
     before: list[tuple[Any, ...]] = []
     for step, file in files:
         table = list(parquet_rows(file))
@@ -57,9 +65,11 @@ def read_trl(folder: Path, *, reward: str | None = None, success: Success = None
         before, own = rows, ROLLOUTS_COLUMN in table[0][1]
         training = [(at, row) for at, row in table if not own or not is_missing(row[ROLLOUTS_COLUMN])]
         evaluated += len(table) - len(training)
+        two_waves += sum(row.get(WAVE_COLUMN) == 2 for _, row in training)
         rollouts = [_rollout(f"{file}, row {at}", row, chosen) for at, row in training]
         if rollouts:
             (marked if own else unmarked).append(read(step, rollouts))
+    warn_of_second_waves(folder, two_waves)
     if evaluated:
         logger.warning("%s: left out %d rollouts of evaluations", folder, evaluated)
     if unmarked:

@@ -11,7 +11,15 @@ from typing import Any
 from viprl.errors import DataError, FileError
 from viprl.outcomes import Success
 from viprl.runs.files import by_step
-from viprl.runs.logged_rollouts import LoggedRollout, LoggedRun, LoggedStep, StepReader, characters, deciding_reward
+from viprl.runs.logged_rollouts import (
+    LoggedRollout,
+    LoggedRun,
+    LoggedStep,
+    StepReader,
+    characters,
+    deciding_reward,
+    warn_of_second_waves,
+)
 from viprl.utils.json_lines import read_json_lines
 from viprl.utils.numerics import number
 from viprl.utils.sequences import LARGEST
@@ -22,6 +30,8 @@ _UID = re.compile(r"(.+_\d+)_\d+", re.DOTALL)
 """SAMPLE_ROLLOUT_OUTPUT; the first two parts name a rollout."""
 LENGTH_FIELD = "response_length"
 """Tokens of an output. verl does not write them by itself; a reward function may return them."""
+_SECOND_WAVE = re.compile(r".+#2_\d+_\d+", re.DOTALL)
+"""verl's names of the rollouts of a second wave (`viprl.engines.verl.rollouts.SECOND_WAVE`)."""
 _PADDING = re.compile(r"pad[0-9a-f]{32}_\d+_\d+")
 """Rows that verl adds to make a batch divisible. They are in the dump too, with an empty input and score 0."""
 
@@ -43,10 +53,13 @@ def read_verl(folder: Path, *, reward: str | None = None, success: Success = Non
     read = StepReader(str(folder), rule)
     training: list[LoggedStep] = []
     validation: list[LoggedStep] = []
+    second_waves = 0
     for step, file in files:
         rows = [(at, row) for at, row in read_json_lines(file) if not _PADDING.fullmatch(str(row.get("uid")))]
+        second_waves += sum(bool(_SECOND_WAVE.fullmatch(str(row.get("uid")))) for _, row in rows)
         outcomes = read(step, _rollouts(file, rows, column or "score"))
         (validation if step == 0 or _is_validation(rows) else training).append(outcomes)
+    warn_of_second_waves(folder, second_waves)
     if validation and training:
         named = ", ".join(f"{step.step}.jsonl" for step in validation[:5])
         more = ", ..." if len(validation) > 5 else ""
