@@ -242,7 +242,7 @@ def test_the_realised_ratio_is_that_of_unbiased_variances(low: float, high: floa
     second = vip.next(first, shown)
     more = [low + (high - low) * (rng.random(n) < chance) for n, chance in zip(second.counts, p, strict=True)]
     rewards = [np.concatenate(both) for both in zip(shown, more, strict=True)]
-    vip.observe(PROMPTS, rewards)
+    vip.observe(PROMPTS, [group.tolist() for group in rewards])
     assert second.waves is not None
     own = sum(float(a @ a) / len(a) ** 2 for a in second.waves.advantages(rewards))
     variances = np.array([group.var(ddof=1) for group in rewards]) * second.waves.variance_factors(rewards)
