@@ -4,7 +4,8 @@ A batch is sampled in two waves if the belief says that it pays (`viprl.allocati
 agree. That of the strategy must trust the prediction at least by half. A guard of its own compares, in every batch of
 two waves, what the groups showed of their variance with what they showed of one wave with the counts that it would have
 had. Both are unbiased, whatever was predicted. If two waves have been worse by more than the noise of the comparison,
-the rest of the run is sampled in one wave: without second waves there is no further evidence.
+the rest of the run is sampled in one wave: without second waves there is no further evidence. What the groups show is
+the variance at rho = 0. A rho that is larger than assumed is not noticed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.waves.beliefs import Beliefs
 from viprl.allocation.waves.pooled import Waves
 from viprl.allocation.waves.rule import plan_looks
+from viprl.allocation.waves.second_wave import LARGEST_GROUP
 from viprl.errors import InputError
 from viprl.plans import Plan
 from viprl.predictors.base import Batch
@@ -91,13 +93,20 @@ class FirstLooks:
         belief, weights = strategy.predictor.success_belief(batch), strategy.variance_weights(proposal.prediction)
         guarded = strategy.guard is not None and strategy.guard.trust < LEAST_TRUST
         repeated = len(prompts.distinct) < len(prompts.keys)
+        least, most = budget.min_rollouts, budget.max_rollouts
+        differ = bool((least != least[0]).any() or (most != most[0]).any())
         if repeated:
             self._warn("prompts repeat within a batch")
+        elif differ:
+            self._warn("the bounds differ between prompts")
+        elif budget.total > len(prompts.keys) * LARGEST_GROUP / 2:
+            self._warn(f"the average group has more than {LARGEST_GROUP // 2} rollouts")
+            return None
         elif belief is None:
             self._warn(f"the strategy {strategy.name} keeps no belief over success, for rewards like these")
         elif weights is None:
             self._warn(f"the rule of the strategy {strategy.name} minimises no variance")
-        if guarded or repeated or not self.trusted or belief is None or weights is None:
+        if guarded or repeated or differ or not self.trusted or belief is None or weights is None:
             return None
         p, chance = belief
         chance = chance[prompts.rows]

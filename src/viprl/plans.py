@@ -97,6 +97,7 @@ class PendingPlans:
             )
         groups = rollout_groups("rewards", rewards, len(plan.counts))
         if plan.waves is None:
+            check_group_sizes(groups, plan.counts)
             return plan
         for keys, pending in self._plans.items():
             if pending.waves is plan.waves and pending.waves.labels is None:
@@ -128,6 +129,8 @@ class PendingPlans:
                     "`vip.next(plan, rewards)` with its rewards, and then `observe` those of both waves"
                 )
             check_group_sizes(rewards, plan.counts)
+            if plan.waves is not None:
+                plan.waves.check(RewardReader().batch(rewards))
         return plan
 
     def remove(self, keys: tuple[str, ...]) -> None:

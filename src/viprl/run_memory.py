@@ -77,7 +77,7 @@ class RunMemory:
         spending = self.spending
         spending.check(hard, multiple, average)
         if average is None and self.spending.settings.spends_all:
-            return replace(hard, multiple=multiple)
+            return spending.budget(hard, None, multiple)
         prediction = self.active.predict(batch)
         costs = spending.costs(batch, prediction)
         costs = None if costs is None else costs[rows]

@@ -77,7 +77,7 @@ class Spending:
         elif costs is not None:
             budget = hard.limited(float(costs @ even_counts(hard)), costs)
         else:
-            return hard
+            budget = hard
         return replace(budget, multiple=multiple)
 
     def priced(self, hard: Budget, costs: FloatArray | None, weights: FloatArray, average: float) -> Budget:

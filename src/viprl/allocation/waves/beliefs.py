@@ -57,7 +57,7 @@ class Beliefs:
 
     def at(self, rows: IntArray) -> Beliefs:
         """Of some of the prompts."""
-        return replace(self, chance=self.chance[rows], scale=self.scale[rows], new=self.unseen[rows])
+        return replace(self, chance=self.chance[rows], scale=self.scale[rows], new=None)
 
     def of_groups(self) -> Beliefs:
         """The same with baselines of the group."""

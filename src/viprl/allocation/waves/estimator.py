@@ -65,6 +65,10 @@ class FirstLook:
             )
         return cls(size, frozenset(marked))
 
+    def can_lead_to(self, marked: int, n: int) -> bool:
+        """Whether a first wave with this label can be a part of n rollouts of which so many are marked."""
+        return any(k <= marked and self.size - k <= n - marked for k in self.marked)
+
 
 @dataclass(frozen=True)
 class Orders:
@@ -125,6 +129,8 @@ def wave_advantages(
     known = ~np.isnan(r)
     one = (known & (r > 0 if marks is None else np.asarray(marks, dtype=bool))).astype(np.int64)
     n, w = len(r), look.size
+    if not known.any():  # a group that was lost
+        return np.zeros(n)
     chance = orders(look, int(one.sum()), n)
     single, pair = np.array(chance.single)[one], np.array(chance.pair)[one][:, one]
     against = np.nansum(pair * (r[:, None] - r), axis=1) * (n - 1) / max(known.sum() - 1, 1)
@@ -141,6 +147,8 @@ def first_wave_mean(values: FloatArray, look: FirstLook, marks: np.ndarray) -> f
         marks: [n] true for marked rollouts.
     """
     one, known = np.asarray(marks, dtype=bool).astype(np.int64), ~np.isnan(values)
+    if not known.any():
+        return float("nan")
     weight = np.where(known, np.array(orders(look, int(one.sum()), len(one)).single)[one], 0.0)
     return float(weight @ np.nan_to_num(values) / weight.sum()) if weight.sum() > 0 else float("nan")
 

@@ -52,6 +52,19 @@ class Waves:
         counts = second_counts(self.plan, marked, self.budget, np.random.default_rng(self.seed))
         return replace(self, labels=tuple(self.plan.labels(marked)), counts=counts), counts
 
+    def check(self, rewards: Sequence[FloatArray]) -> None:
+        """Raise InputError for rewards [Q][n] of both waves that the first one cannot be a part of. Groups without a
+        scorable reward were lost, which is no contradiction."""
+        for q in np.flatnonzero(self.plan.looks).tolist():
+            look, group = self.seen_labels[q], rewards[q]
+            k = int((group > self.threshold).sum())
+            if not np.isnan(group).all() and not look.can_lead_to(k, len(group)):
+                raise InputError(
+                    f"the rewards of prompt {q} contradict those of its first wave: {k} of {len(group)} are above "
+                    f"{self.threshold:g}, but in the first {look.size} there were {sorted(look.marked)}; give the "
+                    "rewards that `next` was given, and those of the second wave after them"
+                )
+
     def advantages(self, rewards: Sequence[FloatArray]) -> list[FloatArray]:
         """[Q][n] advantages A of the pooled groups, for the gradient (1/n) sum_i A_i Z_i of each prompt."""
         labels, shares = self.seen_labels, self.plan.shares(self.both_counts)

@@ -39,8 +39,8 @@ def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, *, si
 
     Args:
         beliefs: of the Q prompts.
-        budget: hard, limited or of a match. At most six average groups are planned for a prompt. The first wave is a
-            multiple of `budget.multiple`.
+        budget: hard, limited or of a match, with the same bounds for all prompts. The first wave is a multiple of
+            `budget.multiple`.
         rng: source of ties, used before anything is sampled.
         sizes: of first waves.
     """
@@ -55,7 +55,9 @@ def plan_looks(beliefs: Beliefs, budget: Budget, rng: np.random.Generator, *, si
     variance_ratio = (two.variance - constant) / max(one.variance - constant, 1e-300)
     cost_ratio = two.cost / one.cost
     runs = two.runs(options)
-    if min(variance_ratio, cost_ratio) > 1 - LEAST_GAIN or all(len(labels) == 1 for labels in runs):
+    # of a match the cost falls, or the variance where C rollouts are too few for it; other budgets are spent anyway
+    ratio = variance_ratio if budget.match is None else min(variance_ratio, cost_ratio)
+    if ratio > 1 - LEAST_GAIN or all(len(labels) == 1 for labels in runs):
         return _one_wave(beliefs, budget, rng)
     first = np.array([labels[-1][1] for labels in runs], dtype=np.int64)
     first, runs = _rounded(first, runs, budget, order)
@@ -73,16 +75,27 @@ def _one_wave(beliefs: Beliefs, budget: Budget, rng: np.random.Generator) -> Loo
 def _rounded(
     first: IntArray, runs: tuple[Runs, ...], budget: Budget, order: IntArray
 ) -> tuple[IntArray, tuple[Runs, ...]]:
-    """First waves whose sum is a multiple: prompts in this order get rollouts more at once, those without a look first;
-    a prompt with a look is then sampled in one wave."""
+    """First waves whose sum is a multiple: prompts in this order get rollouts more at once. Those without a look get
+    one each, in turns. If they are not enough, prompts with a look are sampled in one wave, of an average group if that
+    is enough."""
     missing, first, changed = -int(first.sum()) % budget.multiple, first.copy(), list(runs)
     _, most = limits(budget)
-    for q in sorted(order.tolist(), key=lambda q: len(runs[q]) > 1):
-        more = min(missing, min(int(budget.max_rollouts[q]), most) - int(first[q]))
-        if more > 0:
+
+    def give(q: int, rollouts: int) -> None:
+        nonlocal missing
+        more = max(min(missing, rollouts, most - int(first[q])), 0)
+        missing -= more
+        if more:
             first[q] += more
             changed[q] = ((0, int(first[q])),)
-            missing -= more
+
+    alone = [q for q in order.tolist() if len(runs[q]) == 1]
+    while missing and any(first[q] < most for q in alone):
+        for q in alone:
+            give(q, 1)
+    for enough in (-(-budget.total // len(runs)), most):
+        for q in order.tolist():
+            give(q, enough - int(first[q]))
     return first, tuple(changed)
 
 

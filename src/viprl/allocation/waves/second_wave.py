@@ -68,8 +68,13 @@ def uniform_variances(beliefs: Beliefs, budget: Budget) -> FloatArray:
     return variance if budget.reference_factors is None else variance * budget.reference_factors
 
 
+LARGEST_GROUP = 128
+"""Most rollouts that are planned for a prompt, unless two average groups are more: the tables grow with it."""
+
+
 def limits(budget: Budget) -> tuple[int, int]:
-    """L and U of the plans: no more than six average groups."""
+    """L and U of the plans: at most six average groups, and `LARGEST_GROUP`."""
     least = int(budget.min_rollouts.max())
     average = -(-budget.total // len(budget.min_rollouts))
-    return least, max(min(int(budget.max_rollouts.max()), 6 * average), least, average)
+    most = min(int(budget.max_rollouts.max()), 6 * average, max(LARGEST_GROUP, 2 * average))
+    return least, max(most, least, average)

@@ -69,7 +69,7 @@ def look_table(size: int, most: int, p: FloatArray, signal: float = 0.0) -> Look
     return _look_table(size, most, tuple(map(float, p)), signal)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=24)
 def _look_table(w: int, most: int, probabilities: tuple[float, ...], rho: float) -> LookTable:
     from scipy.special import comb
 
