@@ -1,6 +1,6 @@
-"""usage: python -m learning [--arms NAMES] [--seeds 0-7] [--regimes late,live,dead,sgd] [--out runs/learning]
+"""usage: python -m learning [--arms NAMES] [--seeds 0-7] [--regimes late,live,dead,sgd,new,text] [--out runs/learning]
 
-Without options: the main comparison on eight seeds, then three regimes with fewer arms and three seeds. Runs that are
+Without options: the main comparison on eight seeds, then `live`, `dead` and `sgd` with fewer arms and three seeds. Runs that are
 in the folder are not repeated, so that an interrupted command continues.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="learning", description=__doc__.split("\n\n")[1])
     parser.add_argument("--arms", help=f"names, separated by commas, of {', '.join(ARMS)}; 'all' for all")
     parser.add_argument("--seeds", help="such as 0-7 or 1,5")
-    parser.add_argument("--regimes", default=",".join(REGIMES))
+    parser.add_argument("--regimes", default="late,live,dead,sgd")
     parser.add_argument("--lr", type=float, help="learning rate of all arms; default: the best of each")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     given = parser.parse_args()
