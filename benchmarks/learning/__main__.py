@@ -1,7 +1,7 @@
 """usage: python -m learning [--arms NAMES] [--seeds 0-7] [--regimes late,live,dead,sgd,new,text] [--out runs/learning]
 
-Without options: the main comparison on eight seeds, then `live`, `dead` and `sgd` with fewer arms and three seeds. Runs that are
-in the folder are not repeated, so that an interrupted command continues.
+Without options: the main comparison on eight seeds, then `live`, `dead` and `sgd` with fewer arms and three seeds. Runs
+that are in the folder are not repeated, so that an interrupted command continues.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ class Planned:
         rolled = run.roll([offered[q] for q in selection.positions], plan.counts)
         if plan.waves is not None:
             plan = self.vip.next(plan, rolled.rewards)
-            more = np.flatnonzero(plan.counts)
-            if len(more):
-                rolled = rolled.with_more(run.roll([rolled.tasks[q] for q in more], plan.counts[more]), more.tolist())
+            more = np.flatnonzero(plan.counts).tolist()
+            if more:
+                rolled = rolled.with_more(run.roll([rolled.tasks[q] for q in more], plan.counts[more]), more)
         self.vip.observe([task.key for task in rolled.tasks], rolled.rewards, logprobs=rolled.logprobs)
         return Update(rolled, selection.weights, prior, None if plan.waves is None else plan)
 

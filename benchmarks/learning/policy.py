@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Policy:
 
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.model = model
-        self.eos = model.config.eos_token_id
+        self.eos: Any = model.config.eos_token_id
 
     @classmethod
     def pretrained(cls, cache: Path) -> Policy:
