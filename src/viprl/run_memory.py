@@ -123,7 +123,7 @@ class RunMemory:
             looks = self.looks.plan(*of_batch, rng, factors=factors, scale=self.scale, shrinkage=trust)
         if looks is not None:
             variance = allocation.expected_variance * looks.plan.variance_ratio
-            cost = allocation.cost * looks.plan.cost_ratio
+            cost = allocation.cost * (1.0 if limits.is_hard else looks.plan.cost_ratio)
             counts = looks.plan.first
             allocation = replace(allocation, counts=counts, expected_variance=variance, cost=cost, waves=looks)
             proposals[active] = replace(proposal, allocation=allocation)

@@ -40,7 +40,7 @@ class Allocation:
     uniform_variance: float
     """The same for C rollouts spread evenly (linear between integers), with baselines of the group."""
     cost: float
-    """sum_q c_q n_q; the number of rollouts if no costs were given."""
+    """sum_q c_q n_q; the number of rollouts if no costs were given. Of a first wave what is expected of both."""
     uniform_cost: float
     """The same for C rollouts spread evenly."""
     gap: float = 0.0
