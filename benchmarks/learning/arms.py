@@ -47,6 +47,7 @@ class Planned:
         match: spend what it takes for this share of the variance of uniform counts; the run then has as many steps as
             theirs.
         waves: 2 for two waves inside a step where they pay.
+        signal: that they assume.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Planned:
         unbiased: bool = True,
         match: float | None = None,
         waves: int = 1,
+        signal: float = 1.0,
     ) -> None:
         self.vip = VIP(
             strategy=strategy,
@@ -72,6 +74,7 @@ class Planned:
             baseline="expected" if expected else "group",
             spend="budget" if match is None else "match",
             variance_target=1.0 if match is None else match,
+            score_signal=signal,
         )
         self.prompts, self.candidates, self.expected = prompts, candidates, expected
         self.unbiased, self.oracle, self.waves = unbiased, strategy == "oracle", waves
@@ -278,6 +281,12 @@ ARMS: dict[str, Plan] = {
     # two waves
     "counts waves": Plan("counts, two waves, 32 prompts", _planned("default", waves=2)),
     "selection waves": Plan("selection and two waves, 32 of 64", _planned("default", candidates=64, waves=2)),
+    "selection waves 3": Plan(
+        "selection and two waves, 32 of 64, signal 3", _planned("default", candidates=64, waves=2, signal=3.0)
+    ),
+    "selection waves 0.3": Plan(
+        "selection and two waves, 32 of 64, signal .3", _planned("default", candidates=64, waves=2, signal=0.3)
+    ),
     "counts expected waves": Plan(
         "counts, expected baselines and two waves, 32 prompts", _planned("default", expected=True, waves=2)
     ),
