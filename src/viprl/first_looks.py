@@ -77,8 +77,7 @@ class FirstLooks:
         scale: RewardScale,
         shrinkage: float,
     ) -> Waves | None:
-        """The two waves of a batch; None where one wave is better, and where no rule for two is known: without a belief
-        over success, and with prompts that repeat.
+        """The two waves of a batch; None where one wave is better, and where no rule for two is known, with a warning.
 
         Args:
             strategy: that acts.
@@ -91,22 +90,15 @@ class FirstLooks:
             shrinkage: share of what the belief suggests by which baselines are shrunk; 0 for baselines of the group.
         """
         belief, weights = strategy.predictor.success_belief(batch), strategy.variance_weights(proposal.prediction)
-        guarded = strategy.guard is not None and strategy.guard.trust < LEAST_TRUST
-        repeated = len(prompts.distinct) < len(prompts.keys)
-        least, most = budget.min_rollouts, budget.max_rollouts
-        differ = bool((least != least[0]).any() or (most != most[0]).any())
-        if repeated:
-            self._warn("prompts repeat within a batch")
-        elif differ:
-            self._warn("the bounds differ between prompts")
-        elif budget.total > len(prompts.keys) * LARGEST_GROUP / 2:
-            self._warn(f"the average group has more than {LARGEST_GROUP // 2} rollouts")
-            return None
-        elif belief is None:
-            self._warn(f"the strategy {strategy.name} keeps no belief over success, for rewards like these")
+        obstacle = _obstacle(prompts, budget)
+        if belief is None:
+            obstacle = f"the strategy {strategy.name} keeps no belief over success, for rewards like these"
         elif weights is None:
-            self._warn(f"the rule of the strategy {strategy.name} minimises no variance")
-        if guarded or repeated or differ or not self.trusted or belief is None or weights is None:
+            obstacle = f"the rule of the strategy {strategy.name} minimises no variance"
+        if obstacle is not None:
+            self._warn(obstacle)
+        guarded = strategy.guard is not None and strategy.guard.trust < LEAST_TRUST
+        if belief is None or weights is None or obstacle is not None or guarded or not self.trusted:
             return None
         p, chance = belief
         chance = chance[prompts.rows]
@@ -159,3 +151,15 @@ class FirstLooks:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._comparison.load_state_dict(dict(state))
+
+
+def _obstacle(prompts: PromptBatch, budget: Budget) -> str | None:
+    """Why a batch cannot have two waves, whatever is believed of its prompts; None if it can."""
+    least, most = budget.min_rollouts, budget.max_rollouts
+    if len(prompts.distinct) < len(prompts.keys):
+        return "prompts repeat within a batch"
+    if (least != least[0]).any() or (most != most[0]).any():
+        return "the bounds differ between prompts"
+    if budget.total > len(prompts.keys) * LARGEST_GROUP / 2:
+        return f"the average group has more than {LARGEST_GROUP // 2} rollouts"
+    return None
