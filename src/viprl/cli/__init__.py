@@ -1,5 +1,5 @@
 """The command line, one file a command: `viprl quickstart`, `init`, `train`, `sweep`, `data`, `evaluate`, `variance`,
-`replay` and `report`.
+`doctor`, `replay` and `report`.
 
 Each file imports what its command needs inside the command, so that `viprl --help` does not wait for torch.
 """
@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from viprl import __version__
 from viprl.cli.data import data
+from viprl.cli.doctor import doctor
 from viprl.cli.evaluate import evaluate
 from viprl.cli.examples import end_of
 from viprl.cli.init import init
@@ -54,7 +55,7 @@ def _options(
     """Adaptive rollout allocation for reinforcement learning with verifiable rewards."""
 
 
-for command in (quickstart, init, train, sweep, evaluate, variance, replay, report):
+for command in (quickstart, init, train, sweep, evaluate, variance, doctor, replay, report):
     app.command(epilog=end_of(command.__name__))(command)
 for registered in data.registered_commands:
     registered.epilog = end_of(f"data {registered.callback.__name__}")  # type: ignore[union-attr]

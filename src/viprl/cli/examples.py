@@ -30,6 +30,7 @@ _ENDS = {
         "viprl variance --model Qwen/Qwen2.5-0.5B-Instruct --dataset rows.jsonl --reward mine:correct --prompts 128",
     ),
     "replay": ("docs/replay.md", "viprl replay runs/mine --strategies default,uniform --report runs/mine/replay"),
+    "doctor": ("docs/doctor.md", "viprl doctor runs/mine", "viprl doctor runs/mine --strategy default && echo healthy"),
     "report": ("docs/train.md", "viprl report runs/mine", "viprl report runs/a runs/b --out compared.html"),
 }
 
