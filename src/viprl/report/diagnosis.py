@@ -14,7 +14,7 @@ import numpy as np
 from viprl import metrics as names
 from viprl.analysis.statistics import Estimate, over_blocks
 from viprl.report.findings import UNIFORM
-from viprl.report.uniform_steps import uniform_steps
+from viprl.report.uniform_steps import uniform_steps_and_advice
 from viprl.report.words import ends, num
 from viprl.runs.reader import Run
 from viprl.utils.arrays import FloatArray
@@ -68,12 +68,12 @@ def diagnose(run: Run, strategy: str) -> list[Diagnosis]:
         remedy = "train with a trainer of viprl, and log its metrics"
         return [Diagnosis(NOTE, "log", "No step has metrics of VIP.", remedy)]
     found = [one for check in _CHECKS if strategy != UNIFORM or check is not _variance for one in check(log)]
-    equal, _, change = uniform_steps(run, strategy).partition(" To change that: ")
+    equal, advice = uniform_steps_and_advice(run, strategy)
     if strategy == UNIFORM:
         remedy = "shadow=['default'] logs what it would have achieved"
         found.append(Diagnosis(NOTE, "variance", "All prompts have the same rollouts, as without VIP.", remedy))
-    elif change:
-        found.append(Diagnosis(NOTE, "equal counts", equal, change.rstrip(".")))
+    elif advice:
+        found.append(Diagnosis(NOTE, "equal counts", equal, advice))
     return sorted(found, key=lambda one: (PROBLEM, NOTE, GOOD).index(one.level))
 
 
@@ -146,7 +146,7 @@ def _rewards(log: _Log) -> Iterator[Diagnosis]:
             f"{wasted:.0%} of the rollouts have an advantage of 0 in the second half of the run.",
             "leave out solved prompts"
             if np.isfinite(log.late(names.SQUARED_WEIGHTS))
-            else "candidates=2 chooses the prompts too; waves=2 for prompts that are seen once; leave out solved prompts",
+            else "candidates=2 chooses the prompts too; waves=2, where prompts are seen once; leave out solved prompts",
         )
 
 

@@ -26,27 +26,31 @@ _ADVICE = {
 
 
 def uniform_steps(run: Run, strategy: str) -> str:
-    """A sentence about the steps in which all prompts got the same number of rollouts; empty if there are none.
+    """`uniform_steps_and_advice` as one text."""
+    sentence, advice = uniform_steps_and_advice(run, strategy)
+    return f"{sentence} To change that: {advice}." if advice else sentence
 
-    If these are most of the steps, it says what to do, unless the prompts were chosen from several candidates: then
-    equal counts are no fault.
-    """
+
+def uniform_steps_and_advice(run: Run, strategy: str) -> tuple[str, str]:
+    """A sentence about the steps in which all prompts got the same number of rollouts, empty if there are none; and
+    what to do if these are most of the steps, unless the prompts were chosen from several candidates: then equal counts
+    are no fault."""
     rows = list(_rows_with_counts(run, strategy))
     reasons = [_reason(run, row, prompts) for row, prompts in rows]
     found = Counter(reason for reason in reasons if reason)
     if not found:
-        return ""
+        return "", ""
     total = len(reasons)
     if any(PREFIX + SQUARED_WEIGHTS in row for row, _ in rows):
         share = _share(sum(found.values()), total)
-        return f"The chosen prompts had equal counts in {share} of the steps."
+        return f"The chosen prompts had equal counts in {share} of the steps.", ""
     parts = [f"{_share(times, total)} because {reason}" for reason, times in found.most_common()]
     main, times = found.most_common(1)[0]
-    advice = f" To change that: {_ADVICE[main]}." if 2 * times > total and main in _ADVICE else ""
-    return (
+    sentence = (
         f"The allocation was uniform, so that the variance ratio is 1, in {_share(sum(found.values()), total)} of the "
-        f"steps: {', '.join(parts)}.{advice}"
+        f"steps: {', '.join(parts)}."
     )
+    return sentence, _ADVICE.get(main, "") if 2 * times > total else ""
 
 
 def _share(part: int, total: int) -> str:
