@@ -28,7 +28,7 @@ from viprl.utils.numerics import bisect
 
 SIZES = (2, 3, 4, 5, 6, 8)
 """Sizes of a first wave."""
-LEAST_GAIN = 0.05
+LEAST_GAIN = 0.03
 """Of the variance, or the cost, of one wave, which a second call must save."""
 
 
