@@ -13,6 +13,9 @@ from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.state_file import State
 
+_ROUNDING = 1e-9
+"""By which probabilities and variances may miss their range."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -76,6 +79,27 @@ class Prediction:
     def weighted(self, factors: FloatArray) -> Prediction:
         """The prediction with variance weights times `factors` [Q]."""
         return replace(self, learned_weight=self.weight * factors)
+
+    def wrong(self, size: int) -> tuple[str, int | None, str] | None:
+        """What is wrong with a prediction for `size` prompts: (part, row, reason), of a whole part without a row; None
+        if nothing is."""
+        for part in self.__dataclass_fields__:
+            values = getattr(self, part)
+            if values is None and part not in ("success_probability", "reward_variance"):
+                continue
+            if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.kind not in "fiu":
+                what = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
+                shape = f" of shape {values.shape}" if isinstance(values, np.ndarray) else ""
+                return part, None, f"it is {what}{shape}; expected an array of numbers of shape ({size},)"
+            good = np.isfinite(values)
+            if part == "success_probability":
+                good &= (values >= -_ROUNDING) & (values <= 1 + _ROUNDING)
+            elif part != "text_score":
+                good &= values >= -_ROUNDING
+            if not good.all():
+                row = int(good.argmin())
+                return part, row, f"it is {values[row]}"
+        return None
 
     @classmethod
     def of_points(cls, p: FloatArray) -> Prediction:
