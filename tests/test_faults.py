@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,14 @@ def test_a_line_that_a_full_disk_cut_is_removed_by_the_next_resume(tmp_path: Pat
     resumed.rewind(1)
     resumed.metrics(2, {"loss": 2.0})
     assert [row["step"] for row in log_rows(path)] == [1, 2]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    here = Path(__file__).parent
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", (here.parent / "docs" / "faults.md").read_text(encoding="utf-8"))
+    assert len(named) > 60
+    for file, test in named:
+        assert f"def {test}" in (here / file).read_text(encoding="utf-8"), f"{file}::{test}"
