@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.exact import counts_of_new_and_known
 from viprl.allocation.guard import Guard
 from viprl.allocation.optimum import Allocation
-from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform
+from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform, check_counts
 from viprl.allocation.variance_models import ShrunkRLOO, VarianceModel
 from viprl.baselines.beta_counts import BetaCounts
 from viprl.baselines.bots import ImplicitEvidence
@@ -41,7 +40,7 @@ from viprl.baselines.proportional import (
 )
 from viprl.baselines.ridge import RidgeRegression
 from viprl.errors import InputError, StateError
-from viprl.predictors.base import Batch, Prediction, Predictor
+from viprl.predictors.base import Batch, Prediction, Predictor, check_prediction, named_errors
 from viprl.predictors.constant import SuccessRate
 from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.predictors.oracle import Oracle
@@ -124,14 +123,9 @@ class Strategy:
 
         Raises InputError for a prediction that no counts can be based on, and TypeError for what is no prediction.
         """
-        with self._named("predict"):
+        with named_errors(self.predictor, "predict", self.name):
             believed = self.predictor.predict(batch)
-        if not isinstance(believed, Prediction):
-            raise TypeError(
-                f"{type(self.predictor).__name__}.predict returned a {type(believed).__name__}; return a "
-                "viprl.Prediction, such as Prediction.of_points(p) for success probabilities p"
-            )
-        self._check(believed, batch)
+        check_prediction(self.predictor, believed, batch, self.name)
         if self.weights is not None:
             believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
         return believed
@@ -172,7 +166,9 @@ class Strategy:
             return prediction if factors is None else prediction.weighted(factors)
 
         def allocate(prediction: Prediction) -> IntArray:
-            return self._checked(self.rule(weighted(prediction), hard, np.random.default_rng(seed)), hard)
+            counts = self.rule(weighted(prediction), hard, np.random.default_rng(seed))
+            check_counts(self.rule, counts, hard, self.name)
+            return counts
 
         candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
         counts = candidates[self.guard.choice if self.guard else 0]
@@ -218,40 +214,8 @@ class Strategy:
         if self.weights is not None:
             believed = self.predictor.predict(batch) if believed is None else believed
             self.weights.observe(batch.keys, believed, outcomes, surprisal)
-        with self._named("observe"):
+        with named_errors(self.predictor, "observe", self.name):
             self.predictor.observe_outcomes(batch, outcomes)
-
-    @contextmanager
-    def _named(self, method: str) -> Iterator[None]:
-        """Let an exception of the predictor say whose it is."""
-        try:
-            yield
-        except Exception as error:
-            error.add_note(f"raised by {type(self.predictor).__name__}.{method} of strategy {self.name!r}")
-            raise
-
-    def _check(self, believed: Prediction, batch: Batch) -> None:
-        """Raise InputError for a prediction that no counts can be based on: they would be wrong without a sign."""
-        wrong = believed.wrong(len(batch))
-        if wrong is not None:
-            part, row, why = wrong
-            where = "" if row is None else f" for the prompt {short(batch.keys[row])}"
-            raise InputError(
-                f"{type(self.predictor).__name__}.predict of strategy {self.name!r} returned {part}{where} that cannot "
-                f"be used: {why}; correct the predictor, or resume the run with another strategy"
-            )
-
-    def _checked(self, counts: IntArray, budget: Budget) -> IntArray:
-        """The counts of the rule. Raises InputError unless they spend the budget within its bounds."""
-        least, most = budget.min_rollouts, budget.max_rollouts
-        whole = isinstance(counts, np.ndarray) and counts.shape == least.shape and counts.dtype.kind in "iu"
-        if not whole or counts.sum() != budget.total or (counts < least).any() or (counts > most).any():
-            raise InputError(
-                f"{type(self.rule).__name__} of strategy {self.name!r} returned the counts {short(counts)}; expected "
-                f"an array of {len(least)} whole numbers within the bounds whose sum is {budget.total}; correct the "
-                "rule, or resume the run with another strategy"
-            )
-        return counts
 
     def state_dict(self) -> State:
         parts = {"predictor": self.predictor, "weights": self.weights, "guard": self.guard}

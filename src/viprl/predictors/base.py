@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from viprl.errors import InputError
 from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
+from viprl.utils.sequences import short
 from viprl.utils.state_file import State
 
 _ROUNDING = 1e-9
@@ -79,27 +82,6 @@ class Prediction:
     def weighted(self, factors: FloatArray) -> Prediction:
         """The prediction with variance weights times `factors` [Q]."""
         return replace(self, learned_weight=self.weight * factors)
-
-    def wrong(self, size: int) -> tuple[str, int | None, str] | None:
-        """What is wrong with a prediction for `size` prompts: (part, row, reason), of a whole part without a row; None
-        if nothing is."""
-        for part in self.__dataclass_fields__:
-            values = getattr(self, part)
-            if values is None and part not in ("success_probability", "reward_variance"):
-                continue
-            if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.kind not in "fiu":
-                what = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
-                shape = f" of shape {values.shape}" if isinstance(values, np.ndarray) else ""
-                return part, None, f"it is {what}{shape}; expected an array of numbers of shape ({size},)"
-            good = np.isfinite(values)
-            if part == "success_probability":
-                good &= (values >= -_ROUNDING) & (values <= 1 + _ROUNDING)
-            elif part != "text_score":
-                good &= values >= -_ROUNDING
-            if not good.all():
-                row = int(good.argmin())
-                return part, row, f"it is {values[row]}"
-        return None
 
     @classmethod
     def of_points(cls, p: FloatArray) -> Prediction:
@@ -189,3 +171,42 @@ class Predictor(ABC):
 
     def tell_variance(self, variances: Mapping[str, float]) -> None:  # noqa: B027 (an optional hook)
         """Optional: true reward variances by prompt key, where p(1-p) is not the variance."""
+
+
+def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strategy: str) -> None:
+    """Raise InputError for a prediction that no counts can be based on: they would be wrong without a sign; TypeError
+    for what is no prediction."""
+    name, size = type(predictor).__name__, len(batch)
+    if not isinstance(prediction, Prediction):
+        raise TypeError(
+            f"{name}.predict returned a {type(prediction).__name__}; return a viprl.Prediction, such as "
+            "Prediction.of_points(p) for success probabilities p"
+        )
+    for part in fields(Prediction):
+        values = getattr(prediction, part.name)
+        if values is None and part.default is None:
+            continue
+        said = f"{name}.predict of strategy {strategy!r} returned {part.name}"
+        fix = "correct the predictor, or resume the run with another strategy"
+        if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.kind not in "fiu":
+            what = f"{values.dtype}{list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise InputError(f"{said} of the type {what}; expected an array of {size} numbers; {fix}")
+        least = -np.inf if part.name == "text_score" else 0.0
+        most = 1.0 if part.name == "success_probability" else np.inf
+        good = np.isfinite(values) & (values >= least - _ROUNDING) & (values <= most + _ROUNDING)
+        if not good.all():
+            row = int(good.argmin())
+            expected = f"finite numbers from {least:g} to {most:g}"
+            raise InputError(
+                f"{said}={values[row]} for the prompt {short(batch.keys[row])}; expected {expected}; {fix}"
+            )
+
+
+@contextmanager
+def named_errors(predictor: Predictor, method: str, strategy: str) -> Iterator[None]:
+    """Let an exception of a predictor say whose it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"raised by {type(predictor).__name__}.{method} of strategy {strategy!r}")
+        raise
