@@ -20,7 +20,7 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.exact import counts_of_new_and_known
 from viprl.allocation.guard import Guard
 from viprl.allocation.optimum import Allocation
-from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform
+from viprl.allocation.rules import MinimumVariance, Published, Rule, Uniform, check_counts
 from viprl.allocation.variance_models import ShrunkRLOO, VarianceModel
 from viprl.baselines.beta_counts import BetaCounts
 from viprl.baselines.bots import ImplicitEvidence
@@ -40,7 +40,7 @@ from viprl.baselines.proportional import (
 )
 from viprl.baselines.ridge import RidgeRegression
 from viprl.errors import InputError, StateError
-from viprl.predictors.base import Batch, Prediction, Predictor
+from viprl.predictors.base import Batch, Prediction, Predictor, check_prediction, named_errors
 from viprl.predictors.constant import SuccessRate
 from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.predictors.oracle import Oracle
@@ -119,13 +119,13 @@ class Strategy:
         return copy.deepcopy(self)
 
     def predict(self, batch: Batch) -> Prediction:
-        """Beliefs about distinct prompts, with the learned weights. Changes nothing."""
-        believed = self.predictor.predict(batch)
-        if not isinstance(believed, Prediction):
-            raise TypeError(
-                f"{type(self.predictor).__name__}.predict returned a {type(believed).__name__}; return a "
-                "viprl.Prediction, such as Prediction.of_points(p) for success probabilities p"
-            )
+        """Beliefs about distinct prompts, with the learned weights. Changes nothing.
+
+        Raises InputError for a prediction that no counts can be based on, and TypeError for what is no prediction.
+        """
+        with named_errors(self.predictor, "predict", self.name):
+            believed = self.predictor.predict(batch)
+        check_prediction(self.predictor, believed, batch, self.name)
         if self.weights is not None:
             believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
         return believed
@@ -166,7 +166,9 @@ class Strategy:
             return prediction if factors is None else prediction.weighted(factors)
 
         def allocate(prediction: Prediction) -> IntArray:
-            return self.rule(weighted(prediction), hard, np.random.default_rng(seed))
+            counts = self.rule(weighted(prediction), hard, np.random.default_rng(seed))
+            check_counts(self.rule, counts, hard, self.name)
+            return counts
 
         candidates = [allocate(prediction)] if self.guard is None else self.guard.candidates(prediction, allocate)
         counts = candidates[self.guard.choice if self.guard else 0]
@@ -212,7 +214,8 @@ class Strategy:
         if self.weights is not None:
             believed = self.predictor.predict(batch) if believed is None else believed
             self.weights.observe(batch.keys, believed, outcomes, surprisal)
-        self.predictor.observe_outcomes(batch, outcomes)
+        with named_errors(self.predictor, "observe", self.name):
+            self.predictor.observe_outcomes(batch, outcomes)
 
     def state_dict(self) -> State:
         parts = {"predictor": self.predictor, "weights": self.weights, "guard": self.guard}

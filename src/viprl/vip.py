@@ -107,7 +107,7 @@ class VIP(Settings):
         batch = self._batch(prompts)
         if not batch.keys:
             return np.empty(0)
-        prediction = self._memory.active.predictor.predict(self._features.batch(self._active, batch))
+        prediction = self._memory.active.predict(self._features.batch(self._active, batch))
         return prediction.success_probability[batch.rows]
 
     @locked_method

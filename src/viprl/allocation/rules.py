@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from viprl.allocation.budget import Budget
 from viprl.allocation.exact import exact_counts
 from viprl.allocation.published import continuous_counts, rounded_counts
+from viprl.errors import InputError
 from viprl.predictors.base import Prediction
 from viprl.utils.arrays import FloatArray, IntArray
+from viprl.utils.sequences import short
 
 
 class Rule(ABC):
@@ -62,3 +64,15 @@ class Uniform(Rule):
 
     def __call__(self, prediction: Prediction, budget: Budget, rng: np.random.Generator) -> IntArray:
         return exact_counts(np.ones(len(prediction.success_probability)), budget, rng)
+
+
+def check_counts(rule: Rule, counts: Any, budget: Budget, strategy: str) -> None:
+    """Raise InputError unless the counts of a rule spend the budget within its bounds."""
+    least, most = budget.min_rollouts, budget.max_rollouts
+    whole = isinstance(counts, np.ndarray) and counts.shape == least.shape and counts.dtype.kind in "iu"
+    if not whole or counts.sum() != budget.total or (counts < least).any() or (counts > most).any():
+        raise InputError(
+            f"{type(rule).__name__} of strategy {strategy!r} returned the counts {short(counts)}; expected an array of "
+            f"{len(least)} whole numbers within the bounds whose sum is {budget.total}; correct the rule, or resume "
+            "the run with another strategy"
+        )

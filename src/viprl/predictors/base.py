@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from viprl.errors import InputError
 from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
+from viprl.utils.sequences import short
 from viprl.utils.state_file import State
+
+_ROUNDING = 1e-9
+"""By which probabilities and variances may miss their range."""
 
 
 @dataclass(frozen=True)
@@ -165,3 +171,42 @@ class Predictor(ABC):
 
     def tell_variance(self, variances: Mapping[str, float]) -> None:  # noqa: B027 (an optional hook)
         """Optional: true reward variances by prompt key, where p(1-p) is not the variance."""
+
+
+def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strategy: str) -> None:
+    """Raise InputError for a prediction that no counts can be based on: they would be wrong without a sign; TypeError
+    for what is no prediction."""
+    name, size = type(predictor).__name__, len(batch)
+    if not isinstance(prediction, Prediction):
+        raise TypeError(
+            f"{name}.predict returned a {type(prediction).__name__}; return a viprl.Prediction, such as "
+            "Prediction.of_points(p) for success probabilities p"
+        )
+    for part in fields(Prediction):
+        values = getattr(prediction, part.name)
+        if values is None and part.default is None:
+            continue
+        said = f"{name}.predict of strategy {strategy!r} returned {part.name}"
+        fix = "correct the predictor, or resume the run with another strategy"
+        if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.kind not in "fiu":
+            what = f"{values.dtype}{list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise InputError(f"{said} of the type {what}; expected an array of {size} numbers; {fix}")
+        least = -np.inf if part.name == "text_score" else 0.0
+        most = 1.0 if part.name == "success_probability" else np.inf
+        good = np.isfinite(values) & (values >= least - _ROUNDING) & (values <= most + _ROUNDING)
+        if not good.all():
+            row = int(good.argmin())
+            expected = f"finite numbers from {least:g} to {most:g}"
+            raise InputError(
+                f"{said}={values[row]} for the prompt {short(batch.keys[row])}; expected {expected}; {fix}"
+            )
+
+
+@contextmanager
+def named_errors(predictor: Predictor, method: str, strategy: str) -> Iterator[None]:
+    """Let an exception of a predictor say whose it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"raised by {type(predictor).__name__}.{method} of strategy {strategy!r}")
+        raise

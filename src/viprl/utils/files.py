@@ -34,18 +34,22 @@ def write_bytes(path: str | Path, payload: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened; the rename is still atomic
+            _sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
             raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened; the rename is still atomic
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def make_folder(path: str | Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from viprl.errors import DataError
+from viprl.errors import DataError, FileError
 from viprl.utils.files import write_bytes
 from viprl.utils.read_files import CutShort, byte_lines
 
@@ -96,12 +96,16 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def append_json_line(path: str | Path, row: Mapping[str, Any], *, durable: bool = False) -> None:
-    """Append one line; with `durable`, wait until it is on the disk."""
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(json_line(row))
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+    """Append one line; with `durable`, wait until it is on the disk. Raises FileError."""
+    line = json_line(row)
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(line)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:  # that of a full disk does not say which file
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def remove_cut_line(path: str | Path) -> None:

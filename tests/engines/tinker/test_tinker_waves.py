@@ -116,6 +116,17 @@ def test_a_step_in_two_waves(runs, candidates):
     assert len(Group.cleaned) == 3 * Q + second
 
 
+def test_a_resumed_run_has_the_same_waves(runs):
+    (_, through, _), waves = runs("whole", 4)
+    service = Service()
+    runs("stopped", 2, service=service)
+    (resumed, _, _), all_waves = runs("stopped", 4, service=service)
+    assert resumed.step == 4 and len(all_waves) == 8
+    assert [trained(data) for data in service.steps] == [trained(data) for data in through.steps]
+    for one, other in zip(waves[:4], all_waves[4:], strict=True):
+        np.testing.assert_array_equal(one[2].counts, other[2].counts)
+
+
 def test_one_wave_where_the_plan_has_none_is_as_with_the_option_off(runs):
     found = []
     for waves in (1, 2):
