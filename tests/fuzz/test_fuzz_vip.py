@@ -49,12 +49,14 @@ also = some_of(logprobs=mostly(st.just("fit")), successes=mostly(st.just("fit"))
 
 
 def vip_of(**options: Any) -> VIP:
-    return VIP(**{"features": "none", "cache": None, **options})
+    return VIP(**{"features": "length", "cache": None, **options})
 
 
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, np.ndarray):
         return np.array_equal(one, other, equal_nan=True)
     return bool(one == other or one != one)
@@ -164,7 +166,7 @@ class Session:
     @staticmethod
     def rewards(counts: Any, values: st.SearchStrategy | None = None) -> st.SearchStrategy:
         values = mostly(st.sampled_from([0, 1, 1.0, 0.5, None]), anything, 40) if values is None else values
-        return st.tuples(*[st.lists(values, min_size=n, max_size=n) for n in counts]).map(list)
+        return st.tuples(*[st.lists(values, min_size=n, max_size=n) for n in map(int, counts)]).map(list)
 
     def call(self, method: Any, *given: Any, **named: Any) -> Any:
         before = self.vip.state_dict()
@@ -179,7 +181,7 @@ class Session:
         limit = -(-int(budget) // multiple) * multiple
         if waves is None:
             assert n.sum() == limit if self.vip.spends_all else n.sum() <= limit
-            assert (n >= given.get("min_rollouts", 2)).all()
+            assert (n >= int(2 if given.get("min_rollouts") is None else given["min_rollouts"])).all()
         for value in (plan.expected_variance, plan.uniform_variance, plan.cost, plan.uniform_cost):
             assert np.isfinite(value)
         if given.get("max_rollouts") is not None:
