@@ -246,7 +246,7 @@ class EngineSettings(Settings):
 
 def check_waves(waves: Any) -> None:
     """Raise InputError for anything but 1 and 2."""
-    if isinstance(waves, bool) or waves not in (1, 2):
+    if not isinstance(waves, Real) or isinstance(waves, bool) or waves not in (1, 2):
         raise InputError(f"waves is {short(waves)}; expected 1 or 2")
 
 

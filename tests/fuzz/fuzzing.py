@@ -20,7 +20,7 @@ from viprl.errors import ViprlError
 
 CASES = int(os.environ.get("VIPRL_FUZZ_CASES", "0"))
 """Cases of a test of weight 1 (`make fuzz`). 0: a few, the same ones every time, as in the usual run of the tests."""
-FEW = 25
+FEW = 50
 
 
 def fuzz(weight: float = 1.0, **strategies: Any) -> Callable[[Callable], Callable]:

@@ -83,7 +83,11 @@ class Session:
         self.pending: list[tuple[list[Any], Any]] = []
 
     def allocate(self) -> None:
-        given, budget, batch = self.draw(arguments), self.draw(mostly(st.integers(4, 60), numbers | objects)), self.batch()
+        given, budget, batch = (
+            self.draw(arguments),
+            self.draw(mostly(st.integers(4, 60), numbers | objects)),
+            self.batch(),
+        )
         waves = given.get("waves", 1)
         plan = self.call(self.vip.allocate, batch, budget, **given)
         if plan is not None:
@@ -92,7 +96,11 @@ class Session:
             assert waves in (1, 2)
 
     def select(self) -> None:
-        given, budget, batch = self.draw(arguments), self.draw(mostly(st.integers(4, 60), numbers | objects)), self.batch()
+        given, budget, batch = (
+            self.draw(arguments),
+            self.draw(mostly(st.integers(4, 60), numbers | objects)),
+            self.batch(),
+        )
         size = self.draw(mostly(st.integers(1, 4), anything, 10))
         chosen = self.call(self.vip.select, batch, budget, size, **given)
         if chosen is not None:
@@ -189,7 +197,18 @@ class Session:
         assert repr(plan)
 
 
-CALLS = ["allocate", "allocate", "select", "next", "observe", "observe", "observe_counts", "predict", "others", "restart"]
+CALLS = [
+    "allocate",
+    "allocate",
+    "select",
+    "next",
+    "observe",
+    "observe",
+    "observe_counts",
+    "predict",
+    "others",
+    "restart",
+]
 
 
 @fuzz(0.5, data=st.data(), options=usual_options, calls=st.lists(st.sampled_from(CALLS), min_size=1, max_size=7))

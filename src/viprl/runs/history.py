@@ -185,8 +185,8 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
                 found = [(str(key), visit) for key, visit in zip(row["ids"], _visits(row), strict=True)]
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise DataError(
-                    f"{log}, row {number} has no equally long lists {', '.join(_OUTCOMES)} of possible outcomes; fix or "
-                    "delete the row"
+                    f"{log}, row {number} has no equally long lists {', '.join(_OUTCOMES)} of possible outcomes; fix "
+                    "or delete the row"
                 ) from error
             for key, visit in found:
                 if visit.rollouts > 0:
@@ -210,12 +210,13 @@ def _visits(row: Mapping[str, Any]) -> list[Visit]:
         for k, n, group, length in zip(row["successes"], row["scorable"], rewards, lengths, strict=True)
     ]
     if not all(map(_is_possible, found)):
-        raise ValueError("more successes than rollouts, or numbers that are too large")
+        raise ValueError("negative or huge numbers")
     return found
 
 
 def _is_possible(visit: Visit) -> bool:
-    counts = 0 <= visit.rollouts <= MOST_ROLLOUTS and not (visit.successes < 0 or visit.successes > visit.rollouts)
+    k = visit.successes  # NaN where undefined; more than the scorable rollouts if unscorable ones succeeded
+    counts = 0 <= visit.rollouts <= MOST_ROLLOUTS and not (k < 0 or k > MOST_ROLLOUTS)
     rewards = visit.rewards is None or bool(scorable(visit.rewards).all())
     return counts and rewards and (visit.lengths is None or all(map(_is_length, visit.lengths.tolist())))
 

@@ -151,10 +151,10 @@ def whole_number(what: str, value: Any, *, least: int = 0, limitless: bool = Fal
 
 def positive_number(what: str, value: Any) -> float:
     """A positive, finite number. Raises InputError for everything else."""
-    number = scalar(value)
-    if isinstance(number, Real | Decimal) and not isinstance(number, bool) and not is_missing(number):
-        if 0 < number <= sys.float_info.max and float(number) > 0:
-            return float(number)
+    number: Any = scalar(value)
+    readable = isinstance(number, Real | Decimal) and not isinstance(number, bool) and not is_missing(number)
+    if readable and 0 < number <= sys.float_info.max and float(number) > 0:  # not rounded to 0
+        return float(number)
     raise InputError(f"{what} is {short(value)}; expected a positive number")
 
 
