@@ -484,3 +484,8 @@ def test_exact_counts_of_zero_weights_use_the_generator() -> None:
 def test_no_prompts_with_costs_are_refused() -> None:
     with pytest.raises(InputError, match="no prompts"):
         allocate_weights([], budget=4, costs=[])
+
+
+def test_a_variance_target_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="variance_target"):
+        allocate_weights([1.0], budget=4, variance_target=np.zeros(0))  # type: ignore[arg-type]
