@@ -3,13 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-core test-matrix lint types bench learning lock clean test-verl lock-verl test-tinker
+.PHONY: quickstart test fuzz test-core test-matrix lint types bench learning lock clean test-verl lock-verl test-tinker
 
 quickstart: $(READY)
 	$(BIN)/viprl quickstart $(ARGS)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 $(ARGS)
+
+# More than 100,000 cases of the property tests, other ones in each run; the usual tests run a hundredth of them.
+fuzz: $(READY)
+	VIPRL_FUZZ_CASES=5000 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 tests/fuzz \
+	  -p no:logging --hypothesis-show-statistics $(ARGS)
 
 # The TRL tests on the oldest, the locked and the newest version of TRL; ARGS names other versions.
 test-matrix: $(READY)

@@ -117,6 +117,20 @@ def test_refusals() -> None:
         rollout_weights([2, 2], "token")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"weighting": np.zeros(0)}, {"rows": object()}, {"rows": 0}, {"prompt_weights": [1, math.nan]},
+     {"prompt_weights": [1, 1e300]}],
+)  # fmt: skip
+def test_weights_that_would_not_be_finite_are_refused(given) -> None:
+    with pytest.raises(InputError):
+        rollout_weights([2, 2], **given)
+
+
+def test_no_prompts_have_no_weights() -> None:
+    assert rollout_weights([], rows=4).shape == (0,)
+
+
 def test_unknown_baselines_are_refused() -> None:
     with pytest.raises(InputError, match="baseline"):
         group_advantages([1, 0], [2], "rloo")  # type: ignore[arg-type]

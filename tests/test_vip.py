@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from viprl.baselines.moving_average import MovingAverage
 from viprl.errors import InputError, StateError
 from viprl.predictors.base import Batch, Prediction, Predictor
 from viprl.strategies import Strategy
+from viprl.utils.state_checks import array_entry
 from viprl.utils.state_file import load, save
 from viprl.vip import STATE_VERSION, VIP
 
@@ -609,3 +611,18 @@ class TestPartsOfAPlan:
 
     def counts(self, vip: VIP):
         return next(iter(vip._pending._plans.values())).counts
+
+
+def test_no_histories_teach_nothing() -> None:
+    VIP(features="none", cache=None).observe_histories([])
+
+
+@pytest.mark.parametrize("waves", [np.zeros(0), Decimal("sNaN"), "2", True, 3])
+def test_waves_are_one_or_two(waves) -> None:
+    with pytest.raises(InputError, match="waves"):
+        VIP(features="none", cache=None).allocate(["a"], 4, waves=waves)
+
+
+def test_a_ragged_entry_of_a_state_is_named() -> None:
+    with pytest.raises(StateError, match="'counts'"):
+        array_entry({"counts": [[1], [1, 2]]}, "counts", None)

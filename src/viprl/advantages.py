@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from viprl.errors import InputError, InputTypeError
 from viprl.outcomes import reward_values, scorable
 from viprl.utils.arrays import FloatArray, IntArray
-from viprl.utils.sequences import numbers, short, whole_numbers
+from viprl.utils.sequences import check_choice, numbers, short, whole_number, whole_numbers
 
 Baseline = Literal["leave_one_out", "mean"]
 
@@ -63,8 +63,7 @@ def group_advantages(
     Raises InputError (a ValueError) for counts that do not sum to C, for a prior of other prompts, and for rewards that
     are not a sequence.
     """
-    if baseline not in ("leave_one_out", "mean"):
-        raise InputError(f"baseline is {baseline!r}; expected 'leave_one_out' or 'mean'")
+    check_choice("baseline", baseline, ("leave_one_out", "mean"))
     if prior is not None and baseline == "mean":
         raise InputError("prior is given with baseline 'mean'; it shrinks baselines of 'leave_one_out' alone")
     r, group, prompts = _grouped(rewards, counts)
@@ -157,18 +156,19 @@ def rollout_weights(
             f"counts are {short(n.tolist())}; every prompt needs at least one rollout. Of a selection give "
             "`selection.allocation`, and prompt_weights=selection.weights"
         )
-    weights = n.mean() / n if weighting == "prompt" else np.ones(len(n))
+    weights = n.mean() / n if weighting == "prompt" and len(n) else np.ones(len(n))
     if rows is not None:
-        weights = weights * (rows / n.sum())
+        weights = weights * (whole_number("rows", rows, least=1) / max(int(n.sum()), 1))
     if prompt_weights is not None:
         factors = numbers("prompt_weights", prompt_weights)
         if len(factors) != len(n):
             raise InputError(f"prompt_weights has {len(factors)} numbers; expected one for each of {len(n)} prompts")
+        if not scorable(factors).all():
+            raise InputError(f"prompt_weights are {short(factors.tolist())}; expected numbers of at most 1e30")
         weights = weights * factors
     return weights[group_index(n)]
 
 
 def check_prompt_weighting(weighting: str) -> None:
     """Raise InputError unless `weighting` is "prompt" or "rollout"."""
-    if weighting not in ("prompt", "rollout"):
-        raise InputError(f"prompt_weighting is {weighting!r}; expected 'prompt' or 'rollout'")
+    check_choice("prompt_weighting", weighting, ("prompt", "rollout"))

@@ -24,7 +24,7 @@ from viprl.errors import InputError, InputTypeError
 from viprl.features.encoders import FeatureChoice
 from viprl.outcomes import Success
 from viprl.prompts import Prompt
-from viprl.utils.sequences import listed, positive_number, scalar, short, whole_number
+from viprl.utils.sequences import check_choice, listed, positive_number, scalar, short, whole_number
 from viprl.utils.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ class Settings:
         """Raise InputError for options with other values than those that exist."""
         choices = {"spend": ("budget", "match"), "cost": ("rollouts", "tokens"), "baseline": ("group", "expected")}
         for name, values in choices.items():
-            if getattr(self, name) not in values:
-                raise InputError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, values))}")
+            check_choice(name, getattr(self, name), values)
         target = positive_number("variance_target", self.variance_target)
         if not 0 <= self.score_signal <= 100:
             raise InputError(f"score_signal is {self.score_signal:g}; expected a number from 0 to 100")
@@ -247,7 +246,7 @@ class EngineSettings(Settings):
 
 def check_waves(waves: Any) -> None:
     """Raise InputError for anything but 1 and 2."""
-    if isinstance(waves, bool) or waves not in (1, 2):
+    if not isinstance(waves, Real) or isinstance(waves, bool) or waves not in (1, 2):
         raise InputError(f"waves is {short(waves)}; expected 1 or 2")
 
 

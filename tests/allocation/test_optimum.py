@@ -479,3 +479,13 @@ def test_exact_counts_of_zero_weights_use_the_generator() -> None:
     spec = Budget.of(6, 13, 2, 8, "rloo")
     places = {int(np.argmax(exact_counts(np.zeros(6), spec, np.random.default_rng(seed)))) for seed in range(60)}
     assert places == set(range(6))
+
+
+def test_no_prompts_with_costs_are_refused() -> None:
+    with pytest.raises(InputError, match="no prompts"):
+        allocate_weights([], budget=4, costs=[])
+
+
+def test_a_variance_target_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="variance_target"):
+        allocate_weights([1.0], budget=4, variance_target=np.zeros(0))  # type: ignore[arg-type]

@@ -250,3 +250,9 @@ def test_real_files(file, rows, prompts, conflicts):
     found = loaded.findings
     assert (found.rows, found.prompts, len(found.conflicts), found.bad) == (rows, prompts, conflicts, {})
     assert len(loaded.dataset) == prompts == len(set(loaded.dataset["prompt"]))
+
+
+@pytest.mark.parametrize("row", [{"prompt": "p", "solution": [None, []]}, {"prompt": [{}], "solution": "4"}])
+def test_rows_of_odd_structure_are_bad_rows(tmp_path, row):
+    with pytest.raises(DataError, match="rows are bad"):
+        load(DataSource(name=str(lines(tmp_path / "odd.jsonl", [row]))))

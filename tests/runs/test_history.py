@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -120,6 +122,30 @@ def test_outcome_logs_of_another_form(tmp_path, row):
     path = write_lines(tmp_path / "outcomes.jsonl", [{"successes": ["a"], "scorable": ["b"]} | row])
     with pytest.raises(DataError, match=r"outcomes\.jsonl, row 1"):
         history_of_outcomes([path], {})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"successes": [-1]}, {"successes": [2**63]}, {"scorable": [10**9]}, {"scorable": [math.inf]},
+     {"rewards": [[math.nan, 1]]}, {"lengths": [[-1, 2]]}],
+)  # fmt: skip
+def test_outcome_logs_with_impossible_outcomes(tmp_path, row):
+    path = write_lines(tmp_path / "outcomes.jsonl", [{"ids": ["a"], "successes": [1], "scorable": [2]} | row])
+    with pytest.raises(DataError, match=r"outcomes\.jsonl, row 1"):
+        history_of_outcomes([path], {})
+
+
+def test_successes_of_unscorable_rollouts_beside_graded_rewards(tmp_path):
+    rows = [{"ids": ["a"], "successes": [3], "scorable": [2]}, {"ids": ["a"], "successes": [0], "scorable": [1]}]
+    rows[1]["rewards"] = [[0.5]]
+    (found,) = history_of_outcomes([write_lines(tmp_path / "outcomes.jsonl", rows)], {})
+    assert [visit.tolist() for visit in found.rewards] == [[1, 1], [0.5]]
+
+
+def test_a_visit_of_a_billion_rollouts_does_not_fill_the_memory(tmp_path):
+    path = write_lines(tmp_path / "t.jsonl", [{"prompt": "p", "rollouts": 10**9, "successes": [1]}])
+    with pytest.raises(DataError, match="rollouts"):
+        read_history_file(path)
 
 
 def test_visits_come_in_training_order(tmp_path):

@@ -46,6 +46,14 @@ def test_unusable_content_is_left_out_and_noted_by_file(tmp_path):
     assert "summary.json" in summary and "history.jsonl.gz: row 2" in history
 
 
+@pytest.mark.parametrize("row", [{}, {"id": "a"}, {"id": 1, "prompt": "p"}, {"id": "a", "prompt": 5}])
+def test_prompts_of_another_form_are_noted(tmp_path, row):
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 1}])
+    write_lines(tmp_path / "outcomes.jsonl", [{"ids": ["a"], "successes": [1], "scorable": [2]}])
+    write_lines(tmp_path / "prompts.jsonl", [row])
+    assert "prompts.jsonl, row 1" in load_run(tmp_path).notes[0]
+
+
 def test_numbers_that_no_float_holds_do_not_end_the_reading(tmp_path):
     rows = ['{"step": 1, "reward": 1e999}', f'{{"step": {10**400}, "reward": 1}}', '{"step": 2, "reward": NaN}']
     write_lines(tmp_path / "metrics.jsonl", [*rows, f'{{"step": 3, "reward": {10**400}}}'])

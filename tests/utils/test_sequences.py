@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viprl.errors import InputError
-from viprl.utils.sequences import LARGEST, listed, numbers, to_float, whole_number, whole_numbers
+from viprl.utils.sequences import (
+    LARGEST,
+    check_choice,
+    listed,
+    numbers,
+    positive_number,
+    to_float,
+    whole_number,
+    whole_numbers,
+)
 
 
 class Unprintable:
@@ -98,6 +107,20 @@ def test_missing_numbers_of_pandas_and_scalars_of_torch() -> None:
     pandas, torch = pytest.importorskip("pandas"), pytest.importorskip("torch")
     read = numbers("rewards", [pandas.NA, pandas.NaT, torch.tensor(0.5), torch.tensor(1.0, requires_grad=True)])
     np.testing.assert_array_equal(read, [math.nan, math.nan, 0.5, 1])
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, True, "1", math.nan, math.inf, 10**400, Decimal("sNaN"), Decimal("1e-999"), 1j, None]
+)
+def test_what_is_no_positive_number(value: Any) -> None:
+    with pytest.raises(InputError, match="budget"):
+        positive_number("budget", value)
+
+
+@pytest.mark.parametrize("value", ["c", 1, None, np.zeros(0), np.array(["a", "b"]), {}])
+def test_what_is_no_choice(value: Any) -> None:
+    with pytest.raises(InputError, match="'a' or 'b'"):
+        check_choice("kind", value, ("a", "b"))
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,7 @@ class Budget:
         that are not whole.
         """
         model = get_variance_model(estimator)
-        if prompts == 0:
-            raise InputError("no prompts were given; an allocation needs at least one")
+        _check_prompts(prompts)
         least = bounds("min_rollouts", model.min_rollouts if min_rollouts is None else min_rollouts, prompts)
         most = bounds("max_rollouts", LARGEST if max_rollouts is None else max_rollouts, prompts, limitless=True)
         c = whole_number("budget", total, least=-LARGEST)
@@ -118,6 +117,7 @@ class Budget:
         Raises InputError as `of` does, and if the limit does not buy the fewest rollouts of each prompt.
         """
         model, q = get_variance_model(estimator), len(costs)
+        _check_prompts(q)
         least = bounds("min_rollouts", model.min_rollouts if min_rollouts is None else min_rollouts, q)
         most = bounds("max_rollouts", LARGEST if max_rollouts is None else max_rollouts, q, limitless=True)
         if costs @ least > limit * (1 + 1e-12):
@@ -221,6 +221,11 @@ def bounds(name: str, value: Any, prompts: int, *, limitless: bool = False) -> I
     if len(each) != prompts:
         raise InputError(f"{name} has {len(each)} numbers; expected one number or one for each of {prompts} prompts")
     return each
+
+
+def _check_prompts(prompts: int) -> None:
+    if prompts == 0:
+        raise InputError("no prompts were given; an allocation needs at least one")
 
 
 def _span(bounds: IntArray) -> str:

@@ -162,14 +162,14 @@ def allocate_weights(
         raise InputError(f"give either budget or match_uniform; {given} were given")
     bounds = min_rollouts, max_rollouts, estimator
     c = None if costs is None else _row("costs", costs, lambda x: (x > 0) & (x <= 1e300), "positive numbers")
-    if c is not None and len(c) and c.max() > 1e12 * c.min():
+    if c is not None and len(c) and 1e-12 * c.max() > c.min():
         raise InputError(f"costs go from {c.min():g} to {c.max():g}; expected a ratio of at most 1e12")
-    if match_uniform is None and variance_target != 1.0:
+    share = positive_number("variance_target", variance_target)
+    if match_uniform is None and share != 1.0:
         raise InputError("variance_target is given without match_uniform; leave it out, or give match_uniform")
     if c is not None and len(c) != len(a):
         raise InputError(f"costs has {len(c)} numbers; expected one for each of {len(a)} prompts")
     if match_uniform is not None:
-        share = positive_number("variance_target", variance_target)
         limits = Budget.of(len(a), match_uniform, *bounds).matching(share, c)
     elif c is None:
         limits = Budget.of(len(a), budget, *bounds)  # type: ignore[arg-type]  # it reads any number

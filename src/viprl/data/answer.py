@@ -29,7 +29,9 @@ def read_answer(value: Any, mark: str | None = None) -> str:
 
     Raises DataError, with what the answer is, if it is missing, has no `mark`, or is not a text or a number.
     """
-    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value) == 1 and len(value) == 1:
+    several = list | tuple | np.ndarray
+    flat = isinstance(value, several) and getattr(value, "ndim", 1) == 1
+    if flat and len(value) == 1 and not isinstance(value[0], several):
         value = value[0]
     if is_missing(value):
         raise DataError("the answer is empty")
@@ -61,7 +63,7 @@ def described(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return f"the truth value {str(value).lower()}"
     if isinstance(value, list | tuple | np.ndarray):
-        return f"a list of {len(value)} values ({in_short(value)})" if np.shape(value) else in_short(value)
+        return f"a list of {len(value)} values ({in_short(value)})" if getattr(value, "ndim", 1) else in_short(value)
     if isinstance(value, Mapping):
         return f"a mapping with the keys {in_short(', '.join(map(str, value)))}"
     if isinstance(value, bytes):

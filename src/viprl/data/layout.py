@@ -129,8 +129,9 @@ def equal_values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _one_message_each(column: pa.ChunkedArray) -> bool:
-    """Whether every row is a list of one struct."""
-    if not (pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type)):
+    """Whether every row is a list of one struct with fields."""
+    kind = column.type
+    if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type) and kind.value_type.num_fields):
         return False
     return bool(pc.all(pc.equal(pc.fill_null(pc.list_value_length(column), 0), 1)).as_py())
 

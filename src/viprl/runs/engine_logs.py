@@ -14,6 +14,7 @@ from viprl.runs.run_folder import read_run_folder
 from viprl.runs.trainer_state import trainer_state
 from viprl.runs.trl_completions import read_trl, trl_files
 from viprl.runs.verl_dumps import read_verl, verl_files
+from viprl.utils.sequences import check_choice
 
 _EXPECTED = (
     f"expected a file .jsonl, .jsonl.gz or .parquet, or a folder with {HISTORY_FILE} (a run of viprl), STEP.jsonl "
@@ -44,8 +45,7 @@ def logged_prompts(path: str | Path, match: str, reward: str | None = None) -> l
 
     Raises InputError for another `match`, and if a log without prompts is to be matched by them.
     """
-    if match not in ("prompt", "id"):
-        raise InputError(f"match is {match!r}; expected 'prompt' or 'id'")
+    check_choice("match", match, ("prompt", "id"))
     logged = read_history(path, reward=reward)
     if match == "id":
         return [replace(history, prompt={"prompt": history.prompt, "id": history.id}) for history in logged]

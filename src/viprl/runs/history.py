@@ -45,7 +45,7 @@ from viprl.utils.missing import is_missing, names_missing
 from viprl.utils.sequences import short
 from viprl.utils.words import first_line
 
-MOST_ROLLOUTS = 10**9
+MOST_ROLLOUTS = 10**6
 """Rollouts of a visit beyond this are taken for an error."""
 _OUTCOMES = ("ids", "successes", "scorable")
 """Lists that every row of an outcome log has."""
@@ -183,9 +183,10 @@ def history_of_outcomes(outcomes: Iterable[str | Path], prompts: Mapping[str, Pr
         for number, row in read_json_lines(log, bad=lambda *_: None):  # a killed run cuts lines short
             try:
                 found = [(str(key), visit) for key, visit in zip(row["ids"], _visits(row), strict=True)]
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise DataError(
-                    f"{log}, row {number} has no equally long lists {', '.join(_OUTCOMES)}; fix or delete the row"
+                    f"{log}, row {number} has no equally long lists {', '.join(_OUTCOMES)} of possible outcomes; fix "
+                    "or delete the row"
                 ) from error
             for key, visit in found:
                 if visit.rollouts > 0:
@@ -204,10 +205,20 @@ def _visits(row: Mapping[str, Any]) -> list[Visit]:
     for groups in (rewards, lengths):
         if any(group is not None and len(group) != n for group, n in zip(groups, row["scorable"], strict=True)):
             raise ValueError("rewards or lengths and scorable differ")
-    return [
+    found = [
         Visit(int(n), int(k) if group is None else math.nan if k is None else int(k), group, length)
         for k, n, group, length in zip(row["successes"], row["scorable"], rewards, lengths, strict=True)
     ]
+    if not all(map(_is_possible, found)):
+        raise ValueError("negative or huge numbers")
+    return found
+
+
+def _is_possible(visit: Visit) -> bool:
+    k = visit.successes  # NaN where undefined; more than the scorable rollouts if unscorable ones succeeded
+    counts = 0 <= visit.rollouts <= MOST_ROLLOUTS and not (k < 0 or k > MOST_ROLLOUTS)
+    rewards = visit.rewards is None or bool(scorable(visit.rewards).all())
+    return counts and rewards and (visit.lengths is None or all(map(_is_length, visit.lengths.tolist())))
 
 
 def visits(histories: Sequence[PromptHistory], size: int = 512) -> Iterator[tuple[list[PromptHistory], int]]:
@@ -215,7 +226,7 @@ def visits(histories: Sequence[PromptHistory], size: int = 512) -> Iterator[tupl
 
     Yields: batches of at most `size` histories, with the number of the visit, counted from 0.
     """
-    for visit in range(max(len(history.rollouts) for history in histories)):
+    for visit in range(max((len(history.rollouts) for history in histories), default=0)):
         visited = [history for history in histories if len(history.rollouts) > visit]
         for start in range(0, len(visited), size):
             yield visited[start : start + size], visit

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from viprl.errors import DataError
 from viprl.prompts import Prompt
 from viprl.runs.files import PROMPTS_FILE
 from viprl.runs.run_log import cut_back
-from viprl.utils.json_lines import append_json_line, log_rows
+from viprl.utils.json_lines import append_json_line, read_json_lines
 
 
 class PromptTexts:
@@ -46,5 +47,11 @@ class PromptTexts:
                 self.known.add(key)
 
     def read(self) -> dict[str, Any]:
-        """Text or chat by identity."""
-        return {row["id"]: row["prompt"] for row in log_rows(self.path)} if self.path.exists() else {}
+        """Text or chat by identity. Raises DataError for rows of another form."""
+        found: dict[str, Any] = {}
+        for number, row in read_json_lines(self.path, bad=lambda *_: None) if self.path.exists() else ():
+            key, prompt = row.get("id"), row.get("prompt")
+            if not isinstance(key, str) or not isinstance(prompt, str | list):
+                raise DataError(f"{self.path}, row {number} has no id and prompt; fix or delete the row")
+            found[key] = prompt
+        return found

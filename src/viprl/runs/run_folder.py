@@ -28,7 +28,8 @@ def read_run_folder(folder: Path) -> LoggedRun:
         histories = read_history_file(file)
     if not histories:
         raise DataError(f"{outcomes} has no scorable rollouts yet; wait until the run has made a step")
-    sizes = [len(row.get("ids", ())) for row in log_rows(outcomes)] if outcomes.is_file() else []
+    logged = [row.get("ids") for row in log_rows(outcomes)] if outcomes.is_file() else []
+    sizes = [len(ids) for ids in logged if isinstance(ids, list)]
     settings = run_settings(folder)
     bounds = (_bound(settings, "vip_min_rollouts", "vip_low"), _bound(settings, "vip_max_rollouts", "vip_high"))
     return LoggedRun(histories, mode(sizes) if sizes else None, *bounds, own=True, stored=True)

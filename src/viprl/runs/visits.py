@@ -79,5 +79,5 @@ def successes_first(lengths: FloatArray, success: np.ndarray) -> FloatArray:
 def _rewarded(visit: Visit, failure: float) -> Visit:
     if visit.rewards is not None:
         return visit
-    k = int(visit.successes)
+    k = min(int(visit.successes), int(visit.rollouts))  # unscorable rollouts can be successes
     return visit._replace(rewards=np.repeat([1.0, failure], [k, int(visit.rollouts) - k]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import ItemsView, Iterable, KeysView, Mapping, Set
+import sys
+from collections.abc import Collection, ItemsView, Iterable, KeysView, Mapping, Set
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -135,8 +136,8 @@ def whole_number(what: str, value: Any, *, least: int = 0, limitless: bool = Fal
     Raises InputError for everything else: fractions, booleans, NaN, texts.
     """
     number: Any = scalar(value)
-    readable = isinstance(number, Real) or (isinstance(number, Decimal) and not number.is_nan())
-    if readable and not isinstance(number, bool) and number == number:  # not NaN
+    readable = isinstance(number, Real | Decimal) and not isinstance(number, bool)
+    if readable and not is_missing(number):
         if number > LARGEST:
             if limitless:
                 return LARGEST
@@ -150,11 +151,17 @@ def whole_number(what: str, value: Any, *, least: int = 0, limitless: bool = Fal
 
 def positive_number(what: str, value: Any) -> float:
     """A positive, finite number. Raises InputError for everything else."""
-    number = scalar(value)
-    valid = isinstance(number, Real | Decimal) and not isinstance(number, bool)
-    if not valid or not 0 < float(number) < math.inf:
-        raise InputError(f"{what} is {short(value)}; expected a positive number")
-    return float(number)
+    number: Any = scalar(value)
+    readable = isinstance(number, Real | Decimal) and not isinstance(number, bool) and not is_missing(number)
+    if readable and 0 < number <= sys.float_info.max and float(number) > 0:  # not rounded to 0
+        return float(number)
+    raise InputError(f"{what} is {short(value)}; expected a positive number")
+
+
+def check_choice(what: str, value: Any, choices: Collection[str]) -> None:
+    """Raise InputError unless `value` is one of these names."""
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{what} is {short(value)}; expected {' or '.join(map(repr, choices))}")
 
 
 def whole_numbers(what: str, value: Any, *, least: int = 0, limitless: bool = False) -> IntArray:

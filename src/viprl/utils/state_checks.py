@@ -49,7 +49,10 @@ def array_entry(
 ) -> Any:
     """A copy of an array of finite numbers from `least` to `most`; None in `shape` stands for any length."""
     value = entry(state, name)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise StateError(f"the entry {name!r} is {short(value)}; expected an array") from error
     fits = array.ndim == len(shape) and all(
         want is None or got == want for want, got in zip(shape, array.shape, strict=True)
     )
