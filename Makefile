@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test fuzz test-core test-matrix lint types bench learning lock clean test-verl lock-verl test-tinker
+.PHONY: quickstart test fuzz test-core test-release test-matrix lint types bench learning lock clean test-verl lock-verl test-tinker
 
 quickstart: $(READY)
 	$(BIN)/viprl quickstart $(ARGS)
@@ -64,6 +64,10 @@ $(CORE_ENV)/.ready:
 	    && $(PYTHON) -m pip --python $(CORE_PYTHON) install --quiet pip; }; \
 	  $(CORE_PYTHON) -m pip install --quiet --constraint requirements.lock . pytest hypothesis; \
 	  touch $@'
+
+# The sdist and the wheel, built as for a release, each used in a clean environment; the core's tests run with the wheel.
+test-release: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/release.py $(CORE_TESTS)
 
 # verl and TRL cannot share an environment. This one lies outside the clone, named after its lock, and holds no viprl:
 # PYTHONPATH brings the source of this clone, whose entry points egg_info writes down.
