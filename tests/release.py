@@ -2,7 +2,7 @@
 
 usage (see `make test-release`): python tests/release.py TESTS ...
 
-TESTS are run from the unpacked sdist with the installed wheel, which has its required dependencies alone. The environments
+TESTS are run from the unpacked sdist with the installed wheel and its required dependencies alone. The environments
 are temporary. Ends with exit code 1 at the first check that fails.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LARGEST_WHEEL = 1_000_000  # bytes
-USE = "import viprl; print(viprl.__version__, viprl.allocate([0.5, 0.9, 0.0], budget=24, max_rollouts=12).counts.tolist())"
-TYPED = "import viprl\n\nnumber: int = viprl.allocate([0.5], budget=8)\n"  # a type checker that reads viprl's types refuses it
+USE = "import viprl; print(viprl.__version__, viprl.allocate([0.5, 0.9, 0.0], budget=24, max_rollouts=12).counts)"
+TYPED = "import viprl\n\nnumber: int = viprl.allocate([0.5], budget=8)\n"  # refused by who reads viprl's types
 
 
 def run(*command: str | Path, cwd: Path = ROOT, expected: int = 0) -> str:
@@ -102,7 +102,8 @@ def main(tests: list[str]) -> None:
         types = run(*mypy, cwd=elsewhere, expected=1)
         check("[assignment]" in types, f"the types of the installed wheel are not read: {types}")
 
-        tarfile.open(sdist).extractall(folder, filter="data")
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder, filter="data")
         unpacked = folder / sdist.name.removesuffix(".tar.gz")
         report = run(python, "-m", "pytest", "-p", "no:cacheprovider", *tests, cwd=unpacked)
         print("installed from the wheel:", report.strip().splitlines()[-1])
