@@ -16,9 +16,13 @@ fuzz: $(READY)
 	VIPRL_FUZZ_CASES=5000 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 tests/fuzz \
 	  -p no:logging --hypothesis-show-statistics $(ARGS)
 
-# The TRL tests on the oldest, the locked and the newest version of TRL; ARGS names other versions.
+# The core with its oldest and newest dependencies and on later versions of Python, and the TRL tests on the oldest, the
+# locked and the newest version of TRL; ARGS names other versions of TRL.
 test-matrix: $(READY)
-	sh tests/matrix.sh $(BIN)/python $(ARGS)
+	failed=0; \
+	sh tests/core_matrix.sh $(BIN)/python $(CORE_TESTS) || failed=1; \
+	sh tests/trl_matrix.sh $(BIN)/python $(ARGS) || failed=1; \
+	exit $$failed
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -48,7 +52,8 @@ $(READY): requirements.lock pyproject.toml
 
 # The core with its core dependencies alone, in an environment outside the clone, named after what decides its content. The
 # copy of viprl that brings the dependencies is not used: PYTHONPATH comes first.
-CORE_TESTS := tests/core tests/contracts tests/test_vip.py tests/test_advantages.py tests/test_outcomes.py tests/test_prompts.py
+CORE_TESTS := tests/core tests/contracts tests/saved tests/test_vip.py \
+  tests/test_advantages.py tests/test_outcomes.py tests/test_prompts.py
 CORE_ENV := $(HOME)/.cache/viprl/core-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-12)
 CORE_PYTHON := $(CORE_ENV)/bin/python
 

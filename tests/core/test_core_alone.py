@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import viprl
 from viprl.features import encoders
@@ -81,3 +82,17 @@ def test_auto_features_without_sentence_transformers_are_the_length(caplog, monk
     vip.observe(["short", "a longer text of several words"], [[1, 0], [1, 1]])
     described = vip.state_dict()["features"]
     assert described == {"default": "length, 2 columns", "paper": "length, 2 columns"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("doctor",), ("doctor", "a", "b"), ("doctor", "--strateg", "x", "a"), ("docter",)]
+)
+def test_wrong_arguments_of_a_command_are_reported(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-m", "viprl", *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
+
+
+def test_a_command_runs() -> None:
+    command = [sys.executable, "-m", "viprl", "doctor", str(ROOT / "tests/saved/0.1.0/run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "default" in done.stdout

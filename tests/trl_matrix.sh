@@ -1,5 +1,5 @@
 #!/bin/sh
-# The TRL tests on several versions of TRL, one line each: matrix.sh PYTHON [VERSION ...]
+# The TRL tests on several versions of TRL, one line each: trl_matrix.sh PYTHON [VERSION ...]
 # By default the oldest that pyproject.toml allows, the one of requirements.lock, and the newest on the index. A version
 # lies in a folder of its own outside the clone, which comes before the environment's packages on the path; the other
 # packages stay those of the lock. TRL 1.12 and older also need requests and jmespath without telling pip.
