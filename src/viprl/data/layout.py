@@ -124,6 +124,8 @@ def equal_values(column: pa.ChunkedArray) -> np.ndarray:
         column = pa.chunked_array([pa.array([repr(value) for value in column.to_pylist()], pa.string())])
     if len(column) == 0:
         return np.zeros(0, np.int64)
+    if pa.types.is_float16(kind):  # which Arrow before 26 cannot encode
+        column = column.cast(pa.float32())
     encoded = pc.dictionary_encode(column, null_encoding="encode")
     return np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]).astype(np.int64)
 
