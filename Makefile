@@ -54,7 +54,7 @@ $(READY): requirements.lock pyproject.toml
 # The core with its core dependencies alone, in an environment outside the clone, named after what decides its content. The
 # copy of viprl that brings the dependencies is not used: PYTHONPATH comes first.
 CORE_TESTS := tests/core tests/contracts tests/saved tests/test_vip.py \
-  tests/test_advantages.py tests/test_outcomes.py tests/test_prompts.py
+  tests/test_advantages.py tests/test_outcomes.py tests/test_prompts.py tests/docs/test_doc_python.py
 CORE_ENV := $(HOME)/.cache/viprl/core-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-12)
 CORE_PYTHON := $(CORE_ENV)/bin/python
 

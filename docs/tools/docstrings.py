@@ -1,4 +1,4 @@
-"""An extension of griffe, which reads the source without importing viprl: options and examples as `help()` shows them."""
+"""An extension of griffe, which reads the source and imports nothing: options and examples as `help()` shows them."""
 
 from __future__ import annotations
 

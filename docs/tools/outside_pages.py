@@ -1,13 +1,13 @@
 """A hook of mkdocs: pages that lie outside `docs` are pages of the site, too, and links to them work in both places.
 
-In the repository `docs/index.md` links to `../CONTRIBUTING.md` and `CONTRIBUTING.md` to `docs/glossary.md`. On the site the
-folder `docs` is the root, so that the first becomes `CONTRIBUTING.md` and the second `glossary.md`. Other files outside
-`docs` that a page links to are copied to the site.
+In the repository `docs/index.md` links to `../CONTRIBUTING.md` and `CONTRIBUTING.md` to `docs/glossary.md`. On the
+site the folder `docs` is the root, so that the first becomes `CONTRIBUTING.md` and the second `glossary.md`. Other
+files outside `docs` that these pages link to are copied to the site.
 """
 
 from __future__ import annotations
 
-import os
+import posixpath
 import re
 from pathlib import Path
 
@@ -43,14 +43,14 @@ def on_page_markdown(markdown: str, page, **_) -> str:
 
     def site_link(match: re.Match) -> str:
         target = in_site(source, match[1])
-        return os.path.relpath(target, os.path.dirname(here) or ".") + (match[2] or "")
+        return posixpath.relpath(target, posixpath.dirname(here) or ".") + (match[2] or "")
 
     return LINK.sub(site_link, markdown)
 
 
 def in_site(source: str, link: str) -> str:
     """The path on the site of what the page `source` of the repository links to."""
-    target = os.path.normpath(os.path.join(os.path.dirname(source), link))
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
     if (ROOT / target / "README.md").is_file():
         target = f"{target}/README.md".removeprefix("./")
     return PAGES.get(target, target.removeprefix("docs/"))

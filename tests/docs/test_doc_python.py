@@ -1,7 +1,7 @@
 """Every block of Python in the documentation runs, in the order of its page.
 
-`SETTINGS` says, page by page, what stands for the reader's own model, data and functions, what is replaced in the text of the
-blocks, and what must come out. Blocks of one page share a namespace and a temporary folder.
+`SETTINGS` says, page by page, what stands for the reader's own model, data and functions, what is replaced in the text
+of the blocks, and what must come out. Blocks of one page share a namespace and a temporary folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Setting:
     """What the blocks of a page need.
 
     Args:
-        given: from the temporary folder (and a patch, for packages that are not installed) to the names that the reader has.
+        given: from the temporary folder, and a patch for packages that are not installed, to the names of the reader.
         needs: block of the page, from 0 -> a package without which it is left out.
         changes: block -> (text, replacement), ....
         check: of the namespace and the values of the blocks' last lines.
@@ -211,7 +211,8 @@ def check_waves(names: dict[str, Any], _: list[Any]) -> None:
 
 
 def check_spending(names: dict[str, Any], values: list[Any]) -> None:
-    assert names["args"].vip_spend == "match"
+    if "args" in names:
+        assert names["args"].vip_spend == "match"
     assert values[-1].counts @ [1, 3, 3, 1] <= 60
 
 
@@ -245,7 +246,7 @@ TINY_RUN = (
     ('"Qwen/Qwen2.5-0.5B-Instruct"', '"model"'),
     (
         "gradient_accumulation_steps=4)",
-        'gradient_accumulation_steps=4, max_steps=1, max_completion_length=4, use_cpu=True, bf16=False, report_to="none")',
+        "gradient_accumulation_steps=4, max_steps=1, max_completion_length=4, use_cpu=True, bf16=False)",
     ),
 )
 SETTINGS = {
@@ -298,5 +299,4 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch) -> None:
     values = [
         documentation.run(block, names, setting.changes.get(i, ())) for i, block in enumerate(found) if i not in missing
     ]
-    if not missing:
-        setting.check(names, values)
+    setting.check(names, values)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import documentation
 from tinker_cookbook.rl import train
 from tinker_runs import QuestionsBuilder
 
+import documentation
 from viprl.engines.tinker import VIPDatasetBuilder
 
 PAGE = "docs/tinker.md"
