@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-import documentation
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
+import documentation
 import viprl.engines.verl.plugin  # noqa: F401
 
 KEYS = re.compile(r"(?<![\w.+/])(\+?(?:algorithm|data|trainer|actor_rollout_ref|reward)(?:\.\w+)+)(?=[=`])")
