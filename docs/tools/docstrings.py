@@ -8,7 +8,7 @@ import textwrap
 
 import griffe
 
-EXAMPLE = re.compile(r"^Example:\n((?:    .*\n?|\n)+)", re.M)
+EXAMPLE = re.compile(r"^Example:(.*)\n((?:    .*\n?|\n)+)", re.M)
 SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+):( .*\n(?:\1 +.*\n)*)", re.M)
 """Arguments that share a line: 'min_rollouts, max_rollouts: ...'."""
 
@@ -35,7 +35,9 @@ class Docstrings(griffe.Extension):
 def rewrite(owner: griffe.Object, options: str) -> None:
     """Rewrite the docstrings of `owner` and of everything in it."""
     if owner.docstring is not None:
-        text = EXAMPLE.sub(lambda m: f"```python\n{textwrap.dedent(m[1]).strip()}\n```\n\n", owner.docstring.value)
+        text = EXAMPLE.sub(
+            lambda m: f"Example:{m[1]}\n\n```python\n{textwrap.dedent(m[2]).strip()}\n```\n\n", owner.docstring.value
+        )
         text = re.sub(r"^( *)\{options\}$", lambda line: textwrap.indent(options, line[1]), text, flags=re.M)
         text = SEVERAL.sub(lambda m: "".join(f"{m[1]}{name}:{m[3]}" for name in m[2].split(", ")), text + "\n")
         owner.docstring.value = text.replace("][", "]\\[")  # [Q][n] is a shape, not a link

@@ -135,9 +135,15 @@ def check_predictors(names: dict[str, Any], _: list[Any]) -> None:
     assert list(names["vip"].strategies) == ["mine", "default"]
     assert list(names["results"]) == ["mine", "default", "uniform"]
     assert names["results"]["mine"][-1].scores["capture"].mean > 0.2
-    tests = [name for name in dir(names["TestLastRates"]) if name.startswith("test_")]
-    for name in tests:
-        getattr(names["TestLastRates"](), name)()
+    check_contracts(names, _)
+
+
+def check_contracts(names: dict[str, Any], _: list[Any]) -> None:
+    """Run the tests that the classes `Test...` of a page inherit."""
+    written = [value for name, value in names.items() if name.startswith("Test")]
+    tests = [(one, name) for one in written for name in dir(one) if name.startswith("test_")]
+    for one, name in tests:
+        getattr(one(), name)()
     assert len(tests) > 5
 
 
@@ -250,6 +256,7 @@ TINY_RUN = (
     ),
 )
 SETTINGS = {
+    "CONTRIBUTING.md": Setting(check=check_contracts),
     "README.md": Setting(readme, needs={0: "trl"}, changes={0: TINY_RUN}, check=readme_trained),
     "docs/api.md": Setting(),
     "docs/baselines.md": Setting(check=check_equal("list(vip.strategies)", ["uniform", "default", "greso", "beta"])),
