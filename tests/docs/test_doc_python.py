@@ -119,7 +119,7 @@ def histories(folder: Path) -> Path:
     file = folder / "runs" / "mine" / "history.jsonl.gz"
     file.parent.mkdir(parents=True)
     prompts = [
-        PromptHistory(str(i), f"prompt {i}", np.full(40, 8.0), RNG.binomial(8, p, 40).astype(float))
+        PromptHistory(str(i), f"prompt {i}", np.full(16, 8.0), RNG.binomial(8, p, 16).astype(float))
         for i, p in enumerate(rates)
     ]
     save_history(file, prompts)
