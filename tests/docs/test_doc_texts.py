@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -19,7 +21,7 @@ from documentation import PAGES, ROOT, all_blocks, blocks, prose, read
 from viprl import metrics
 from viprl.errors import MissingPackageError
 from viprl.runs.engine_logs import read_history
-from viprl.settings import read_settings
+from viprl.settings import EngineSettings, read_settings
 from viprl.train.config import parse_config
 
 CHECKED = {"python", "bash", "console", "yaml", "json", "diff"}
@@ -187,3 +189,52 @@ def test_the_reward_of_verl_exists() -> None:
     path, name = re.findall(r"=(\S+)", block.text)
     module = ast.parse((ROOT / "src" / path.removeprefix("pkg://").replace(".", "/") / "__init__.py").read_text())
     assert name in {alias.name for node in module.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    named = set(re.findall(r"([\w/.-]+\.md)$", menu, re.MULTILINE)) - {"overview.md"}  # README.md
+    assert named == {page.removeprefix("docs/") for page in PAGES} - {"README.md"}
+
+
+CODE = re.compile(r"`([^`]+)`")
+OTHERS = {"level", "levels", "min_terms", "guard", "n", "loss_agg_mode"}
+"""Names before = in sentences that are options of something else: reasoning-gym, viprl.Strategy, vLLM, verl."""
+
+
+def arguments(function: object) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def test_arguments_in_sentences_exist() -> None:
+    """`name=value` is an option, and `call(name=value)` has the argument."""
+    from viprl.engines.trl import VIPGRPOConfig, VIPRLOOConfig
+
+    options = {f.name for f in dataclasses.fields(EngineSettings)}
+    configs = {f.name for cls in (VIPGRPOConfig, VIPRLOOConfig) for f in dataclasses.fields(cls)}
+    calls = {"with_vip": options | {"prompt"}, "VIPGRPOConfig": configs, "VIPRLOOConfig": configs}
+    calls |= dict.fromkeys(("VIP", "viprl.VIP"), options)
+    methods = {name for name in dir(viprl.VIP) if name[0] != "_" and inspect.isfunction(getattr(viprl.VIP, name))}
+    calls |= {f"{owner}.{name}": arguments(getattr(viprl.VIP, name)) for owner in ("vip", "VIP") for name in methods}
+    functions = {name: getattr(viprl, name) for name in viprl.__all__ if inspect.isfunction(getattr(viprl, name))}
+    calls |= {start + name: arguments(one) for name, one in functions.items() for start in ("", "viprl.")}
+    checked = 0
+    for page in PAGES:
+        for code in CODE.findall(" ".join(prose(page).split())):
+            if call := re.fullmatch(r"(?:\w+ = )?([\w.]+)\((.*)\)", code):
+                named = set(re.findall(r"(?:^|[ ,(])(\w+)=(?!=)", call[2]))
+                assert named <= calls.get(call[1], named), f"{page}: {code}"
+                checked += call[1] in calls
+            elif re.match(r"[a-z]\w*=[^=]", code):
+                assert set(re.findall(r"(?:^|, )(\w+)=(?!=)", code)) <= options | configs | OTHERS, f"{page}: {code}"
+                checked += 1
+    assert checked > 100
+
+
+def test_options_of_benchmarks_exist() -> None:
+    for page in PAGES:
+        for code in CODE.findall(" ".join(prose(page).split())):
+            if script := re.search(r"python (benchmarks/\w+\.py)", code):
+                source = (ROOT / script[1]).read_text(encoding="utf-8")
+                for option in re.findall(r" (--[a-z-]+)", code):
+                    assert option in source or f'"{option[2:]}"' in source, f"{page}: {code}"
