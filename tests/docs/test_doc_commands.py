@@ -112,6 +112,8 @@ def place(tmp_path_factory) -> Path:
         for row, k in zip(rows, rng.binomial(4, chance[:, None], (32, 6)).tolist(), strict=True)
     ]
     write_lines(folder / "LOG.jsonl", history)
+    for copy in ("a", "b"):
+        shutil.copytree(folder / "runs" / "mine", folder / "runs" / copy)
     for name in ("recipes", "examples"):
         (folder / name).symlink_to(ROOT / name)
     return folder
