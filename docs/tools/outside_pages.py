@@ -2,7 +2,7 @@
 
 In the repository `docs/index.md` links to `../CONTRIBUTING.md` and `CONTRIBUTING.md` to `docs/glossary.md`. On the
 site the folder `docs` is the root, so that the first becomes `CONTRIBUTING.md` and the second `glossary.md`. Other
-files outside `docs` that these pages link to are copied to the site.
+files outside `docs` that pages link to are copied to the site.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 def on_files(files: Files, config) -> Files:
     for source, site in PAGES.items():
         files.append(File.generated(config, site, content=(ROOT / source).read_text(encoding="utf-8")))
-    for page in PAGES:
+    for page in (*PAGES, *(f"docs/{file.src_uri}" for file in files.documentation_pages() if file.abs_src_path)):
         for match in LINK.finditer((ROOT / page).read_text(encoding="utf-8")):
             target = in_site(page, match[1])
             if files.get_file_from_path(target) is None and (ROOT / target).is_file():
