@@ -38,8 +38,8 @@ def rewrite(owner: griffe.Object, options: str) -> None:
         text = EXAMPLE.sub(
             lambda m: f"Example:{m[1]}\n\n```python\n{textwrap.dedent(m[2]).strip()}\n```\n\n", owner.docstring.value
         )
-        of_engine = f"All options of `VIP` and `EngineSettings`{', with the prefix `vip_`' if '.trl.' in owner.path else ''}."
-        listed = options if owner.name == "VIP" else of_engine
+        prefix = ", with the prefix `vip_`" if ".trl." in owner.path else ""
+        listed = options if owner.name == "VIP" else f"All options of `VIP` and `EngineSettings`{prefix}."
         text = re.sub(r"^( *)\{options\}$", lambda line: textwrap.indent(listed, line[1]), text, flags=re.M)
         text = SEVERAL.sub(lambda m: "".join(f"{m[1]}{name}:{m[3]}" for name in m[2].split(", ")), text + "\n")
         owner.docstring.value = text.replace("][", "]\\[")  # [Q][n] is a shape, not a link
