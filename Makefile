@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test fuzz test-core test-release test-matrix lint types bench learning lock clean test-verl lock-verl test-tinker
+.PHONY: quickstart test fuzz test-core test-release test-matrix lint types bench learning lock clean test-verl lock-verl test-tinker \
+  docs test-docs lock-docs
 
 quickstart: $(READY)
 	$(BIN)/viprl quickstart $(ARGS)
@@ -53,7 +54,7 @@ $(READY): requirements.lock pyproject.toml
 # The core with its core dependencies alone, in an environment outside the clone, named after what decides its content. The
 # copy of viprl that brings the dependencies is not used: PYTHONPATH comes first.
 CORE_TESTS := tests/core tests/contracts tests/saved tests/test_vip.py \
-  tests/test_advantages.py tests/test_outcomes.py tests/test_prompts.py
+  tests/test_advantages.py tests/test_outcomes.py tests/test_prompts.py tests/docs/test_doc_python.py
 CORE_ENV := $(HOME)/.cache/viprl/core-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-12)
 CORE_PYTHON := $(CORE_ENV)/bin/python
 
@@ -116,10 +117,38 @@ $(TINKER_ENV)/.ready:
 	  $(BIN)/python -m pip install --quiet --no-deps --target $(TINKER_ENV) -r requirements-tinker.lock; \
 	  touch $@'
 
+# The site of the documentation, in ./site. The sources are read, not imported, so this environment lies outside the clone and holds
+# no viprl either.
+DOCS_ENV := $(HOME)/.cache/viprl/docs-$(shell sha256sum requirements-docs.lock | cut -c1-12)
+DOCS_PYTHON := $(DOCS_ENV)/bin/python
+
+docs: $(DOCS_ENV)/.ready
+	PATH=$(DOCS_ENV)/bin:$$PATH NO_MKDOCS_2_WARNING=1 $(DOCS_PYTHON) -m mkdocs build --strict --quiet $(ARGS)
+
+# Every block of code of the pages.
+test-docs: $(READY)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest tests/docs $(ARGS)
+
+$(DOCS_ENV)/.ready:
+	mkdir -p $(dir $(DOCS_ENV))
+	flock $(DOCS_ENV).lock sh -ec ' \
+	  test -e $@ && exit; \
+	  rm -rf $(DOCS_ENV); \
+	  $(PYTHON) -m venv $(DOCS_ENV) || { rm -rf $(DOCS_ENV) && $(PYTHON) -m venv --without-pip $(DOCS_ENV) \
+	    && $(PYTHON) -m pip --python $(DOCS_PYTHON) install --quiet pip; }; \
+	  $(DOCS_PYTHON) -m pip install --quiet -r requirements-docs.lock; \
+	  touch $@'
+
+# The versions of the environment above become the pinned ones.
+lock-docs:
+	{ echo "# Pinned versions of the environment that builds the site of the documentation (make docs)."; \
+	  $(DOCS_PYTHON) -m pip freeze --all | grep -v -i -E '^(viprl|pip|setuptools)=='; } > requirements-docs.lock.new
+	mv requirements-docs.lock.new requirements-docs.lock
+
 # The versions of this environment become the pinned ones.
 lock:
 	{ echo "# Pinned versions of the development environment; torch==2.13.0 is installed before these (see Makefile)."; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -v -i -E '^(torch|viprl|pip)=='; } > requirements.lock
 
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

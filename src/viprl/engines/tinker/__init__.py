@@ -1,4 +1,4 @@
-"""VIP for tinker-cookbook: `with_vip(config)` gives its `rl.train.main` adaptive rollout counts (docs/engines.md)."""
+"""VIP for tinker-cookbook: `with_vip(config)` gives its `rl.train.main` adaptive rollout counts (docs/tinker.md)."""
 
 from viprl.engines.tinker.dataset_builder import VIPDatasetBuilder, with_vip
 
