@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, PREFIX, SQUARED_WEIGHTS, TRUST
+from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, EPOCH, PREFIX, SQUARED_WEIGHTS, TRUST
 from viprl.runs.reader import Run
 from viprl.utils.numerics import number
 
@@ -79,4 +79,4 @@ def _reason(run: Run, row: Mapping[str, Any], prompts: float) -> str | None:
         return BOUNDS
     if trust == 0:
         return GUARD
-    return FIRST_EPOCH if number(row.get("epoch")) <= 1 else EQUAL
+    return FIRST_EPOCH if number(row.get(EPOCH)) <= 1 else EQUAL
