@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from viprl.errors import DataError, FileError, ViprlError
-from viprl.runs.files import FINISHED_FILE, METRICS_FILE, TRAINER_STATE_FILE
+from viprl.runs.files import FINISHED_FILE, METRICS_FILE, SUMMARY_FILE, TRAINER_STATE_FILE
 from viprl.runs.logged_rows import has_step, with_our_names
 from viprl.runs.reader import Run, load_run, with_strategy
 from viprl.runs.run_folder import run_settings
@@ -112,7 +112,7 @@ class FollowedRun:
     def finished(self) -> bool:
         """Whether the run is finished. The logs of verl and tinker-cookbook do not say so."""
         if self.run is None or (self.path / METRICS_FILE).is_file():
-            return (self.path / FINISHED_FILE).is_file()
+            return any((self.path / name).is_file() for name in (FINISHED_FILE, SUMMARY_FILE))
         return number(self.run.rows[-1]["step"]) >= number(self.run.settings.get("max_steps"))
 
     def _read_lines(self, file: Path) -> bool:
