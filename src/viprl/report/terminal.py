@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -25,6 +26,7 @@ SPARKLINE = (8, 30)
 PATIENCE = 60.0, 600.0
 """Seconds without a new row after which a run counts as stale: the least, and where the time of a step is unknown."""
 STYLES = {PROBLEM: "bold red", NOTE: "yellow", GOOD: "green"}
+_COLUMNS: tuple[Literal["left", "right"], ...] = ("left", "right", "left", "left")
 _ASCII = str.maketrans({"×": "x", "·": "-", "–": "-", "−": "-", "…": "...", "±": "+-", "\u00a0": " "})
 
 
@@ -33,6 +35,7 @@ def sparkline(values: FloatArray, width: int, blocks: str = BLOCKS) -> str:
     shown = values[-width:] if width > 0 else values[:0]
     if not len(shown):
         return ""
+    shown = shown / 2  # so that no difference overflows
     low, span = float(shown.min()), float(np.ptp(shown))
     heights = (shown - low) / span if span > 0 else np.full(len(shown), 0.5)
     return "".join(blocks[int(height)] for height in np.rint((len(blocks) - 1) * heights))
@@ -96,12 +99,15 @@ def _table(gauges: Sequence[Gauge], width: int, ascii_only: bool) -> Table:
     detailed = width >= WIDE
     length = min(most, width // 4) if detailed else min(most, max(fewest, width - taken - 4))
     blocks = ASCII_BLOCKS if ascii_only else BLOCKS
+    space = width - taken - length - 6  # beside three columns and the gaps between them
+    overflow: Literal["crop", "ellipsis"] = "crop" if ascii_only else "ellipsis"
     table = Table.grid(padding=(0, 2, 0, 0))
-    for justify in ("left", "right", "left", "left")[: 4 if detailed else 3]:
-        table.add_column(justify=justify, no_wrap=True, overflow="crop" if ascii_only else "ellipsis")  # type: ignore[arg-type]
+    for justify in _COLUMNS[: 4 if detailed else 3]:
+        table.add_column(justify=justify, no_wrap=True, overflow=overflow)
     for gauge in gauges:
         line = [_text(gauge.name, ascii_only, "dim"), _text(gauge.value, ascii_only, "bold")]
         line += [Text(sparkline(gauge.series, length, blocks), "cyan"), _text(gauge.detail, ascii_only, "dim")]
+        line[-1].truncate(max(space, 0), overflow=overflow)
         table.add_row(*line[: len(table.columns)])
     return table
 

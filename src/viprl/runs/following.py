@@ -61,7 +61,7 @@ class GrowingFile:
             raise DataError(f"{self.path} has a line longer than {LONGEST_LINE // 2**20} MiB")
         self._at += end
         self._mark = (self._mark + added[:end])[-_MARK:]
-        new = [row for line in added[:end].split(b"\n") if (row := self._row(line)) is not None]
+        new = [row for line in added[:end].splitlines() if (row := self._row(line)) is not None]
         self.rows += new
         return anew or bool(new)
 
