@@ -134,7 +134,8 @@ def test_findings_are_those_of_the_doctor():
     levels = {one.name: one.level for one in shot.findings}
     assert levels["rewards"] == PROBLEM
     words = drawn(shot, 200)
-    assert PROBLEM in words and shot.findings[0].remedy in words
+    assert words.splitlines()[0].endswith("1 problem · 2 notes")
+    assert shot.findings[0].remedy in words
     assert NOTE in {one.level for one in Snapshot.of(a_run(5)).findings}
 
 

@@ -261,7 +261,10 @@ def _noise(log: _Log) -> Iterator[Diagnosis]:
     if rho > 0 and share <= 1:
         ratio = 1 / (1 - share + share / rho)
         said += f". With a variance ratio of {num(rho)} it is R = {num(ratio)} of that with uniform counts."
-        yield Diagnosis(GOOD if ratio < 1 else NOTE, "second moment", said, value=ratio)
+        if ratio < 1:
+            yield Diagnosis(GOOD, "second moment", said, value=ratio)
+        else:
+            yield Diagnosis(NOTE, "second moment", said, "see the other findings", ratio)
 
 
 def _spending(log: _Log) -> Iterator[Diagnosis]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from viprl.report.diagnosis import GOOD, NOTE, PROBLEM, Diagnosis
 from viprl.report.snapshot import Gauge, Snapshot
 from viprl.utils.arrays import FloatArray
-from viprl.utils.words import duration, printable
+from viprl.utils.words import count, duration, printable
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 WIDE = 80
@@ -55,7 +55,11 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         shot, plain, width = self.snapshot, options.ascii_only, options.max_width
-        yield _text(f"{shot.name} · {shot.trained}", plain, "bold")
+        title = _text(f"{shot.name} · {shot.trained}", plain, "bold")
+        for level in (PROBLEM, NOTE):
+            if found := sum(one.level == level for one in shot.findings):
+                title += _text(f" · {count(found, level)}", plain, STYLES[level])
+        yield title
         yield _text(*self._state(plain))
         if shot.steps is not None:
             yield ProgressBar(total=max(shot.steps, 1), completed=shot.step, width=min(width, 60))

@@ -59,11 +59,11 @@ def _share(part: int, total: int) -> str:
 
 def _rows_with_counts(run: Run, strategy: str) -> list[tuple[Mapping[str, Any], float]]:
     """The training rows of a strategy that have counts, and the prompts of their batches (NaN if unknown)."""
-    found, before = [], 0.0
+    found, before, steps = [], 0.0, run.logging_steps
     for row in run.rows_of(strategy):
         mean, rollouts = number(row.get(PREFIX + COUNTS_MEAN)), number(row.get("rollouts"))
         if mean > 0:  # not NaN
-            found.append((row, (rollouts - before) / (mean * run.logging_steps)))
+            found.append((row, (rollouts - before) / (mean * steps)))
             before = rollouts
     return found
 
