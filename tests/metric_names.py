@@ -11,9 +11,9 @@ def unknown(logged, prefix=metrics.PREFIX):
     """The names below the prefix that are not constants of `viprl.metrics`."""
     own = {name.removeprefix(prefix) for name in logged if name.startswith(prefix)}
     assert own, "nothing of VIP was logged"
-    return {name for name in own if name not in KNOWN and metrics.shadow_strategy(_ratio(name)) is None}
+    return {name for name in own if name not in KNOWN and not _of_a_shadow(name)}
 
 
-def _ratio(name):
-    """The name of the ratio of a step for that of the running ratio of a shadow."""
-    return name.removesuffix("running") + "variance_ratio" if name.startswith("shadow/") else name
+def _of_a_shadow(name):
+    shadow = name.split("/")[1] if name.count("/") == 2 else ""
+    return name in (metrics.shadow_ratio(shadow), metrics.shadow_ratio(shadow, running=True))
