@@ -101,19 +101,6 @@ STEP_TIME = "step_time"
 """TRL: seconds of the step."""
 EPOCH = "epoch"
 """TRL: passes over the data so far; at most 1 in the first."""
-PROGRESS = "progress/done_frac"
-"""tinker-cookbook: share of the steps that are done."""
-TINKER_PREFIX = "env/all/"
-"""tinker-cookbook: begins the names of what the environments log, those of VIP included."""
-IN_OTHER_ENGINES = {
-    "critic/score/mean": REWARD,
-    "timing_s/step": STEP_TIME,
-    TINKER_PREFIX + "reward/total": REWARD,
-    "time/total": STEP_TIME,
-}
-"""Names of verl and of tinker-cookbook, and those of TRL for the same."""
-VERL_EPOCH = "training/epoch"
-"""verl: the pass over the data, 0 in the first."""
 HELD_OUT_SUCCESS, POOL_SUCCESS = "eval/held_out_success", "eval/pool_success"
 """Quickstart: mean success probability, which is exact, of the held-out and of the training prompts."""
 

@@ -15,6 +15,7 @@ from viprl import metrics as names
 from viprl.report.diagnosis import NOTE, PROBLEM
 from viprl.report.snapshot import Snapshot
 from viprl.report.terminal import ASCII_BLOCKS, BLOCKS, View, sparkline, waiting
+from viprl.runs.logged_rows import PROGRESS
 from viprl.runs.reader import Run
 
 EVERYTHING = {
@@ -69,7 +70,7 @@ def test_progress_and_time():
 
 
 def test_tinker_counts_steps_from_zero():
-    rows = tuple({"step": step, names.PROGRESS: (step + 1) / 24} for step in range(6))
+    rows = tuple({"step": step, PROGRESS: (step + 1) / 24} for step in range(6))
     shot = Snapshot.of(Run("run", Path("run"), rows, {}, (), ()))
     assert (shot.step, shot.steps) == (6, 24)
 

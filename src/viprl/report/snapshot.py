@@ -12,7 +12,7 @@ from viprl.analysis.curves import seed_of
 from viprl.report.diagnosis import Diagnosis, diagnose
 from viprl.report.spent import spent
 from viprl.report.words import num
-from viprl.runs.logged_rows import Row, planned_steps
+from viprl.runs.logged_rows import PROGRESS, Row, planned_steps
 from viprl.runs.reader import Run, strategy_of
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import number
@@ -102,7 +102,7 @@ def _recent(values: FloatArray) -> float:
 def _progress(run: Run) -> tuple[int, int | None]:
     """Steps that were made, and those of the whole run."""
     last = run.rows[-1]
-    step, share = number(last["step"]), number(last.get(names.PROGRESS))
+    step, share = number(last["step"]), number(last.get(PROGRESS))
     if share > 0:  # tinker-cookbook counts from 0
         return int(step) + 1, round((step + 1) / share)
     epochs = [epoch for row in run.rows[-RECENT:] if np.isfinite(epoch := number(row.get(names.EPOCH)))]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from viprl.errors import ViprlError
-from viprl.metrics import COUNTS_MAX, COUNTS_MIN, EPOCH, IN_OTHER_ENGINES, PREFIX, TINKER_PREFIX, VERL_EPOCH
+from viprl.metrics import COUNTS_MAX, COUNTS_MIN, EPOCH, PREFIX, REWARD, STEP_TIME
 from viprl.utils.json_lines import log_rows
 from viprl.utils.numerics import number
 
@@ -17,19 +17,33 @@ Row = Mapping[str, Any]
 
 _VERL_ROW = {"step", "data"}
 """The keys of a row of verl's logger `file`."""
-_THEIRS = TINKER_PREFIX + PREFIX
+_VERL_EPOCH = "training/epoch"
+"""verl: the pass over the data, 0 in the first."""
+TINKER_PREFIX = "env/all/"
+"""tinker-cookbook: begins the names of what the environments log, those of VIP included."""
+PROGRESS = "progress/done_frac"
+"""tinker-cookbook: share of the steps that are done."""
+_NAMES = {
+    "critic/score/mean": REWARD,
+    "timing_s/step": STEP_TIME,
+    TINKER_PREFIX + "reward/total": REWARD,
+    "time/total": STEP_TIME,
+}
+"""Names of verl and of tinker-cookbook, and those of TRL for the same."""
 
 
 def with_our_names(row: Row) -> dict[str, Any]:
     """A row of any engine: the metrics of VIP below `PREFIX`, and reward, time and epoch under the names of TRL."""
     if row.keys() == _VERL_ROW and isinstance(row["data"], Mapping):
         row = {"step": row["step"], **row["data"]}
-    found = {key.removeprefix(TINKER_PREFIX) if key.startswith(_THEIRS) else key: row[key] for key in row}
-    for theirs, ours in IN_OTHER_ENGINES.items():
+    found = {
+        key.removeprefix(TINKER_PREFIX) if key.startswith(TINKER_PREFIX + PREFIX) else key: row[key] for key in row
+    }
+    for theirs, ours in _NAMES.items():
         if theirs in row:
             found.setdefault(ours, row[theirs])
-    if VERL_EPOCH in row:
-        found.setdefault(EPOCH, number(row[VERL_EPOCH]) + 1)
+    if _VERL_EPOCH in row:
+        found.setdefault(EPOCH, number(row[_VERL_EPOCH]) + 1)
     return found
 
 

@@ -20,8 +20,9 @@ from viprl.advantages import group_advantages, rollout_weights
 from viprl.engines.tinker import with_vip
 from viprl.engines.tinker.planned_dataset import STATE_FOLDER
 from viprl.errors import InputError
-from viprl.metrics import COUNTS_MEAN, PREFIX, REWARD, STEP_TIME, TINKER_PREFIX
+from viprl.metrics import COUNTS_MEAN, PREFIX, REWARD, STEP_TIME
 from viprl.report.diagnosis import diagnose
+from viprl.runs.logged_rows import TINKER_PREFIX
 from viprl.runs.reader import load_run
 
 
