@@ -123,6 +123,12 @@ def test_a_run_that_stopped_is_stale(age, finished, word):
     assert word in drawn(Snapshot.of(a_run()), age=age, finished=finished)
 
 
+def test_logs_that_are_written_with_checkpoints_are_not_stale():
+    out = io.StringIO()
+    Console(file=out, width=100).print(View(Snapshot.of(a_run()), 720.0, False, at_checkpoints=True))
+    assert "checkpoint 12 min ago" in out.getvalue() and "no new step" not in out.getvalue()
+
+
 def test_slow_steps_are_not_stale():
     run = a_run()
     slow = replace(run, rows=tuple(row | {"step_time": 600.0} for row in run.rows))

@@ -6,12 +6,15 @@ import json
 import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from log_files import write_lines
 from viprl.errors import DataError
 from viprl.runs import following
 from viprl.runs.following import FollowedRun, GrowingFile
 from viprl.runs.reader import load_run
+from viprl.utils.json_lines import log_rows
 
 
 def rows(*steps):
@@ -76,6 +79,32 @@ def test_lines_that_cannot_be_read_are_left_out(tmp_path):
     assert log.read() and steps_of(log) == [5]
 
 
+LINES = st.one_of(
+    st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=3).map(
+        lambda row: json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")
+    ),
+    st.binary(max_size=12).map(lambda raw: raw.replace(b"\n", b"")),
+    st.just(b"\xef\xbb\xbf{}\r"),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(LINES, max_size=8), cuts=st.lists(st.integers(0, 300), max_size=5))
+def test_rows_do_not_depend_on_when_they_are_read(tmp_path, lines, cuts):
+    """Those of a reader that reads the whole file."""
+    file, content = tmp_path / "log.jsonl", b"".join(line + b"\n" for line in lines)
+    file.unlink(missing_ok=True)
+    file.touch()
+    log, before = GrowingFile(file), 0
+    for cut in [*sorted(cuts), len(content)]:
+        with file.open("ab") as more:
+            more.write(content[before:cut])
+        log.read()
+        before = max(before, min(cut, len(content)))
+    if not content.startswith((b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")):  # gzip and UTF-16, which no log is
+        assert log.rows == list(log_rows(file))
+
+
 def test_a_line_without_an_end_cannot_fill_the_memory(file, monkeypatch):
     monkeypatch.setattr(following, "LONGEST_LINE", 100)
     file.write_text(text(1) + "x" * 101)
@@ -93,7 +122,7 @@ def test_a_run_from_before_its_first_step_to_its_end(tmp_path):
     assert not followed.read() and followed.run is None and followed.waits_for
     (folder / "config.yaml").write_text("max_steps: 3\n")
     write_lines(folder / "metrics.jsonl", [{"reward": 1.0}, *rows(1, 2)])
-    assert followed.read() and not followed.finished and followed.age < 60
+    assert followed.read() and not followed.finished and followed.age < 60 and not followed.at_checkpoints
     loaded = load_run(folder)
     assert followed.run.rows == loaded.rows and followed.run.settings == loaded.settings
     (folder / "finished.json").write_text("{}")
@@ -132,6 +161,7 @@ def test_the_states_of_trl(tmp_path):
     state(2)
     assert followed.read() and [row["step"] for row in followed.run.rows] == [1, 2] and not followed.finished
     assert not followed.read()
+    assert followed.at_checkpoints
     state(4)
     assert followed.read() and [row["step"] for row in followed.run.rows] == [1, 2, 3, 4] and followed.finished
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{")

@@ -52,6 +52,8 @@ class View:
     age: float
     """Seconds since the log was written."""
     finished: bool
+    at_checkpoints: bool = False
+    """Whether the log is written with checkpoints alone, so that its age says nothing."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         shot, plain, width = self.snapshot, options.ascii_only, options.max_width
@@ -79,6 +81,8 @@ class View:
         if self.finished:
             return " · ".join([*words, "finished"]), plain, "green"
         slow = 5 * shot.row_seconds
+        if self.at_checkpoints:
+            return " · ".join([*words, f"last checkpoint {duration(self.age)} ago"]), plain, "green"
         if self.age > max(PATIENCE[0], slow if math.isfinite(slow) else PATIENCE[1]):
             return " · ".join([*words, f"no new step for {duration(self.age)}"]), plain, "bold yellow"
         if math.isfinite(shot.seconds_left):

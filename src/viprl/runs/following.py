@@ -61,7 +61,7 @@ class GrowingFile:
             raise DataError(f"{self.path} has a line longer than {LONGEST_LINE // 2**20} MiB")
         self._at += end
         self._mark = (self._mark + added[:end])[-_MARK:]
-        new = [row for line in added[:end].splitlines() if (row := self._row(line)) is not None]
+        new = [row for line in added[:end].split(b"\n") if (row := self._row(line)) is not None]
         self.rows += new
         return anew or bool(new)
 
@@ -70,8 +70,10 @@ class GrowingFile:
         return identity != self._identity or file.read(len(self._mark)) != self._mark
 
     def _row(self, line: bytes) -> Row | None:
+        if not line.strip():
+            return None
         try:
-            row = parse_json(line.decode("utf-8", "replace"))
+            row = parse_json(line.decode("utf-8-sig", "replace"))
         except ValueError:
             return None
         return self._parse(row) if isinstance(row, dict) else None
@@ -107,6 +109,11 @@ class FollowedRun:
     def age(self) -> float:
         """Seconds since the log was written."""
         return max(0.0, time.time() - self._changed)
+
+    @property
+    def at_checkpoints(self) -> bool:
+        """Whether the log is one of TRL, which is written with checkpoints alone."""
+        return self._log is None
 
     @property
     def finished(self) -> bool:
