@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from log_files import write_lines
 from viprl.cli import app
 from viprl.errors import InputError, MissingPackageError
 from viprl.report.run_report import write_report
+from viprl.report.view import View
+from viprl.report.waves import waves
+from viprl.runs.reader import Run
 
 pytest.importorskip("matplotlib")
 
@@ -222,20 +226,20 @@ def test_with_success_the_report_shows_no_reward_variance(tmp_path):
 
 
 @pytest.mark.parametrize("trust", [1.0, 0.0])
-def test_the_section_on_two_waves(tmp_path, trust):
+def test_the_section_on_two_waves(trust):
     """In half of the steps: first looks at .6 of the prompts, .4 of the rollouts in the second wave."""
-    rows = report_data.training_rows(np.random.default_rng(0), "default", 0, 10)
-    for row in rows:
-        two = row["step"] > 5
-        row |= {"vip/waves/first_looks": 0.6 * two, "vip/waves/second_wave": 0.4 * two, "vip/waves/trust": trust}
-    run = folder_with(tmp_path / "run", rows)
-    words = text_of(write_report([run], tmp_path / "report.html", tmp_path / "plots").read_text()).replace(
-        "\u00a0", " "
+    shares = {"vip/waves/first_looks": 0.6, "vip/waves/second_wave": 0.4}
+    rows = [
+        {"strategy": "default", "step": step, "vip/waves/trust": trust} | {k: v * (step > 5) for k, v in shares.items()}
+        for step in range(1, 11)
+    ]
+    section = waves(View.of([Run("run", Path("run"), tuple(rows), {}, (), ())]))
+    assert [drawing.name for drawing in section.drawings] == ["first_looks", "second_wave"]
+    words = section.lead[1].replace("\u00a0", " ")
+    assert all(
+        share in words for share in ("50 % of the logged steps", "60 % of their prompts", "40 % of their rollouts")
     )
-    assert "default: 50 % of the logged steps had two waves" in words.lower()
-    assert "60 % of their prompts" in words and "40 % of their rollouts" in words
     assert ("does not use them any more" in words) == (trust < 1)
-    assert {"first_looks.png", "second_wave.svg"} <= {file.name for file in (tmp_path / "plots").iterdir()}
 
 
 def test_a_long_word_does_not_widen_the_page(tmp_path):
