@@ -105,7 +105,20 @@ def test_mistakes_on_the_command_line(monkeypatch, capsys, tmp_path, arguments, 
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", "init", "train", "sweep", "data show", "data verl", "evaluate", "doctor", "replay", "report"]
+    "name",
+    [
+        "quickstart",
+        "init",
+        "train",
+        "sweep",
+        "data show",
+        "data verl",
+        "evaluate",
+        "doctor",
+        "watch",
+        "replay",
+        "report",
+    ],
 )
 def test_every_command_has_help_with_examples_and_a_page_of_the_docs(monkeypatch, capsys, name):
     code, text, _ = run(monkeypatch, capsys, *name.split(), "--help")

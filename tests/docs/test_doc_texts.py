@@ -31,6 +31,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "text"): "a drawing",
     ("docs/concepts.md", "text"): "the same drawing",
     ("docs/doctor.md", ""): "what a command prints, shortened",
+    ("docs/watch.md", ""): "what a command prints, shortened",
     ("docs/evaluate.md", "text"): "two options of verl; the function that they name is checked below",
 }
 """Page and language of blocks that are neither run nor checked -> the reason."""

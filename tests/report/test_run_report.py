@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import report_data
 from report_data import Page, folder_with, text_of
+from typer.testing import CliRunner
 
 from log_files import write_lines
+from viprl.cli import app
 from viprl.errors import InputError, MissingPackageError
 from viprl.report.run_report import write_report
+from viprl.report.view import View
+from viprl.report.waves import waves
+from viprl.runs.reader import Run
 
 pytest.importorskip("matplotlib")
 
 SECTIONS = {
     "Gradient variance", "Rollouts without a gradient", "Learning", "Predictions of success", "Rollouts per prompt",
-    "Predicted and realised variance", "Second moment of the gradient", "All numbers", "Settings",
+    "Predicted and realised variance", "Second moment of the gradient", "All numbers", "Settings", "Two waves",
 }  # fmt: skip
 
 
@@ -39,7 +45,7 @@ def page(quickstart):
 
 def test_a_full_run_has_every_section_in_well_formed_html_that_refers_to_nothing_outside(page):
     parsed = Page(page)
-    assert set(parsed.headings) >= SECTIONS
+    assert set(parsed.headings) >= SECTIONS - {"Two waves"}
     assert not parsed.open
     assert parsed.tags.count("svg") == parsed.tags.count("figure") >= 9
     assert "nan" not in text_of(page).lower()
@@ -85,6 +91,7 @@ def test_a_training_run_is_reported_from_its_log(tmp_path):
     assert sections_of(write_report([run], tmp_path / "report.html")) == SECTIONS - {
         "Gradient variance",
         "Second moment of the gradient",
+        "Two waves",
     }
 
 
@@ -100,6 +107,7 @@ def test_a_training_run_is_reported_from_its_log(tmp_path):
         ("vip/variance_ratio/realised", "Predicted and realised variance"),
         ("vip/shadow/oracle/variance_ratio", "Predicted and realised variance"),
         ("vip/gradient/rollout_noise", "Second moment of the gradient"),
+        ("vip/waves/first_looks", "Two waves"),
     ],
 )
 def test_each_metric_has_its_section(tmp_path, key, section):
@@ -215,3 +223,36 @@ def test_with_success_the_report_shows_no_reward_variance(tmp_path):
     run = folder_with(tmp_path / "run", [{"strategy": "default", "seed": 0, "step": s} | values for s in (1, 2, 3)])
     write_report([run], tmp_path / "report.html", tmp_path / "plots")
     assert {file.stem for file in (tmp_path / "plots").glob("*.svg")} == {"success_rate", "prompt_reward"}
+
+
+@pytest.mark.parametrize("trust", [1.0, 0.0])
+def test_the_section_on_two_waves(trust):
+    """In half of the steps: first looks at .6 of the prompts, .4 of the rollouts in the second wave."""
+    shares = {"vip/waves/first_looks": 0.6, "vip/waves/second_wave": 0.4}
+    rows = [
+        {"strategy": "default", "step": step, "vip/waves/trust": trust} | {k: v * (step > 5) for k, v in shares.items()}
+        for step in range(1, 11)
+    ]
+    section = waves(View.of([Run("run", Path("run"), tuple(rows), {}, (), ())]))
+    assert [drawing.name for drawing in section.drawings] == ["first_looks", "second_wave"]
+    words = section.lead[1].replace("\u00a0", " ")
+    assert all(
+        share in words for share in ("50 % of the logged steps", "60 % of their prompts", "40 % of their rollouts")
+    )
+    assert ("does not use them any more" in words) == (trust < 1)
+
+
+def test_a_long_word_does_not_widen_the_page(tmp_path):
+    run = folder_with(tmp_path / ("x" * 120), [{"strategy": "default", "seed": 0, "step": 1, "reward": 0.5}])
+    style = write_report([run], tmp_path / "report.html").read_text().partition("</style>")[0]
+    for tag in ("h1", "p", "td:first-child"):
+        assert re.search(rf"(^|[,}}\n]){re.escape(tag)}[^{{}}]*{{[^}}]*overflow-wrap:anywhere", style), tag
+
+
+def test_the_command_writes_figures_and_the_page_of_a_log_of_verl(tmp_path):
+    data = {"vip/counts/min": 2, "vip/counts/mean": 4, "vip/counts/max": 9, "vip/reward": 0.5}
+    log = write_lines(tmp_path / "logs" / "a.jsonl", [{"step": step, "data": data} for step in range(3)])
+    result = CliRunner().invoke(app, ["report", str(log), "--figures", str(tmp_path / "figures")])
+    assert result.exit_code == 0 and (tmp_path / "logs" / "report.html").is_file()
+    assert {file.suffix for file in (tmp_path / "figures").iterdir()} == {".png", ".svg"}
+    assert (tmp_path / "figures" / "prompt_reward.png").read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,5 @@
 """The command line, one file a command: `viprl quickstart`, `init`, `train`, `sweep`, `data`, `evaluate`, `variance`,
-`doctor`, `replay` and `report`.
+`doctor`, `watch`, `replay` and `report`.
 
 Each file imports what its command needs inside the command, so that `viprl --help` does not wait for torch.
 """
@@ -25,6 +25,7 @@ from viprl.cli.report import report
 from viprl.cli.sweep import sweep
 from viprl.cli.train import train
 from viprl.cli.variance import variance
+from viprl.cli.watch import watch
 from viprl.errors import ViprlError
 
 
@@ -55,7 +56,7 @@ def _options(
     """Adaptive rollout allocation for reinforcement learning with verifiable rewards."""
 
 
-for command in (quickstart, init, train, sweep, evaluate, variance, doctor, replay, report):
+for command in (quickstart, init, train, sweep, evaluate, variance, doctor, watch, replay, report):
     app.command(epilog=end_of(command.__name__))(command)
 for registered in data.registered_commands:
     registered.epilog = end_of(f"data {registered.callback.__name__}")  # type: ignore[union-attr]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1f2328", "#66707b", "#e4e7eb"
-WIDTH, HEIGHT = 4.6, 3.0
+WIDTH, HEIGHT = 4.2, 2.8
 
 # The colour-blind safe palette of Okabe and Ito; grey is uniform, the reference.
 _STRATEGY_COLOURS = {
@@ -172,7 +172,7 @@ def spread_labels(heights: Sequence[float], gap: float) -> FloatArray:
     return placed
 
 
-def fitting(label: str, most: int = 24) -> str:
+def fitting(label: str, most: int = 18) -> str:
     """A label of at most `most` characters, shortened in the middle, because names often differ at both ends."""
     return label if len(label) <= most else f"{label[: most // 2 - 1]}…{label[-most // 2 :]}"
 

@@ -62,7 +62,7 @@ main{max-width:1120px;margin:0 auto;padding:56px 32px 96px}
 h1{font-size:30px;line-height:1.2;letter-spacing:-.015em;margin:0 0 6px;font-weight:650}
 h2{font-size:21px;letter-spacing:-.01em;margin:0 0 8px;font-weight:650}
 h3{font-size:15px;margin:0 0 8px;font-weight:600}
-p{margin:0 0 10px;max-width:74ch}
+p{margin:0 0 10px;max-width:74ch}h1,h2,h3,p,dt,dd,figcaption,.tile{overflow-wrap:anywhere}
 .muted,figcaption,dd{color:var(--muted)}
 section{margin-top:64px}.run+.run{margin-top:44px}.run h2{margin-top:32px}
 .tiles{display:grid;grid-template-columns:repeat(3,1fr);gap:16px;margin:20px 0}
@@ -86,6 +86,8 @@ figcaption{font-size:13.5px;line-height:1.45;margin-top:10px}
 table{border-collapse:collapse;font-size:14.5px;font-variant-numeric:tabular-nums;min-width:min(100%,520px)}
 table:has(th:nth-child(5)){min-width:820px}
 caption{text-align:left;color:var(--muted);padding-bottom:6px}
+caption span{display:inline-block;max-width:min(74ch,calc(100vw - 32px))}
+caption,td:first-child{overflow-wrap:anywhere}td:first-child{min-width:9em}
 th,td{text-align:left;padding:8px 28px 8px 0;border-bottom:1px solid var(--grid);vertical-align:top}
 th{font-weight:600;color:var(--muted);font-size:13.5px}
 @media(max-width:640px){main{padding:28px 16px 64px}section{margin-top:48px}h1{font-size:25px}
@@ -128,7 +130,7 @@ def references(strategies: Collection[str]) -> Glossary:
 
 def table(head: Iterable[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
     """A table as HTML. All text is escaped."""
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption><span>{escape(caption)}</span></caption>" if caption else ""
     header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     table = f"<table>{title}<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"

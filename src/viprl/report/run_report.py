@@ -16,6 +16,7 @@ from viprl.report.page import INTERVAL, Section, page, references, table
 from viprl.report.second_moment import second_moment
 from viprl.report.spending import spending
 from viprl.report.view import View, strategies
+from viprl.report.waves import waves
 from viprl.runs.files import REPORT_FILE
 from viprl.runs.reader import Run, load_runs
 from viprl.utils.files import make_folder, write_text
@@ -26,6 +27,7 @@ _SECTIONS = (
     sections.variance,
     second_moment,
     spending,
+    waves,
     sections.waste,
     sections.accuracy,
     sections.predictions,

@@ -190,8 +190,8 @@ def predictions(view: View) -> Section | None:
         figure = figures.calibration(predicted, true, seen, canvas.colour_of("default"))
         which = "Filled: prompts seen before. Rings: new prompts." if not seen.all() else "A point for each prompt."
         caption = (
-            f"{which} Black: mean of each tenth with at least {figures.FEWEST_OF_A_MEAN} points, with its 95 % "
-            "interval. Dashed: perfect predictions."
+            f"{which} Dots with bars: mean of each tenth with at least {figures.FEWEST_OF_A_MEAN} points, and its "
+            "95 % interval. Dashed: perfect predictions."
         )
         title = view.titled(run, "predicted and true success probability")
         drawings.append(Drawing(f"calibration_{index}", title, figure, caption))
@@ -207,7 +207,7 @@ def predictions(view: View) -> Section | None:
 def counts(view: View) -> Section | None:
     """Rollouts by difficulty and over training, and the prompts with the most rollouts."""
     drawings, tables = [], ""
-    tenths = f"Black: mean of each tenth with at least {figures.FEWEST_OF_A_MEAN} points."
+    tenths = f"Line: mean of each tenth with at least {figures.FEWEST_OF_A_MEAN} points."
     for index, run in enumerate(view.runs):
         points, prompts, title = run.calibration(), run.prompts(), "rollouts by difficulty"
         if points is not None and np.isfinite(points["count"]).any():

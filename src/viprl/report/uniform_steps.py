@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, PREFIX, SQUARED_WEIGHTS, TRUST
+from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, EPOCH, PREFIX, SQUARED_WEIGHTS, TRUST
 from viprl.runs.reader import Run
 from viprl.utils.numerics import number
 
@@ -59,11 +59,11 @@ def _share(part: int, total: int) -> str:
 
 def _rows_with_counts(run: Run, strategy: str) -> list[tuple[Mapping[str, Any], float]]:
     """The training rows of a strategy that have counts, and the prompts of their batches (NaN if unknown)."""
-    found, before = [], 0.0
+    found, before, steps = [], 0.0, run.logging_steps
     for row in run.rows_of(strategy):
         mean, rollouts = number(row.get(PREFIX + COUNTS_MEAN)), number(row.get("rollouts"))
         if mean > 0:  # not NaN
-            found.append((row, (rollouts - before) / (mean * run.logging_steps)))
+            found.append((row, (rollouts - before) / (mean * steps)))
             before = rollouts
     return found
 
@@ -79,4 +79,4 @@ def _reason(run: Run, row: Mapping[str, Any], prompts: float) -> str | None:
         return BOUNDS
     if trust == 0:
         return GUARD
-    return FIRST_EPOCH if number(row.get("epoch")) <= 1 else EQUAL
+    return FIRST_EPOCH if number(row.get(EPOCH)) <= 1 else EQUAL

@@ -1,4 +1,4 @@
-"""Reads run folders, and output folders of TRL's trainers.
+"""Reads run folders, and what TRL, verl and tinker-cookbook log.
 
 A run may have been killed at any time. So everything that is missing or cannot be read is left out and noted in
 `Run.notes`. Only a folder without usable content is an error.
@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from viprl.errors import DataError, FileError, InputError, ViprlError
-from viprl.metrics import COUNTS_MAX, COUNTS_MIN, PREFIX, REWARD, shadow_strategy
+from viprl.metrics import PREFIX, REWARD, shadow_strategy
 from viprl.prompts import text
 from viprl.reward_groups import RewardGroups
 from viprl.runs.files import CHECKPOINT, METRICS_FILE, OUTCOMES_FILE, REPORT_FILE, SUMMARY_FILE, TRAINER_STATE_FILE
 from viprl.runs.history import PromptHistory, all_of_one_kind, history_file, history_of_row
+from viprl.runs.logged_rows import Row, has_step, is_verl_log, name_by_counts, of_vip, with_our_names
 from viprl.runs.run_folder import read_run_folder, run_settings
 from viprl.runs.trainer_state import TrainerState, trainer_state
 from viprl.runs.trl_completions import read_trl, trl_files
@@ -34,8 +35,9 @@ from viprl.utils.numerics import number
 Content = TypeVar("Content")
 
 _EXPECTED = (
-    f"expected a run folder of `viprl quickstart` or `viprl train`, with {METRICS_FILE}, or an output folder of TRL, "
-    f"with {TRAINER_STATE_FILE} in it or in a checkpoint"
+    f"expected a run folder of `viprl quickstart` or `viprl train` or a log_path of tinker-cookbook, with "
+    f"{METRICS_FILE}, an output folder of TRL, with {TRAINER_STATE_FILE} in it or in a checkpoint, or the file of "
+    "verl's logger `file`"
 )
 
 
@@ -136,20 +138,26 @@ def strategy_of(row: Mapping[str, Any]) -> str:
     return str(row.get("strategy") or "unnamed")
 
 
-def load_run(path: Path | str) -> Run:
-    """Read a run folder.
+def load_run(path: Path | str, *, prompts: bool = True) -> Run:
+    """Read a run folder, an output folder of TRL, a log_path of tinker-cookbook or the file of verl's logger `file`.
 
-    Raises InputError for a path that is not a folder, FileError if the folder or its metrics are missing, and
-    DataError if it has neither a complete row nor a summary.
+    Args:
+        path: the folder or file.
+        prompts: whether the history of the prompts is read, too.
+
+    Raises InputError for another file, FileError if the folder or its metrics are missing, and DataError if it has
+    neither a complete row nor a summary.
     """
     folder = Path(path)
+    if is_verl_log(folder):
+        return _run_of_verl(folder)
     if folder.is_file():
         raise InputError(f"{folder} is a file; give its folder, {folder.parent}")
     if not folder.is_dir():
         raise FileError(f"{folder} not found; {_EXPECTED}")
     if not (folder / METRICS_FILE).is_file():
         if (state := trainer_state(folder)) is not None:
-            return _run_of_trl(folder, state)
+            return _run_of_trl(folder, state, prompts)
         hint = _instead_of(folder)
         if trl_files(folder) or verl_files(folder):
             hint += f"; `viprl replay {folder}` reads the rollouts in it"
@@ -158,7 +166,9 @@ def load_run(path: Path | str) -> Run:
     rows = _usable_rows(folder / METRICS_FILE, _with_step, notes)
     summary = _read_summary(folder / SUMMARY_FILE, notes)
     file = history_file(folder)
-    if file is not None:
+    if not prompts:
+        history: list[PromptHistory] = []
+    elif file is not None:
         history = all_of_one_kind(_usable_rows(file, lambda row: history_of_row(row, ""), notes))
     else:
         history = _optional(lambda: read_run_folder(folder).histories, folder / OUTCOMES_FILE, notes)
@@ -167,8 +177,9 @@ def load_run(path: Path | str) -> Run:
             f"{folder / METRICS_FILE} has no complete row with a step, and there is no {SUMMARY_FILE}; wait until the "
             "run has logged a step, or start it again"
         )
+    named = with_strategy(rows, METRICS_FILE, notes)
     settings = run_settings(folder)
-    return Run(folder.resolve().name, folder, tuple(rows), summary, tuple(history), tuple(notes), settings)
+    return Run(folder.resolve().name, folder, tuple(named), summary, tuple(history), tuple(notes), settings)
 
 
 def load_runs(paths: Sequence[Path | str]) -> list[Run]:
@@ -185,6 +196,8 @@ def _instead_of(folder: Path) -> str:
     """What to give in the place of a folder without metrics: the report of a sweep, or the runs in it."""
     if (folder / REPORT_FILE).is_file():
         return f"its report is {folder / REPORT_FILE}"
+    if logs := [file for file in sorted(folder.glob("*.jsonl")) if is_verl_log(file)]:
+        return f"found logs of verl in it: give one of them, such as {logs[0]}"
     places = sorted([*folder.glob("*"), *folder.glob("*/*")])
     inside = [place for place in places if place.is_dir() and not re.fullmatch(CHECKPOINT, place.name)]
     inside = [place for place in inside if _has_metrics(place)]
@@ -195,26 +208,22 @@ def _has_metrics(folder: Path) -> bool:
     return (folder / METRICS_FILE).is_file() or trainer_state(folder) is not None
 
 
-def _run_of_trl(folder: Path, state: TrainerState) -> Run:
+def _run_of_trl(folder: Path, state: TrainerState, prompts: bool) -> Run:
     """What a trainer of TRL logged. Its state names no strategy."""
     notes = [f"The metrics are those of {state.file.relative_to(folder)}, up to step {state.step}."]
-    rows = [row for row in state.rows if math.isfinite(number(row.get("step")))]
-    ours = [row for row in rows if any(key.startswith(PREFIX) for key in row)]
-    even = [row for row in ours if row.get(PREFIX + COUNTS_MIN) == row.get(PREFIX + COUNTS_MAX)]
-    strategy = "uniform" if len(even) == len(ours) else "adaptive"
-    if ours:
-        notes.append(
-            f"{TRAINER_STATE_FILE} does not name the strategy; it is called {strategy} after its rollouts. "
-            "`viprl train` logs the name."
-        )
-    else:
+    rows = [row for row in state.rows if has_step(row)]
+    named = with_strategy(rows, TRAINER_STATE_FILE, notes)
+    if not of_vip(rows):
+        named = [{"strategy": "uniform", **row} for row in rows]
         notes.append(
             "The run has no metrics of viprl, so it is called uniform: TRL gives every prompt the same number of "
             "rollouts. Gradient variance and predictions are missing."
         )
     if not rows:
         raise DataError(f"{state.file} has no row with a step; set logging_steps, and logging_strategy='steps'")
-    if trl_files(folder):
+    if not prompts:
+        history = []
+    elif trl_files(folder):
         history = _optional(lambda: read_trl(folder).histories, folder / "completions", notes)
     else:
         history = []
@@ -222,8 +231,28 @@ def _run_of_trl(folder: Path, state: TrainerState) -> Run:
             "Rollouts by prompt are missing: log_completions=True and logging_steps=1 write them, and `viprl replay` "
             "reads them."
         )
-    named = [{"strategy": strategy, **row} for row in rows]
-    return Run(folder.resolve().name, folder, tuple(named), {}, tuple(history), tuple(notes))
+    settings = {} if state.max_steps is None else {"max_steps": state.max_steps}
+    return Run(folder.resolve().name, folder, tuple(named), {}, tuple(history), tuple(notes), settings)
+
+
+def _run_of_verl(file: Path) -> Run:
+    """What verl's logger `file` wrote. The rollouts are in another folder, if they were written."""
+    notes = ["Rollouts by prompt are missing: `viprl replay` reads them in trainer.rollout_data_dir."]
+    rows = with_strategy(_usable_rows(file, _with_step, notes), file.name, notes)
+    if not rows:
+        raise DataError(f"{file} has no row with a step; wait until the run has logged a step")
+    return Run(file.stem, file, tuple(rows), {}, (), tuple(notes))
+
+
+def with_strategy(rows: Sequence[Row], log: str, notes: list[str]) -> Sequence[Row]:
+    """The rows of a log of VIP with the name of a strategy, and a note if the log does not name it."""
+    if any("strategy" in row for row in rows) or not of_vip(rows):
+        return rows
+    name = name_by_counts(rows)
+    notes.append(
+        f"{log} does not name the strategy; it is called {name} after its rollouts. `viprl train` logs the name."
+    )
+    return [{"strategy": name, **row} for row in rows]
 
 
 def _optional(read: Callable[[], list[PromptHistory]], path: Path, notes: list[str]) -> list[PromptHistory]:
@@ -252,9 +281,9 @@ def _usable_rows(path: Path, parse: Callable[[Mapping[str, Any]], Content], note
 
 
 def _with_step(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not math.isfinite(number(row.get("step"))):
+    if not has_step(row):
         raise DataError(" has no step")
-    return row
+    return with_our_names(row)
 
 
 def _read_summary(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class TrainerState:
     """The last step."""
     rows: list[dict[str, Any]]
     """One row for each log, with its step; without the summary at the end of a training."""
+    max_steps: int | None = None
+    """Steps of the whole training; None if the state does not say."""
 
     @classmethod
     def read(cls, file: Path) -> TrainerState:
@@ -29,7 +31,9 @@ class TrainerState:
         rows, step = content.get("log_history"), number(content.get("global_step"))
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or step != step:  # NaN
             raise DataError(f"{file} has no log_history and global_step; expected the state that a trainer writes")
-        return cls(file, int(step), [row for row in rows if "train_runtime" not in row])
+        most = number(content.get("max_steps"))
+        known = [row for row in rows if "train_runtime" not in row]
+        return cls(file, int(step), known, int(most) if most > 0 else None)
 
 
 def trainer_state(folder: Path) -> TrainerState | None:

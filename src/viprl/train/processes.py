@@ -22,6 +22,7 @@ from rich.progress import Progress
 
 from viprl.errors import InputError
 from viprl.runs.files import FINISHED_FILE, METRICS_FILE
+from viprl.runs.logged_rows import planned_steps
 from viprl.utils.files import write_text
 
 PYTHON = (sys.executable, "-m")
@@ -62,10 +63,7 @@ class Training:
 
     def steps(self, epoch: float | None, step: int) -> int | None:
         """Total number of steps; None if it is not known yet."""
-        if (self.settings.get("max_steps") or -1) > 0:
-            return int(self.settings["max_steps"])
-        epochs = self.settings.get("num_train_epochs")
-        return round(step * epochs / epoch) if epochs and epoch else None
+        return planned_steps(self.settings, epoch, step)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,17 @@ from tinker_cookbook.rl.data_processing import compute_advantages
 from tinker_cookbook.rl.types import Trajectory, TrajectoryGroup, Transition
 from tinker_runs import CHANCE, OPTIONS, N, Q, Service, config_in, run, soon, trained
 
+from log_files import write_lines
+from metric_names import unknown
 from viprl import VIP
 from viprl.advantages import group_advantages, rollout_weights
 from viprl.engines.tinker import with_vip
 from viprl.engines.tinker.planned_dataset import STATE_FOLDER
 from viprl.errors import InputError
+from viprl.metrics import COUNTS_MEAN, PREFIX, REWARD, STEP_TIME
+from viprl.report.diagnosis import diagnose
+from viprl.runs.logged_rows import TINKER_PREFIX
+from viprl.runs.reader import load_run
 
 
 def test_the_loop_has_the_planned_counts_and_trains_on_weighted_advantages(tmp_path):
@@ -99,3 +105,14 @@ def test_main_runs_writes_its_metrics_and_resumes(tmp_path, monkeypatch):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows if "env/all/vip/rollout_reward" in row} == set(range(5))
     assert (tmp_path / STATE_FOLDER / "000005.safetensors").exists()
+
+
+def test_its_log_has_the_names_of_the_metrics(tmp_path):
+    """What `viprl doctor`, `watch` and `report` read."""
+    _, _, log = run(tmp_path / "run", 4, shadow=["random"])
+    assert unknown({name for row in log.rows for name in row}, TINKER_PREFIX + PREFIX) == set()
+    write_lines(tmp_path / "metrics.jsonl", [{"step": step} | row for step, row in enumerate(log.rows)])
+    found = load_run(tmp_path)
+    assert [row["step"] for row in found.rows if PREFIX + COUNTS_MEAN in row] == [0, 1, 2, 3]
+    assert all(REWARD in row and STEP_TIME in row for row in found.rows)
+    assert "log" not in {one.name for one in diagnose(found, *found.strategies)}

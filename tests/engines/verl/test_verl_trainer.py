@@ -16,12 +16,16 @@ from transformers import AutoTokenizer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from log_files import write_lines
+from metric_names import unknown
 from viprl.advantages import group_advantages
 from viprl.engines.prompt_id import identified
 from viprl.engines.verl.rollouts import PlannedStep, prompt_order, row_sums
 from viprl.engines.verl.sync_trainer import STATE_FILE, VIPTrainerSync
 from viprl.errors import DataError, InputError
+from viprl.metrics import PREFIX, REWARD, STEP_TIME
 from viprl.prompts import identity
+from viprl.report.diagnosis import diagnose
+from viprl.runs.reader import load_run
 
 
 @pytest.fixture
@@ -43,6 +47,31 @@ def test_a_step_from_counts_to_advantages(queue):
                 torch.testing.assert_close(row["advantages"], torch.full_like(row["advantages"], value))
     assert len(seen) > 2
     assert len(trainer.vip._pending) == 0 and trainer._vip_step is None
+
+
+def test_verls_loggers_have_the_names_of_the_metrics(queue, tmp_path, monkeypatch):
+    """In TensorBoard as they are, and in the file that `viprl doctor`, `watch` and `report` read."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from verl.utils.tracking import Tracking
+
+    monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path / "events"))
+    monkeypatch.setenv("VERL_FILE_LOGGER_ROOT", str(tmp_path))
+    options = ("candidates=2", "spend=match", "cost=tokens", "baseline=expected")
+    trainer, rng = build(*(f"+trainer.v1.vip_sync.{option}" for option in options)), np.random.default_rng(0)
+    loggers, names = Tracking("project", "run", ["tensorboard", "file"], config={}), set()
+    for at in range(1, 4):
+        _, metrics = step(trainer, queue, rng, padding=3)
+        names |= metrics.keys()
+        loggers.log(metrics | {"critic/score/mean": 0.5, "timing_s/step": 2.0, "training/epoch": 0}, step=at)
+    loggers.logger["tensorboard"].finish()
+    assert unknown(names) == set()
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    assert {tag for tag in events.Tags()["scalars"] if tag.startswith(PREFIX)} == names
+    run = load_run(tmp_path / "project" / "run.jsonl")
+    assert [row["step"] for row in run.rows] == [1, 2, 3] and names <= run.rows[-1].keys()
+    assert run.rows[0][STEP_TIME] == 2.0 and run.rows[0][REWARD] == 0.5
+    assert "log" not in {one.name for one in diagnose(run, *run.strategies)}
 
 
 def selecting(*overrides: str) -> tuple[VIPTrainerSync, list]:
