@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from viprl.errors import InputError
+from viprl.errors import InputError, PredictionError
 from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.sequences import short
@@ -18,6 +18,10 @@ from viprl.utils.state_file import State
 
 _ROUNDING = 1e-9
 """By which probabilities and variances may miss their range."""
+_LARGEST = 1e30
+"""Beyond it, sums and squares of variances would become infinite."""
+NUMERICAL_ERRORS = (FloatingPointError, OverflowError, np.linalg.LinAlgError)
+"""What arithmetic raises that fails because of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +178,11 @@ class Predictor(ABC):
 
 
 def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strategy: str) -> None:
-    """Raise InputError for a prediction that no counts can be based on: they would be wrong without a sign; TypeError
-    for what is no prediction."""
+    """Refuse a prediction that no counts can be based on: they would be wrong without a sign.
+
+    Raises PredictionError for numbers that are not possible, InputError for arrays of another shape or type, TypeError
+    for what is no prediction.
+    """
     name, size = type(predictor).__name__, len(batch)
     if not isinstance(prediction, Prediction):
         raise TypeError(
@@ -191,22 +198,27 @@ def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strate
         if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.kind not in "fiu":
             what = f"{values.dtype}{list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
             raise InputError(f"{said} of the type {what}; expected an array of {size} numbers; {fix}")
-        least = -np.inf if part.name == "text_score" else 0.0
-        most = 1.0 if part.name == "success_probability" else np.inf
-        good = np.isfinite(values) & (values >= least - _ROUNDING) & (values <= most + _ROUNDING)
+        least = -_LARGEST if part.name == "text_score" else 0.0
+        most = 1.0 if part.name == "success_probability" else _LARGEST
+        good = (values >= least - _ROUNDING) & (values <= most + _ROUNDING)  # False for NaN
         if not good.all():
             row = int(good.argmin())
-            expected = f"finite numbers from {least:g} to {most:g}"
-            raise InputError(
-                f"{said}={values[row]} for the prompt {short(batch.keys[row])}; expected {expected}; {fix}"
+            raise PredictionError(
+                f"{said}={values[row]} for the prompt {short(batch.keys[row])}; expected numbers from {least:g} to "
+                f"{most:g}; {fix}"
             )
 
 
 @contextmanager
-def named_errors(predictor: Predictor, method: str, strategy: str) -> Iterator[None]:
-    """Let an exception of a predictor say whose it is."""
+def named_errors(part: object, method: str, strategy: str) -> Iterator[None]:
+    """Let an exception of a part of a strategy say whose it is. Raises PredictionError if its arithmetic failed."""
     try:
         yield
+    except NUMERICAL_ERRORS as error:
+        raise PredictionError(
+            f"{type(part).__name__}.{method} of strategy {strategy!r} failed with {type(error).__name__}: {error}; "
+            "correct the predictor, or resume the run with another strategy"
+        ) from error
     except Exception as error:
-        error.add_note(f"raised by {type(predictor).__name__}.{method} of strategy {strategy!r}")
+        error.add_note(f"raised by {type(part).__name__}.{method} of strategy {strategy!r}")
         raise
