@@ -286,16 +286,18 @@ class RunMemory:
         """Learn from what Q prompts showed in an earlier run, all with rewards or all without."""
         rewards = [visit.rewards for visit in shown if visit.rewards is not None]
         known = any(visit.lengths is not None for visit in shown)
-        unknown = [np.full(int(visit.rollouts), np.nan) for visit in shown]
-        pairs = zip(shown, unknown, strict=True)
-        lengths = [other if visit.lengths is None else visit.lengths for visit, other in pairs]
+        # counts of rollouts may be huge: without lengths they are not unrolled
+        sizes = [len(group) for group in rewards] or [0] * len(shown)
+        pairs = zip(shown, sizes, strict=True)
+        lengths = [np.full(n, np.nan) if visit.lengths is None else visit.lengths for visit, n in pairs]
         if rewards:
             self.learn(batch, batches, rewards, lengths=lengths if known else None)
             return
         k, n = np.array([(visit.successes, visit.rollouts) for visit in shown]).T
         self.learn_counts(batches, batch.summed(k), batch.summed(n))
         if known:
-            self._learn_lengths(batch, batches, lengths, list(map(ordered_outcomes, n, k)))
+            halves = [ordered_outcomes(len(length), won) for length, won in zip(lengths, k, strict=True)]
+            self._learn_lengths(batch, batches, lengths, halves)
 
     def _learn_lengths(
         self,
