@@ -40,7 +40,7 @@ from viprl.baselines.proportional import (
 )
 from viprl.baselines.ridge import RidgeRegression
 from viprl.errors import InputError, PredictionError, StateError
-from viprl.predictors.base import Batch, Prediction, Predictor, check_prediction, named_errors
+from viprl.predictors.base import Batch, Belief, Prediction, Predictor, check_belief, check_prediction, named_errors
 from viprl.predictors.constant import SuccessRate
 from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.predictors.oracle import Oracle
@@ -129,26 +129,17 @@ class Strategy:
         Raises PredictionError for numbers that no counts can be based on, InputError for arrays of another shape, and
         TypeError for what is no prediction.
         """
-        with named_errors(self.predictor, "predict", self.name):
-            believed = self.predictor.predict(batch)
-        check_prediction(self.predictor, believed, batch, self.name)
+        believed = self._believed(batch)
         if self.weights is not None:
             with named_errors(self.weights, "weigh", self.name):
                 believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
-            check_prediction(self.predictor, believed, batch, self.name)
-        return believed
+        return check_prediction(self.predictor, believed, batch, self.name)
 
-    def success_belief(self, batch: Batch) -> tuple[FloatArray, FloatArray] | None:
+    def success_belief(self, batch: Batch) -> Belief | None:
         """`Predictor.success_belief`. Raises PredictionError if it holds NaN or infinity."""
         with named_errors(self.predictor, "success_belief", self.name):
             belief = self.predictor.success_belief(batch)
-        if belief is not None and not all(np.isfinite(part).all() for part in belief):
-            name = type(self.predictor).__name__
-            raise PredictionError(
-                f"{name}.success_belief of strategy {self.name!r} returned numbers that are not finite; correct the "
-                "predictor, or resume the run with another strategy"
-            )
-        return belief
+        return check_belief(self.predictor, belief, self.name)
 
     def gradient_sizes(self, batch: Batch) -> FloatArray:
         """[Q] the expected size of each prompt's gradient, up to a factor, which decides who is sampled
@@ -245,10 +236,16 @@ class Strategy:
         with named_errors(self.predictor, "pass_over", self.name):
             self.predictor.pass_over(batch)
 
+    def _believed(self, batch: Batch) -> Prediction:
+        """`predict` without the learned weights."""
+        with named_errors(self.predictor, "predict", self.name):
+            believed = self.predictor.predict(batch)
+        return check_prediction(self.predictor, believed, batch, self.name)
+
     def _usable_prediction(self, batch: Batch) -> Prediction | None:
         """None if no weights can be learned with the numbers of the predictor, which may learn all the same."""
         try:
-            return self.predict(batch)
+            return self._believed(batch)
         except PredictionError:
             return None
 

@@ -103,7 +103,7 @@ class VIP(Settings):
     @locked_method
     def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
         """[Q] success probability of each prompt, as the active strategy believes; of rewards with more than two values
-        the expected reward as a position in their range."""
+        the expected reward as a position in their range. Raises PredictionError if it has no usable prediction."""
         batch = self._batch(prompts)
         if not batch.keys:
             return np.empty(0)
