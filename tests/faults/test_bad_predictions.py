@@ -179,13 +179,18 @@ def test_the_run_learns_on_and_the_next_good_prediction_is_used() -> None:
 
 
 def test_guards_learn_nothing_from_it() -> None:
-    agent = mine("nan")
-    plan = agent.select(OFFERED, C // 2, 3)
-    before = agent.state_dict()
-    learn(agent, plan.allocation, [OFFERED[i] for i in plan.positions])
-    after = agent.state_dict()
-    assert repr(before["strategies"]["mine"]["guard"]) == repr(after["strategies"]["mine"]["guard"])
-    assert repr(before["selection"]) == repr(after["selection"])
+    agent = mine(spend="match")
+    for fault in ("", "nan"):
+        agent.strategies["mine"].predictor.fault = fault
+        selection = agent.select(OFFERED, C // 2, 3)
+        before = agent.state_dict()
+        mixed = [[1.0, *[0.0] * (n - 1)] for n in selection.allocation.counts]
+        agent.observe([OFFERED[i] for i in selection.positions], mixed)
+        after = agent.state_dict()
+        parts = [(state["strategies"]["mine"]["guard"], state["selection"]) for state in (before, after)]
+        targets = [state["spending"]["target"] for state in (before, after)]
+        assert (repr(parts[0]) == repr(parts[1])) == (fault == "nan")
+        assert (repr(targets[0]) == repr(targets[1])) == (fault == "nan")
 
 
 def test_chance_alone_selects() -> None:
@@ -212,11 +217,13 @@ def test_a_selection_with_one_bad_candidate_is_uniform_whoever_is_chosen() -> No
 
 
 @pytest.mark.parametrize("fault", ["nan", "nan belief"])
-def test_baselines_are_those_of_the_group_and_there_is_one_wave(fault: str) -> None:
+def test_baselines_are_those_of_the_group_and_there_is_one_wave(fault: str, caplog) -> None:
     agent, well = mine(fault, baseline="expected"), mine(baseline="expected")
     planned = {"waves": 2}
     assert well.allocate(OFFERED, C, **planned).prior is not None
-    plan = agent.allocate(OFFERED, C, **planned)
+    with caplog.at_level(logging.WARNING, logger="viprl"):
+        plan = agent.allocate(OFFERED, C, **planned)
+    assert len(caplog.records) == 1  # nothing about the waves
     assert plan.prior is None and plan.waves is None and np.ptp(plan.counts) <= 1
     assert not agent.next(plan, [[0.0] * n for n in plan.counts]).counts.any()
     metrics = learn(agent, plan)
