@@ -60,7 +60,8 @@ def test_totals_of_counts_and_rewards_agree() -> None:
 
 
 def test_a_warm_start_from_counts_does_not_unroll_them(tmp_path: Path) -> None:
-    histories = read_history_file(history(tmp_path, COUNTS))
+    part = {**COUNTS, "rollouts": [HUGE] * 9, "successes": [HUGE // 4] * 9}
+    histories = read_history_file(history(tmp_path, part))
     agent = viprl.VIP(features=None, cache=None)
     assert most_memory(lambda: agent.observe_histories(histories)) < 5
     assert agent.predict(["a"])[0] == pytest.approx(0.25, abs=0.02)
