@@ -292,7 +292,7 @@ WRITE = {
     "copyfile",
     "symlink_to",
 }
-WRITE |= {"save_pretrained", "save_model", "write_table", "makedirs", "truncate"}
+WRITE |= {"save_pretrained", "save_model", "write_table", "makedirs"}
 NAMED = {"writing", "_explained"}
 """Context managers in which an OSError gets the name of its file."""
 ELSEWHERE = {
