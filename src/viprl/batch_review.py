@@ -70,7 +70,9 @@ def review(
     metrics: dict[str, float] = {}
     variance = 0.0, even
     for position, (name, strategy) in enumerate(strategies.items()):
-        proposal = plan.proposals[name]
+        proposal = plan.proposals.get(name)
+        if proposal is None:  # a shadow with bad predictions
+            continue
         own = float(measured @ proposal.model.factor(proposal.allocation.counts))
         if position == 0 and shrunk is not None:
             own = float(shrunk @ (np.ones(len(shrunk)) if plan.factors is None else plan.factors))
@@ -86,7 +88,8 @@ def review(
                 metrics[names.TRUST] = strategy.guard.trust
         else:
             metrics |= {names.shadow_ratio(name): now, names.shadow_ratio(name, running=True): running}
-        strategy.review(proposal, outcomes, surprisal, plan.factors)
+        if proposal.usable:
+            strategy.review(proposal, outcomes, surprisal, plan.factors)
     return metrics, variance
 
 
@@ -97,7 +100,7 @@ def _batch_metrics(
     success rate and the mean reward are estimates for all candidates."""
     counts, seen, judged = proposal.allocation.counts, outcomes.rollouts > 0, observation.judged > 0
     equal_rewards = ratio(float(counts[outcomes.constant].sum()), float(counts[seen].sum()))
-    predicted = seen & outcomes.binary
+    predicted = seen & outcomes.binary & proposal.usable
     guess = proposal.prediction.success_probability[predicted]
     rate = outcomes.successes[predicted] / outcomes.rollouts[predicted]
     safe = np.clip(guess, 1e-4, 1 - 1e-4)
@@ -111,6 +114,7 @@ def _batch_metrics(
         names.REWARD_VARIANCE: _mean(observation.reward_variance[outcomes.rollouts > 1]),
         names.ZERO_ADVANTAGE: equal_rewards,
         names.UNINFORMATIVE: equal_rewards,
+        names.BAD_PREDICTIONS: float(not proposal.usable),
         names.UNSCORABLE: float(1 - outcomes.rollouts.sum() / counts.sum()),
         names.BRIER: _mean(rate * (1 - guess) ** 2 + (1 - rate) * guess**2),
         names.LOG_LOSS: _mean(-rate * np.log(safe) - (1 - rate) * np.log1p(-safe)),

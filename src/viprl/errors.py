@@ -19,6 +19,10 @@ class InputTypeError(InputError, TypeError):
     """An argument has a type that cannot be used."""
 
 
+class PredictionError(InputError):
+    """A predictor returned numbers that no counts can be based on, or none at all because its arithmetic failed."""
+
+
 class ConfigError(InputError):
     """A configuration file has a key or a value that cannot be used."""
 

@@ -89,7 +89,7 @@ class FirstLooks:
             scale: of the rewards.
             shrinkage: share of what the belief suggests by which baselines are shrunk; 0 for baselines of the group.
         """
-        belief, weights = strategy.predictor.success_belief(batch), strategy.variance_weights(proposal.prediction)
+        belief, weights = strategy.success_belief(batch), strategy.variance_weights(proposal.prediction)
         obstacle = _obstacle(prompts, budget)
         if belief is None:
             obstacle = f"the strategy {strategy.name} keeps no belief over success, for rewards like these"

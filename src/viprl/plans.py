@@ -12,7 +12,7 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.selection_guard import Draw
 from viprl.allocation.waves.pooled import Waves
-from viprl.errors import InputError, InputTypeError
+from viprl.errors import InputError, InputTypeError, PredictionError
 from viprl.outcomes import RewardReader, check_group_sizes, rollout_groups
 from viprl.predictors.base import Batch
 from viprl.strategies import Proposal
@@ -33,6 +33,8 @@ class Choice:
     draw: Draw
     weights: FloatArray
     """[Q] v, of the prompts in the batch gradient."""
+    error: PredictionError | None = None
+    """Why nothing could be predicted of the candidates, so that chance alone chose."""
 
     @property
     def reference(self) -> FloatArray:
@@ -62,6 +64,11 @@ class Plan:
     """How far the guard lets baselines be shrunk."""
     asked: int = 1
     """Waves that were asked for."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the predictions of the strategy that acts could be used."""
+        return next(iter(self.proposals.values())).usable
 
     @property
     def factors(self) -> FloatArray | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from viprl.allocation.budget import Budget
 from viprl.allocation.optimum import Allocation
 from viprl.allocation.sampling_record import SamplingRecord
 from viprl.allocation.selection_guard import SelectionGuard
+from viprl.bad_predictions import BadPredictions
 from viprl.batch_review import observed, review
+from viprl.errors import PredictionError
 from viprl.first_looks import FirstLooks
 from viprl.outcomes import Observation
 from viprl.plans import Choice, Plan
@@ -22,10 +25,11 @@ from viprl.predictors.base import Batch
 from viprl.prompts import PromptBatch
 from viprl.reward_groups import GroupOutcomes, RewardGroups, RewardScale
 from viprl.runs.visits import Visit, ordered_outcomes
+from viprl.saved_strategies import load_strategies
 from viprl.settings import Settings, check_waves
 from viprl.shrinkage import Shrinkage, realised_variance, reward_prior
 from viprl.spending import Spending
-from viprl.strategies import Proposal, Strategy, load_strategies
+from viprl.strategies import Proposal, Strategy
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.state_checks import array_entry, check_entries, mapping_entry
 from viprl.utils.state_file import State
@@ -45,6 +49,7 @@ class RunMemory:
     """
 
     def __init__(self, strategies: Mapping[str, Strategy], settings: Settings) -> None:
+        self._blank = strategies
         self.strategies = {name: strategy.fresh() for name, strategy in strategies.items()}
         self.realised: dict[str, FloatArray] = {name: np.zeros(2) for name in strategies}
         """Sums of the variance of each strategy and of uniform counts."""
@@ -58,6 +63,7 @@ class RunMemory:
         """Whether baselines are shrunk towards expected rewards."""
         self.spending = Spending(settings)
         self.looks = FirstLooks(settings.score_signal)
+        self._bad = BadPredictions(settings)
 
     @property
     def active(self) -> Strategy:
@@ -65,12 +71,20 @@ class RunMemory:
         return next(iter(self.strategies.values()))
 
     def budget(
-        self, batch: Batch, rows: IntArray, hard: Budget, *, average: float | None = None, multiple: int = 1
+        self,
+        acting: Strategy,
+        batch: Batch,
+        rows: IntArray,
+        hard: Budget,
+        *,
+        average: float | None = None,
+        multiple: int = 1,
     ) -> Budget:
         """What the options of VIP make of the budget of the prompts `batch[rows]`.
 
         Args:
-            batch: what the active strategy sees of the distinct prompts.
+            acting: the strategy that acts.
+            batch: what it sees of the distinct prompts.
             average: rollouts of a prompt, met on average, in place of the budget.
             multiple: as for `VIP.allocate`.
         """
@@ -78,7 +92,7 @@ class RunMemory:
         spending.check(hard, multiple, average)
         if average is None and self.spending.settings.spends_all:
             return spending.budget(hard, None, multiple)
-        prediction = self.active.predict(batch)
+        prediction = acting.predict(batch)
         costs = spending.costs(batch, prediction)
         costs = None if costs is None else costs[rows]
         if average is None:
@@ -90,9 +104,13 @@ class RunMemory:
     ) -> Choice:
         """Which of the candidates are sampled, and their weights; `batch` is what the active strategy sees of the
         distinct ones."""
-        draw = self.selection.draw(self.active.gradient_sizes(batch)[offered.rows], size, rng)
+        try:
+            sizes, bad = self.active.gradient_sizes(batch), None
+        except PredictionError as error:
+            sizes, bad = self._bad.stand_in(self.active, error).gradient_sizes(batch), error
+        draw = self.selection.draw(sizes[offered.rows], size, rng)
         pi = draw.inclusion
-        return Choice(offered.keys, draw, pi.mean() / pi[draw.positions] if unbiased else np.ones(size))
+        return Choice(offered.keys, draw, pi.mean() / pi[draw.positions] if unbiased else np.ones(size), bad)
 
     def plan(
         self,
@@ -105,19 +123,44 @@ class RunMemory:
         waves: int = 1,
         **spent: Any,
     ) -> tuple[Plan, Allocation]:
-        """The plan of a batch, chosen by `choice`, and what the engine gets of it; `spent` is for `budget`."""
+        """The plan of a batch, chosen by `choice`, and what the engine gets of it; `spent` is for `budget`.
+
+        A batch for which the active strategy has bad predictions has a plan without them, if `on_bad_prediction` says
+        so. Otherwise raises PredictionError.
+        """
+        given: dict[str, Any] = {"choice": choice, "waves": waves, **spent}
+        try:
+            if choice is not None and choice.error is not None:
+                raise choice.error
+            return self._plan(self.active, batches, batch, hard, rng, **given)
+        except PredictionError as error:
+            return self._plan(self._bad.stand_in(self.active, error), batches, batch, hard, rng, **given)
+
+    def _plan(
+        self,
+        acting: Strategy,
+        batches: Mapping[str, Batch],
+        batch: PromptBatch,
+        hard: Budget,
+        rng: np.random.Generator,
+        *,
+        choice: Choice | None,
+        waves: int,
+        **spent: Any,
+    ) -> tuple[Plan, Allocation]:
+        """The plan if `acting` acts."""
         check_waves(waves)
         if waves == 2:
             self.looks.check(hard, spent.get("average"))
         active, factors = next(iter(batches)), None
         if choice is not None:
             hard, factors = replace(hard, reference_factors=choice.reference), choice.weights**2
-        limits = self.budget(batches[active], batch.rows, hard, **spent)
-        proposals = self.propose(batches, batch, limits, rng, factors)
+        limits = self.budget(acting, batches[active], batch.rows, hard, **spent)
+        proposals = self._proposals(acting, batches, batch, limits, rng, factors)
         proposal = proposals[active]
         prior = reward_prior(proposal.prediction, self.scale) if self.expects else None
         allocation, share, looks = proposal.allocation, self.shrinkage.share, None
-        if waves == 2:
+        if waves == 2 and proposal.usable:
             trust = share if self.expects and self.scale.seen else 0.0
             of_batch = self.active, batches[active], batch, proposal, limits
             looks = self.looks.plan(*of_batch, rng, factors=factors, scale=self.scale, shrinkage=trust)
@@ -131,21 +174,29 @@ class RunMemory:
         self.spending.planned(limits, allocation.counts, spent.get("average"))
         return plan, replace(allocation, prior=None if prior is None else prior.shrunk(share))
 
-    def propose(
+    def _proposals(
         self,
+        acting: Strategy,
         batches: Mapping[str, Batch],
         batch: PromptBatch,
         budget: Budget,
         rng: np.random.Generator,
         factors: FloatArray | None = None,
     ) -> dict[str, Proposal]:
-        """What each strategy would do; `factors` as for `Strategy.propose`."""
+        """What each strategy would do, shadows with bad predictions excepted; `factors` as for `Strategy.propose`."""
         share = self.shrinkage.share if self.expects and self.scale.seen else None
         seed = int(rng.integers(2**63))  # the same for all, so that a shadow does not change the active strategy's ties
-        return {
-            name: strategy.propose(batches[name], batch.rows, budget, seed, factors, shrinkage=share)
-            for name, strategy in self.strategies.items()
-        }
+        proposals: dict[str, Proposal] = {}
+        for name, strategy in {**self.strategies, acting.name: acting}.items():
+            try:
+                proposals[name] = strategy.propose(batches[name], batch.rows, budget, seed, factors, shrinkage=share)
+            except PredictionError as error:
+                if strategy is acting:
+                    raise
+                self._bad.leave_out(name, error)
+        if acting is not self.active:
+            proposals[acting.name] = replace(proposals[acting.name], believed=None)
+        return proposals
 
     def learn(
         self,
@@ -211,36 +262,42 @@ class RunMemory:
             if plan.asked == 2:
                 metrics |= self.looks.metrics(plan)
             metrics |= self.spending.metrics(plan, lengths)
-            self.spending.observe(plan.budget, variance, next(iter(plan.proposals.values())).allocation.variance_ratio)
+            if plan.usable:
+                predicted = next(iter(plan.proposals.values())).allocation.variance_ratio
+                self.spending.observe(plan.budget, variance, predicted)
             observation = replace(observation, variance=variance)
         if lengths is not None:
             self._learn_lengths(batch, batches, lengths, halves)
             pairs = zip(lengths, values, strict=True)
             observation = replace(observation, lengths=tuple(length[~np.isnan(group)] for length, group in pairs))
         for name, strategy in self.strategies.items():
-            believed = None if plan is None else plan.proposals[name].believed
-            strategy.observe(batches[name], merged, believed, of_prompts)
+            believed = plan.proposals[name].believed if plan is not None and name in plan.proposals else None
+            with self._restarting(name):
+                strategy.observe(batches[name], merged, believed, of_prompts)
         return observation, metrics
 
     def learn_counts(self, batches: Mapping[str, Batch], successes: FloatArray, rollouts: FloatArray) -> None:
         """Learn from successes among rollouts of distinct prompts."""
         for name, strategy in self.strategies.items():
-            strategy.observe(batches[name], GroupOutcomes.of_counts(successes, rollouts))
+            with self._restarting(name):
+                strategy.observe(batches[name], GroupOutcomes.of_counts(successes, rollouts))
 
     def learn_visits(self, batch: PromptBatch, batches: Mapping[str, Batch], shown: Sequence[Visit]) -> None:
         """Learn from what Q prompts showed in an earlier run, all with rewards or all without."""
         rewards = [visit.rewards for visit in shown if visit.rewards is not None]
         known = any(visit.lengths is not None for visit in shown)
-        unknown = [np.full(int(visit.rollouts), np.nan) for visit in shown]
-        pairs = zip(shown, unknown, strict=True)
-        lengths = [other if visit.lengths is None else visit.lengths for visit, other in pairs]
+        # counts of rollouts may be huge: without lengths they are not unrolled
+        sizes = [len(group) for group in rewards] or [0] * len(shown)
+        pairs = zip(shown, sizes, strict=True)
+        lengths = [np.full(n, np.nan) if visit.lengths is None else visit.lengths for visit, n in pairs]
         if rewards:
             self.learn(batch, batches, rewards, lengths=lengths if known else None)
             return
         k, n = np.array([(visit.successes, visit.rollouts) for visit in shown]).T
         self.learn_counts(batches, batch.summed(k), batch.summed(n))
         if known:
-            self._learn_lengths(batch, batches, lengths, list(map(ordered_outcomes, n, k)))
+            halves = [ordered_outcomes(len(length), won) for length, won in zip(lengths, k, strict=True)]
+            self._learn_lengths(batch, batches, lengths, halves)
 
     def _learn_lengths(
         self,
@@ -261,10 +318,20 @@ class RunMemory:
         """Take note of a selection: time passes for the candidates that were not sampled."""
         passed = ~np.isin(offered.distinct, sampled.distinct)
         for name, strategy in self.strategies.items():
-            strategy.predictor.pass_over(batches[name].select(passed))
+            with self._restarting(name):
+                strategy.pass_over(batches[name].select(passed))
         if self.spending.counts_tokens:
             self.spending.lengths.pass_over(next(iter(batches.values())).select(passed))
         self.sampled.add(offered.distinct, sampled.distinct)
+
+    @contextmanager
+    def _restarting(self, name: str) -> Iterator[None]:
+        """What a strategy does when it learns, which may make it start again without history."""
+        try:
+            yield
+        except PredictionError as error:
+            acts = name == next(iter(self.strategies))
+            self.strategies[name] = self._bad.restart(self._blank[name], error, acts=acts)
 
     def _review_weights(self, plan: Plan, values: Sequence[FloatArray], measured: FloatArray) -> dict[str, float]:
         """Metrics of selection and shrinkage; their guards learn. `measured` [Q] as for `SelectionGuard.observe`."""
@@ -277,7 +344,8 @@ class RunMemory:
                 names.NEGLECTED: self.sampled.neglected,
                 names.SELECTION_TRUST: self.selection.trust,
             }
-            self.selection.observe(plan.choice.draw, measured)
+            if plan.choice.error is None:
+                self.selection.observe(plan.choice.draw, measured)
         if plan.prior is not None:
             metrics[names.SHRINKAGE] = self.shrinkage.share
             factors = np.ones(len(values)) if plan.factors is None else plan.factors

@@ -116,6 +116,13 @@ class Settings:
         "variance of a score. The more, the larger first waves must be. 1 is cautious; 0.3 suits long free text "
         "(docs/waves.md).",
     )
+    on_bad_prediction: str = _option(
+        "uniform",
+        str,
+        "What to do with a batch for which a predictor returns NaN or impossible numbers, or its arithmetic fails. "
+        "'uniform': warn, and sample it as without predictions. 'stop': raise a PredictionError; nothing changes, and "
+        "the state can be saved. Shadows never stop a run (docs/faults.md).",
+    )
     text: Callable[[Prompt], str] | None = _option(
         None, None, "The text of a prompt that is embedded. Default: a text itself, the user's turns of a chat."
     )
@@ -155,7 +162,12 @@ class Settings:
 
     def check_choices(self) -> None:
         """Raise InputError for options with other values than those that exist."""
-        choices = {"spend": ("budget", "match"), "cost": ("rollouts", "tokens"), "baseline": ("group", "expected")}
+        choices = {
+            "spend": ("budget", "match"),
+            "cost": ("rollouts", "tokens"),
+            "baseline": ("group", "expected"),
+            "on_bad_prediction": ("uniform", "stop"),
+        }
         for name, values in choices.items():
             check_choice(name, getattr(self, name), values)
         target = positive_number("variance_target", self.variance_target)

@@ -39,8 +39,8 @@ from viprl.baselines.proportional import (
     Random,
 )
 from viprl.baselines.ridge import RidgeRegression
-from viprl.errors import InputError, StateError
-from viprl.predictors.base import Batch, Prediction, Predictor, check_prediction, named_errors
+from viprl.errors import InputError, PredictionError, StateError
+from viprl.predictors.base import Batch, Belief, Prediction, Predictor, check_belief, check_prediction, named_errors
 from viprl.predictors.constant import SuccessRate
 from viprl.predictors.gaussian_process import GaussianProcess
 from viprl.predictors.oracle import Oracle
@@ -48,7 +48,7 @@ from viprl.predictors.reward_filter import RewardFilter
 from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.sequences import listed, short
-from viprl.utils.state_checks import entry, mapping_entry
+from viprl.utils.state_checks import mapping_entry
 from viprl.utils.state_file import State
 from viprl.utils.words import did_you_mean
 from viprl.weights.learned_weights import LearnedWeights
@@ -64,12 +64,17 @@ class Proposal:
     allocation: Allocation
     prediction: Prediction
     """For each prompt of the batch."""
-    believed: Prediction
-    """For each distinct prompt."""
+    believed: Prediction | None
+    """For each distinct prompt; None if its numbers are bad, so that counts are uniform."""
     candidates: list[IntArray]
     """The counts of every mixture of the guard; without a guard only those of the allocation."""
     model: VarianceModel
     """Of the allocation."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the predictor of the strategy could be used."""
+        return self.believed is not None
 
 
 class Strategy:
@@ -121,14 +126,20 @@ class Strategy:
     def predict(self, batch: Batch) -> Prediction:
         """Beliefs about distinct prompts, with the learned weights. Changes nothing.
 
-        Raises InputError for a prediction that no counts can be based on, and TypeError for what is no prediction.
+        Raises PredictionError for numbers that no counts can be based on, InputError for arrays of another shape, and
+        TypeError for what is no prediction.
         """
-        with named_errors(self.predictor, "predict", self.name):
-            believed = self.predictor.predict(batch)
-        check_prediction(self.predictor, believed, batch, self.name)
+        believed = self._believed(batch)
         if self.weights is not None:
-            believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
-        return believed
+            with named_errors(self.weights, "weigh", self.name):
+                believed = replace(believed, learned_weight=self.weights.weigh(batch.keys, believed))
+        return check_prediction(self.predictor, believed, batch, self.name)
+
+    def success_belief(self, batch: Batch) -> Belief | None:
+        """`Predictor.success_belief`. Raises PredictionError if it holds NaN or infinity."""
+        with named_errors(self.predictor, "success_belief", self.name):
+            belief = self.predictor.success_belief(batch)
+        return check_belief(self.predictor, belief, self.name)
 
     def gradient_sizes(self, batch: Batch) -> FloatArray:
         """[Q] the expected size of each prompt's gradient, up to a factor, which decides who is sampled
@@ -208,14 +219,35 @@ class Strategy:
         believed: Prediction | None = None,
         surprisal: Surprisal | None = None,
     ) -> None:
-        """Learn from the outcomes of Q distinct prompts; `believed` is what was predicted of them, if known."""
+        """Learn from the outcomes of Q distinct prompts; `believed` is what was predicted of them, if known.
+
+        Raises PredictionError if the arithmetic failed. What the strategy believes is then unknown.
+        """
         if not (outcomes.rollouts > 0).any():
             return
-        if self.weights is not None:
-            believed = self.predictor.predict(batch) if believed is None else believed
-            self.weights.observe(batch.keys, believed, outcomes, surprisal)
+        if self.weights is not None and (believed := believed or self._usable_prediction(batch)) is not None:
+            with named_errors(self.weights, "observe", self.name):
+                self.weights.observe(batch.keys, believed, outcomes, surprisal)
         with named_errors(self.predictor, "observe", self.name):
             self.predictor.observe_outcomes(batch, outcomes)
+
+    def pass_over(self, batch: Batch) -> None:
+        """Let time pass for prompts that could have been sampled, and were not."""
+        with named_errors(self.predictor, "pass_over", self.name):
+            self.predictor.pass_over(batch)
+
+    def _believed(self, batch: Batch) -> Prediction:
+        """`predict` without the learned weights."""
+        with named_errors(self.predictor, "predict", self.name):
+            believed = self.predictor.predict(batch)
+        return check_prediction(self.predictor, believed, batch, self.name)
+
+    def _usable_prediction(self, batch: Batch) -> Prediction | None:
+        """None if no weights can be learned with the numbers of the predictor, which may learn all the same."""
+        try:
+            return self._believed(batch)
+        except PredictionError:
+            return None
 
     def state_dict(self) -> State:
         parts = {"predictor": self.predictor, "weights": self.weights, "guard": self.guard}
@@ -365,31 +397,3 @@ def named_strategies(
             raise InputError(f"two strategies have the name {new.name!r}; set Strategy(..., name=...)")
         built.setdefault(new.name, new)
     return built
-
-
-def load_strategies(
-    strategies: Mapping[str, Strategy], features: Mapping[str, str], state: State, *, guards: bool
-) -> None:
-    """Let fresh strategies continue from the entries "strategies" and "features" of a state of VIP.
-
-    A strategy that the state does not hold starts without history, with a warning if its predictor `remembers`.
-
-    Args:
-        features: what each strategy reads now, as `viprl.features.cache.Features.describe` writes it.
-        guards: False to start the guards without evidence.
-
-    Raises StateError for other features or another predictor, and for a damaged state.
-    """
-    saved, learned = mapping_entry(state, "strategies"), mapping_entry(state, "features")
-    for name, strategy in strategies.items():
-        if name not in saved:
-            if strategy.predictor.remembers:
-                held = ", ".join(saved) or "no strategy"
-                logger.warning("the saved state holds %s; strategy %r starts without history", held, name)
-            continue
-        if entry(learned, name) != features[name]:
-            raise StateError(
-                f"the saved state of strategy {name!r} was learned with features {learned[name]!r}, but this run has "
-                f"{features[name]!r}; use the same features, or delete the state to start without history"
-            )
-        strategy.load_state_dict(saved[name], guard=guards)

@@ -103,7 +103,7 @@ class VIP(Settings):
     @locked_method
     def predict(self, prompts: Sequence[Prompt]) -> FloatArray:
         """[Q] success probability of each prompt, as the active strategy believes; of rewards with more than two values
-        the expected reward as a position in their range."""
+        the expected reward as a position in their range. Raises PredictionError if it has no usable prediction."""
         batch = self._batch(prompts)
         if not batch.keys:
             return np.empty(0)
@@ -201,12 +201,11 @@ class VIP(Settings):
     def propose(
         self, prompts: Sequence[Prompt], budget: int, *, rng: np.random.Generator | None = None
     ) -> dict[str, Allocation]:
-        """What each strategy, shadows included, would allocate now. Nothing is kept."""
+        """What each strategy would allocate now; shadows with bad predictions are left out. Nothing is kept."""
         batch, rng = self._batch(prompts), np.random.default_rng(0) if rng is None else rng
-        batches = self._features.batches(batch)
-        limits = self._memory.budget(batches[self._active], batch.rows, self._budget(len(batch.keys), budget))
-        proposals = self._memory.propose(batches, batch, limits, rng)
-        return {name: proposal.allocation for name, proposal in proposals.items()}
+        limits = self._budget(len(batch.keys), budget)
+        plan, _ = self._memory.plan(self._features.batches(batch), batch, limits, rng)
+        return {name: proposal.allocation for name, proposal in plan.proposals.items()}
 
     # --- learning -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from viprl import VIP
 from viprl.engines import run_lines
 from viprl.engines.run_lines import RunSummary, announce, start_line, uniform_reason
 from viprl.engines.success import SuccessCriterion
-from viprl.metrics import SAVED_ROLLOUTS, SECOND_WAVE
+from viprl.metrics import BAD_PREDICTIONS, SAVED_ROLLOUTS, SECOND_WAVE
 from viprl.vip import Observation
 
 
@@ -32,6 +32,16 @@ from viprl.vip import Observation
 )
 def test_why_a_step_was_uniform(counts, keys, trust, bounds, reason):
     assert uniform_reason(counts, keys, trust, bounds) == reason
+
+
+def test_bad_predictions_are_the_reason_whatever_else_may_be():
+    assert uniform_reason([4, 4], "aa", 0.0, (4, 4), bad=True) == run_lines.BAD
+    made = RunSummary(resumed=True)
+    ones = np.ones(2)
+    for bad in (1.0, 0.0, 0.0):
+        made.add([4, 4], Observation(("a", "b"), ones, ones, ones, ones, ones, (1.0, 1.0)), {BAD_PREDICTIONS: bad})
+    assert made.uniform == {run_lines.BAD: 1, run_lines.EQUAL: 2}
+    assert "correct the predictor" in made.line("default")
 
 
 def test_equal_counts_are_no_fault_where_prompts_are_chosen():

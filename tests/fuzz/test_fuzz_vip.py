@@ -35,6 +35,7 @@ odd_options = some_of(
     cost=anything,
     baseline=anything,
     score_signal=anything,
+    on_bad_prediction=anything,
     other=anything,
 )
 prompts = st.lists(mostly(st.sampled_from("abcdef") | st.text(max_size=5), anything, 40), max_size=5)

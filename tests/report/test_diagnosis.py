@@ -58,6 +58,8 @@ def test_a_healthy_run():
         ({"TRUST": 0.75}, "trust", NOTE),
         ({"TRUST": [0.0] * 20 + [1.0] * 20}, "trust", None),
         ({"SELECTION_TRUST": 0.2}, "trust", NOTE),
+        ({"BAD_PREDICTIONS": [0.0] * 39 + [0.5]}, "predictions", PROBLEM),
+        ({"BAD_PREDICTIONS": 0.0}, "predictions", None),
         ({"UNSCORABLE": 0.3}, "rewards", PROBLEM),
         ({"UNSCORABLE": 0.05}, "rewards", NOTE),
         ({"ZERO_ADVANTAGE": 0.8}, "rollouts without gradient", NOTE),

@@ -14,7 +14,7 @@ from viprl.analysis.replay import replay
 from viprl.report.chosen_prompts import chosen_prompts
 from viprl.report.replay_page import write_replay_page
 from viprl.report.replay_reasons import cautions, empty_cells, no_capture
-from viprl.report.uniform_steps import BOUNDS, EQUAL, FIRST_EPOCH, GUARD, ONE_PROMPT, uniform_steps
+from viprl.report.uniform_steps import BAD, BOUNDS, EQUAL, FIRST_EPOCH, GUARD, ONE_PROMPT, uniform_steps
 from viprl.runs.history import PromptHistory
 from viprl.runs.reader import Run
 
@@ -36,6 +36,7 @@ def run_of(rows, settings=None, prompts=4):
         ([EVEN] * 4, {}, 1, ONE_PROMPT, "100"),
         ([EVEN] * 4, {"vip_max_rollouts": 8}, 4, BOUNDS, "100"),
         ([EVEN | {"vip/trust": 0.0}, RAGGED], {}, 4, GUARD, "50"),
+        ([EVEN | {"vip/bad_predictions": 1.0, "vip/trust": 0.0}, RAGGED], {}, 1, BAD, "50"),
         ([EVEN | {"epoch": 0.5, "vip/trust": 1.0}, RAGGED, RAGGED, RAGGED], {}, 4, FIRST_EPOCH, "25"),
         ([EVEN, EVEN, RAGGED, {"eval_reward": 1.0}], {}, 4, EQUAL, "67"),
         ([{"reward": 1.0}], {}, 4, None, ""),

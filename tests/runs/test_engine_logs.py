@@ -48,7 +48,7 @@ def test_a_run_is_read_up_to_its_last_step(tmp_path, settings, bounds, history):
     if history:  # of the last checkpoint
         write_lines(tmp_path / "history.jsonl.gz", history)
     log = read_log(tmp_path)
-    assert plain(log.histories) == [("a", "first", None, [3, 3], [1, 1]), ("b", "second", None, [4, 4], [5, 5])]
+    assert plain(log.histories) == [("a", "first", None, [3, 3], [1, 1]), ("b", "second", None, [4, 4], [4, 4])]
     assert (log.batch_size, log.min_rollouts, log.max_rollouts, log.own) == (2, *bounds, True)
 
 

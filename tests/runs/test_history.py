@@ -96,7 +96,7 @@ def test_outcome_logs_become_a_history(tmp_path):
     found = history_of_outcomes([tmp_path / "outcomes.jsonl"], {"id:a": "first", "id:b": "second"})
     assert plain(found) == [
         ("a", "first", None, [3, 3], [1, 1]),
-        ("b", "second", None, [4, 4], [5, 5]),
+        ("b", "second", None, [4, 4], [4, 4]),
         ("sha:1", "", None, [4], [0]),
     ]
 

@@ -37,6 +37,8 @@ class Lengths:
     def of(cls, histories: Sequence[PromptHistory], scale: RewardScale, visits: int) -> Lengths | None:
         """The lengths of some prompts, with means of the first visits; None if none is known. `scale` has seen all
         rewards."""
+        if all(history.lengths is None for history in histories):
+            return None
         logged = [history.lengths or tuple(np.full(int(n), np.nan) for n in history.rollouts) for history in histories]
         if all(np.isnan(visit).all() for of_prompt in logged for visit in of_prompt):
             return None

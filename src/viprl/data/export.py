@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import parquet
 
 from viprl.data.answer import read_answer
 from viprl.data.question import read_question
 from viprl.data.values import column_of, for_datasets
-from viprl.errors import DataError, FileError
+from viprl.errors import DataError
+from viprl.runs.parquet import write_table
 from viprl.utils.files import make_folder
 
 
@@ -63,8 +63,5 @@ def write_parquet(path: str | Path, rows: list[dict[str, Any]]) -> Path:
     make_folder(path.parent)
     columns = {name: pa.chunked_array([column_of([row.get(name) for row in rows])]) for name in rows[0]}
     kept = {name: for_datasets(column, name, range(len(rows))) for name, column in columns.items()}
-    try:
-        parquet.write_table(pa.table(kept), path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error}") from error
+    write_table(path, pa.table(kept))
     return path

@@ -15,6 +15,7 @@ import numpy as np
 from viprl.allocation.budget import default_max_rollouts
 from viprl.allocation.variance_models import get_variance_model
 from viprl.metrics import (
+    BAD_PREDICTIONS,
     SAVED_ROLLOUTS,
     SAVED_TOKENS,
     SECOND_WAVE,
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 _PACKAGE = logging.getLogger("viprl")
 
 ONE_PROMPT, GUARD, BOUNDS = "one prompt in the batch", "guard", "bounds"
-NEW_PROMPTS, EQUAL = "new prompts", "equal predictions"
+NEW_PROMPTS, EQUAL, BAD = "new prompts", "equal predictions", "bad predictions"
 """Why the allocation of a step was uniform."""
 ENOUGH = 10
 """Batches from which the standard error of the variance ratio can be trusted."""
@@ -104,6 +105,7 @@ def uniform_reason(
     trust: float | None,
     bounds: tuple[int, float] | None = None,
     new: bool = False,
+    bad: bool = False,
 ) -> str | None:
     """Why all prompts of a step have the same number of rollouts, up to a remainder; None if they have not.
 
@@ -113,9 +115,12 @@ def uniform_reason(
         trust: of the guard, None without one.
         bounds: fewest and most rollouts of a prompt, if known.
         new: whether most of the prompts had not been seen before.
+        bad: whether the predictions could not be used.
     """
     if max(counts) - min(counts) > 1:
         return None
+    if bad:
+        return BAD
     if len(set(keys)) == 1:
         return ONE_PROMPT
     if trust == 0:
@@ -165,7 +170,8 @@ class RunSummary:
         tokens = metrics.get(SPENT_TOKENS, 0.0)
         self._tokens += tokens, tokens / (1 - np.nan_to_num(metrics.get(SAVED_TOKENS, 0.0)))
         new = 2 * self._count_new(observation.keys) > len(observation.keys)
-        reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds, new)
+        bad = metrics.get(BAD_PREDICTIONS, 0.0) > 0
+        reason = uniform_reason(planned, observation.keys, metrics.get(TRUST), bounds, new, bad)
         self.uniform.update([] if reason is None else [reason])
         self._variances += [] if observation.variance is None else [observation.variance]
         shares = np.nan_to_num([metrics.get(ZERO_ADVANTAGE, 0.0), metrics.get(UNSCORABLE, 0.0)])
@@ -254,6 +260,8 @@ class RunSummary:
         counts_alone = adaptive and not self.selects  # equal counts are no fault where prompts are chosen
         if counts_alone and self.uniform[ONE_PROMPT] > most:
             found.append("put several different prompts into a batch")
+        if self.uniform[BAD]:
+            found.append("correct the predictor that the warnings name")
         if unscorable > 0.5:
             found.append("check what the reward functions return")
         if math.isnan(self.variance_ratio[0]):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet
 from rich.table import Table
 
 from viprl.analysis.statistics import Estimate
 from viprl.evaluate.scores import Scores
-from viprl.utils.files import make_folder, write_bytes, write_text
+from viprl.runs.parquet import write_table
+from viprl.utils.files import make_folder, write_text
 from viprl.utils.json_lines import write_json_lines
 
 METRICS_FILE, PROBLEMS_FILE, PROBLEMS_TABLE = "metrics.json", "problems.jsonl", "problems.parquet"
@@ -45,9 +45,7 @@ def write_results(result: Scores, settings: Mapping[str, Any], json_file: Path |
     if out is not None:
         write_json_lines(out / PROBLEMS_FILE, result.problems)
         rows = [{key: _storable(value) for key, value in row.items()} for row in result.problems]
-        buffer = pa.BufferOutputStream()
-        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), buffer)
-        write_bytes(out / PROBLEMS_TABLE, buffer.getvalue().to_pybytes())
+        write_table(out / PROBLEMS_TABLE, pa.Table.from_pylist(rows))
 
 
 def terminal_table(result: Scores) -> Table:

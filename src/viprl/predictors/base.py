@@ -10,14 +10,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from viprl.errors import InputError
+from viprl.errors import InputError, PredictionError
 from viprl.reward_groups import GroupOutcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.sequences import short
 from viprl.utils.state_file import State
 
+Belief = tuple[FloatArray, FloatArray]
+"""Success probabilities [G], and how likely each of them is [Q, G]."""
 _ROUNDING = 1e-9
 """By which probabilities and variances may miss their range."""
+_LARGEST = 1e30
+"""Beyond it, sums and squares of variances would become infinite."""
+_FIX = "correct the predictor, or resume the run with another strategy"
+NUMERICAL_ERRORS = (FloatingPointError, OverflowError, np.linalg.LinAlgError)
+"""What arithmetic raises that fails because of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class Predictor(ABC):
         its budget, prompts that are not known get their whole share of it."""
         return np.ones(len(batch), dtype=bool)
 
-    def success_belief(self, batch: Batch) -> tuple[FloatArray, FloatArray] | None:
+    def success_belief(self, batch: Batch) -> Belief | None:
         """Optional: success probabilities [G], and the belief [Q, G] over them, of binary rewards; None if there is
         none. With it a first wave of rollouts can be planned (`viprl.allocation.waves`)."""
         return None
@@ -173,9 +180,12 @@ class Predictor(ABC):
         """Optional: true reward variances by prompt key, where p(1-p) is not the variance."""
 
 
-def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strategy: str) -> None:
-    """Raise InputError for a prediction that no counts can be based on: they would be wrong without a sign; TypeError
-    for what is no prediction."""
+def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strategy: str) -> Prediction:
+    """The prediction. Refuses one that no counts can be based on: they would be wrong without a sign.
+
+    Raises PredictionError for numbers that are not possible, InputError for arrays of another shape or type, TypeError
+    for what is no prediction.
+    """
     name, size = type(predictor).__name__, len(batch)
     if not isinstance(prediction, Prediction):
         raise TypeError(
@@ -187,26 +197,41 @@ def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strate
         if values is None and part.default is None:
             continue
         said = f"{name}.predict of strategy {strategy!r} returned {part.name}"
-        fix = "correct the predictor, or resume the run with another strategy"
         if not isinstance(values, np.ndarray) or values.shape != (size,) or values.dtype.kind not in "fiu":
             what = f"{values.dtype}{list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
-            raise InputError(f"{said} of the type {what}; expected an array of {size} numbers; {fix}")
-        least = -np.inf if part.name == "text_score" else 0.0
-        most = 1.0 if part.name == "success_probability" else np.inf
-        good = np.isfinite(values) & (values >= least - _ROUNDING) & (values <= most + _ROUNDING)
+            raise InputError(f"{said} of the type {what}; expected an array of {size} numbers; {_FIX}")
+        least = -_LARGEST if part.name == "text_score" else 0.0
+        most = 1.0 if part.name == "success_probability" else _LARGEST
+        good = (values >= least - _ROUNDING) & (values <= most + _ROUNDING)  # False for NaN
         if not good.all():
             row = int(good.argmin())
-            expected = f"finite numbers from {least:g} to {most:g}"
-            raise InputError(
-                f"{said}={values[row]} for the prompt {short(batch.keys[row])}; expected {expected}; {fix}"
+            raise PredictionError(
+                f"{said}={values[row]} for the prompt {short(batch.keys[row])}; expected numbers from {least:g} to "
+                f"{most:g}; {_FIX}"
             )
+    return prediction
+
+
+def check_belief(predictor: Predictor, belief: Belief | None, strategy: str) -> Belief | None:
+    """The `Predictor.success_belief`. Raises PredictionError if it has NaN or infinity."""
+    if belief is not None and not all(np.isfinite(part).all() for part in belief):
+        raise PredictionError(
+            f"{type(predictor).__name__}.success_belief of strategy {strategy!r} returned numbers that are not finite; "
+            f"{_FIX}"
+        )
+    return belief
 
 
 @contextmanager
-def named_errors(predictor: Predictor, method: str, strategy: str) -> Iterator[None]:
-    """Let an exception of a predictor say whose it is."""
+def named_errors(part: object, method: str, strategy: str) -> Iterator[None]:
+    """Let an exception of a part of a strategy say whose it is. Raises PredictionError if its arithmetic failed."""
     try:
         yield
+    except NUMERICAL_ERRORS as error:
+        raise PredictionError(
+            f"{type(part).__name__}.{method} of strategy {strategy!r} failed with {type(error).__name__}: {error}; "
+            f"{_FIX}"
+        ) from error
     except Exception as error:
-        error.add_note(f"raised by {type(predictor).__name__}.{method} of strategy {strategy!r}")
+        error.add_note(f"raised by {type(part).__name__}.{method} of strategy {strategy!r}")
         raise

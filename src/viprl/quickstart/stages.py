@@ -32,7 +32,7 @@ from viprl.runs.files import HISTORY_FILE, METRICS_FILE, OUTCOMES_FILE, SUMMARY_
 from viprl.runs.history import history_of_outcomes, save_history
 from viprl.train.processes import ONE_THREAD, Training, end_with_parent, run_trainings
 from viprl.utils.claim import claim
-from viprl.utils.files import make_folder, write_text
+from viprl.utils.files import make_folder, write_text, writing
 from viprl.utils.json_lines import log_rows, write_json_lines
 from viprl.utils.progress import progress_bars
 
@@ -136,9 +136,10 @@ def _pretrain(folder: Folder, experiment: Experiment, progress: Progress) -> Non
     pretrain(model, tokenizer, seed=seed, steps=steps, progress=lambda step, _: progress.update(bar, completed=step))
     logging.disable_progress_bar()
     part = folder.root / ".model"
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    part.rename(folder.model)
+    with writing(folder.model):
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        part.rename(folder.model)
     torch.set_num_threads(threads)
 
 
@@ -188,7 +189,7 @@ def _results(folder: Folder, tasks: Tasks, jobs: int, progress: Progress) -> dic
     if not waiting:
         return done
     bar = progress.add_task("measuring gradient variance and success", total=len(tasks), completed=len(done))
-    folder.measured("").parent.mkdir(exist_ok=True)
+    make_folder(folder.measured("").parent)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_on_one_core) as pool:
         names = {pool.submit(function, *arguments): name for name, (function, arguments) in waiting.items()}

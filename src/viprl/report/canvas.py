@@ -17,7 +17,7 @@ import numpy as np
 
 from viprl.errors import MissingPackageError
 from viprl.utils.arrays import FloatArray
-from viprl.utils.files import make_folder
+from viprl.utils.files import make_folder, write_bytes, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,8 +103,10 @@ def inline_svg(figure: Figure, prefix: str) -> str:
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write `name`.svg and `name`.png, the latter on white, into the folder."""
     make_folder(folder)
-    (folder / f"{name}.svg").write_text(_svg(figure), encoding="utf-8")
-    figure.savefig(folder / f"{name}.png", dpi=180, facecolor="white")
+    write_text(folder / f"{name}.svg", _svg(figure))
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png", dpi=180, facecolor="white")
+        write_bytes(folder / f"{name}.png", buffer.getvalue())
 
 
 def canvas(height: float = HEIGHT) -> tuple[Figure, Axes]:

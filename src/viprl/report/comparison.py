@@ -28,7 +28,7 @@ from viprl.report.page import Section, table
 from viprl.report.run_report import write_report
 from viprl.report.words import cell, ends, num
 from viprl.runs.files import METRICS_FILE, REPORT_FILE
-from viprl.utils.files import write_text
+from viprl.utils.files import make_folder, write_text
 from viprl.utils.json_lines import log_rows, write_json_lines
 from viprl.utils.numerics import number
 
@@ -154,7 +154,7 @@ def _lead(baseline: str, failed: Mapping[str, str]) -> list[str]:
 def _report(folder: Path, logs: Mapping[tuple[str, int], Rows], section: Section, console: Console) -> None:
     """Write one run folder with all arms and seeds, and its report."""
     merged = folder / "comparison"
-    merged.mkdir(exist_ok=True)
+    make_folder(merged)
     rows = [{**row, "strategy": arm, "seed": seed} for (arm, seed), log in logs.items() for row in log]
     write_json_lines(merged / METRICS_FILE, rows)
     try:

@@ -156,6 +156,12 @@ def _trust(log: _Log) -> Iterator[Diagnosis]:
             yield Diagnosis(NOTE, "trust", said, "none: nothing is lost", value)
 
 
+def _bad_predictions(log: _Log) -> Iterator[Diagnosis]:
+    if bad := int((log.all(names.BAD_PREDICTIONS) > 0).sum()):
+        said = f"{bad} of {len(log)} logged steps had predictions that cannot be used, and were sampled without them."
+        yield Diagnosis(PROBLEM, "predictions", said, "correct the predictor that the warnings of the run name")
+
+
 def _rewards(log: _Log) -> Iterator[Diagnosis]:
     lost, wasted = log.mean(names.UNSCORABLE), log.late(names.ZERO_ADVANTAGE)
     if lost is not None and lost.mean > 0.01:
@@ -305,6 +311,7 @@ _CHECKS: tuple[Callable[[_Log], Iterator[Diagnosis]], ...] = (
     _prediction,
     _calibration,
     _trust,
+    _bad_predictions,
     _rewards,
     _bounds,
     _selection,

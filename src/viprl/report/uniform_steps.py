@@ -6,19 +6,30 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from viprl.metrics import COUNTS_MAX, COUNTS_MEAN, COUNTS_MIN, EPOCH, PREFIX, SQUARED_WEIGHTS, TRUST
+from viprl.metrics import (
+    BAD_PREDICTIONS,
+    COUNTS_MAX,
+    COUNTS_MEAN,
+    COUNTS_MIN,
+    EPOCH,
+    PREFIX,
+    SQUARED_WEIGHTS,
+    TRUST,
+)
 from viprl.runs.reader import Run
 from viprl.utils.numerics import number
 
 ONE_PROMPT = "a batch had one prompt, so that there was nothing to distribute"
 BOUNDS = "the bounds gave every prompt the same number"
 GUARD = "the guard judged that the predictions did harm"
+BAD = "the predictions could not be used"
 FIRST_EPOCH = "the prompts of the first epoch were new and their texts said little about their rewards"
 EQUAL = "the predictions differed too little"
 
 _ADVICE = {
     ONE_PROMPT: "put several prompts into a batch (TRL: generation_batch_size above num_generations; verl: "
     "data.train_batch_size above 1)",
+    BAD: "correct the predictor that the warnings of the run name",
     BOUNDS: "lower min_rollouts or raise max_rollouts",
     FIRST_EPOCH: "train for more epochs, start warm from the log of an earlier run, or use features",
     EQUAL: "use prompts of different difficulty; no allocation helps where all are equally hard",
@@ -73,6 +84,8 @@ def _reason(run: Run, row: Mapping[str, Any], prompts: float) -> str | None:
     low, mean, high, trust = (number(row.get(PREFIX + name)) for name in (COUNTS_MIN, COUNTS_MEAN, COUNTS_MAX, TRUST))
     if not high - low < 1:
         return None
+    if number(row.get(PREFIX + BAD_PREDICTIONS)) > 0:
+        return BAD
     if round(prompts, 6) == 1:
         return ONE_PROMPT
     if mean in (number(run.settings.get("vip_min_rollouts")), number(run.settings.get("vip_max_rollouts"))):

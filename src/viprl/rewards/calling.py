@@ -13,6 +13,7 @@ from typing import Any
 from viprl.errors import InputError
 from viprl.prompts import Prompt
 from viprl.rewards.returned import returned_rewards
+from viprl.rewards.slow_calls import watched
 from viprl.utils.words import did_you_mean
 
 ARGUMENTS = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
@@ -89,16 +90,17 @@ def call_reward(
     name = reward_name(function)
     rest = {key: [value] * n for key, value in columns.items() if key not in RESERVED}
     try:
-        returned: Any = function(
-            prompts=[prompt] * n,
-            completions=[[{"role": "assistant", "content": text}] if chat else text for text in completions],
-            completion_ids=[[0]] * n,
-            trainer_state=_trainer_state(),
-            log_extra=lambda *_, **__: None,
-            log_metric=lambda *_, **__: None,
-            **rest,
-        )
-        returned = asyncio.run(returned) if inspect.iscoroutine(returned) else returned
+        with watched(name, f"for {where}"):
+            returned: Any = function(
+                prompts=[prompt] * n,
+                completions=[[{"role": "assistant", "content": text}] if chat else text for text in completions],
+                completion_ids=[[0]] * n,
+                trainer_state=_trainer_state(),
+                log_extra=lambda *_, **__: None,
+                log_metric=lambda *_, **__: None,
+                **rest,
+            )
+            returned = asyncio.run(returned) if inspect.iscoroutine(returned) else returned
     except Exception as error:
         error.add_note(f"raised by the reward function {name} for {where}")
         raise

@@ -75,9 +75,9 @@ class PromptHistory:
         """From visits that all have rewards, or all have none."""
         rollouts, successes = np.array([(visit.rollouts, visit.successes) for visit in visits], dtype=float).T
         rewards = tuple(visit.rewards for visit in visits if visit.rewards is not None)
-        unknown = all(visit.lengths is None for visit in visits)
-        lengths = tuple(_lengths_of(visit) for visit in visits)
-        return cls(id, prompt, rollouts, successes, ground_truth, rewards or None, None if unknown else lengths)
+        known = any(visit.lengths is not None for visit in visits)
+        lengths = tuple(map(_lengths_of, visits)) if known else None
+        return cls(id, prompt, rollouts, successes, ground_truth, rewards or None, lengths)
 
     @property
     def visits(self) -> list[Visit]:
@@ -93,7 +93,7 @@ def _lengths_of(visit: Visit) -> FloatArray:
 
 def all_of_one_kind(histories: Sequence[PromptHistory]) -> list[PromptHistory]:
     """The same histories, all with rewards or all without, see `viprl.runs.visits.of_one_kind`."""
-    if all(history.rewards is None for history in histories):
+    if all(history.rewards is None and history.lengths is None for history in histories):
         return list(histories)
     kinds = of_one_kind([history.visits for history in histories])
     return [
@@ -211,7 +211,7 @@ def _visits(row: Mapping[str, Any]) -> list[Visit]:
     ]
     if not all(map(_is_possible, found)):
         raise ValueError("negative or huge numbers")
-    return found
+    return [visit._replace(successes=min(visit.successes, visit.rollouts)) for visit in found]  # NaN stays
 
 
 def _is_possible(visit: Visit) -> bool:

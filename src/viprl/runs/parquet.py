@@ -1,4 +1,4 @@
-"""Rows of parquet files."""
+"""Parquet files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from viprl.errors import DataError, MissingPackageError
+from viprl.utils.files import write_bytes
 from viprl.utils.words import first_line
 
 
@@ -31,3 +32,12 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             f"{path} cannot be read as parquet after row {number} ({type(error).__name__}: {first_line(error)}); "
             "was the file cut short? Copy it again, or delete it"
         ) from error
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a table of pyarrow to a parquet file, atomically. Raises FileError."""
+    from pyarrow import BufferOutputStream, parquet
+
+    buffer = BufferOutputStream()
+    parquet.write_table(table, buffer)
+    write_bytes(path, buffer.getvalue().to_pybytes())

@@ -26,7 +26,6 @@ from viprl.runs.run_folder import read_run_folder, run_settings
 from viprl.runs.trainer_state import TrainerState, trainer_state
 from viprl.runs.trl_completions import read_trl, trl_files
 from viprl.runs.verl_dumps import verl_files
-from viprl.runs.visits import Visit, ordered_outcomes
 from viprl.utils.arrays import FloatArray
 from viprl.utils.json_files import read_json_object
 from viprl.utils.json_lines import read_json_lines
@@ -57,23 +56,20 @@ class PromptTotal:
 
     @classmethod
     def of(cls, history: PromptHistory) -> PromptTotal:
-        groups = RewardGroups.of_rewards([_rewards(visit) for visit in history.visits])
-        freedom = float(np.maximum(groups.rollouts - 1, 0).sum())
-        successes = history.successes.sum()
+        n, k = history.rollouts, history.successes
+        total, squares = k, k * (n - k) / n
+        if history.rewards is not None:
+            groups = RewardGroups.of_rewards(history.rewards)
+            total, squares = groups.sum(groups.reward), groups.sum(groups.squares)
+        freedom = float((n - 1).sum())
         return cls(
             text(history.prompt) or history.id,
-            len(history.rollouts),
-            int(history.rollouts.sum()),
-            None if math.isnan(successes) else int(successes),
-            float(groups.reward.mean()),
-            float(groups.squares.sum()) / freedom if freedom else math.nan,
+            len(n),
+            int(n.sum()),
+            None if np.isnan(k).any() else int(k.sum()),
+            float(total.sum() / n.sum()),
+            float(squares.sum()) / freedom if freedom else math.nan,
         )
-
-
-def _rewards(visit: Visit) -> FloatArray:
-    if visit.rewards is not None:
-        return visit.rewards
-    return ordered_outcomes(visit.rollouts, visit.successes)
 
 
 @dataclass(frozen=True)
@@ -169,7 +165,8 @@ def load_run(path: Path | str, *, prompts: bool = True) -> Run:
     if not prompts:
         history: list[PromptHistory] = []
     elif file is not None:
-        history = all_of_one_kind(_usable_rows(file, lambda row: history_of_row(row, ""), notes))
+        found = _usable_rows(file, lambda row: history_of_row(row, ""), notes)
+        history = _optional(lambda: all_of_one_kind(found), file, notes)
     else:
         history = _optional(lambda: read_run_folder(folder).histories, folder / OUTCOMES_FILE, notes)
     if not rows and not summary:

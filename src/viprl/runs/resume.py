@@ -14,6 +14,7 @@ import yaml
 from viprl.errors import ConfigError, StateError
 from viprl.runs.files import CHECKPOINT, FINISHED_FILE, SETTINGS_FILE, TRAINER_STATE_FILE, by_step
 from viprl.runs.resume_options import BATCH_PARTS, BATCHES, MAY_CHANGE, PATHS, WITHOUT_EFFECT
+from viprl.utils.files import writing
 
 OPTIMIZER_FILES = ("optimizer*", "global_step*")
 TRAINING_STATE = (
@@ -146,8 +147,9 @@ def over_all_processes(settings: Mapping[str, Any], processes: int) -> dict[str,
 
 
 def copy_model(checkpoint: Path, target: Path) -> None:
-    """Copy the model of a checkpoint, without the state of the training."""
-    shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns(*TRAINING_STATE), dirs_exist_ok=True)
+    """Copy the model of a checkpoint, without the state of the training. Raises FileError."""
+    with writing(target):
+        shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns(*TRAINING_STATE), dirs_exist_ok=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -20,7 +20,7 @@ from viprl.errors import FileError
 from viprl.runs.files import LOCK_FILE, METRICS_FILE, OUTCOMES_FILE
 from viprl.runs.visits import plain_lengths, successes_first
 from viprl.utils.arrays import FloatArray
-from viprl.utils.files import locked, make_folder
+from viprl.utils.files import locked, make_folder, writing
 from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
 
 
@@ -115,7 +115,9 @@ def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
 def only_writer(folder: Path) -> Iterator[None]:
     """Lock a run folder, so that two processes never write the same run. Raises FileError if it is locked."""
     make_folder(folder)
-    with (folder / LOCK_FILE).open("w") as file, ExitStack() as stack:
+    with writing(folder / LOCK_FILE):
+        file = (folder / LOCK_FILE).open("w")
+    with file, ExitStack() as stack:
         try:
             stack.enter_context(locked(file))
         except OSError as error:

@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from viprl.errors import DataError
 from viprl.utils.arrays import FloatArray
+
+MOST_UNROLLED = 10**7
+"""Rollouts of a log of which only the number is known, where others have rewards or lengths: each takes memory."""
 
 
 class Visit(NamedTuple):
@@ -34,7 +38,10 @@ def of_one_kind(log: Sequence[Sequence[Visit]]) -> list[list[Visit]]:
 
     Args:
         log: the visits of each prompt.
+
+    Raises DataError for a log of few bytes that would fill the memory.
     """
+    _check_size(log)
     given = [visit for visits in log for visit in visits if visit.rewards is not None]
     if not given:
         return [list(visits) for visits in log]
@@ -43,6 +50,17 @@ def of_one_kind(log: Sequence[Sequence[Visit]]) -> list[list[Visit]]:
         return [[_counted(visit) for visit in visits] for visits in log]
     failure = -1.0 if -1.0 in values and 0.0 not in values else 0.0
     return [[_rewarded(visit, failure) for visit in visits] for visits in log]
+
+
+def _check_size(log: Sequence[Sequence[Visit]]) -> None:
+    for what in ("rewards", "lengths"):
+        parts = [(getattr(visit, what), visit.rollouts) for visits in log for visit in visits]
+        unknown = sum(rollouts for part, rollouts in parts if part is None)
+        if unknown > MOST_UNROLLED and any(part is not None for part, _ in parts):
+            raise DataError(
+                f"the log gives the {what} of some visits, but not those of {unknown:g} rollouts, more than "
+                f"{MOST_UNROLLED:g}; give the {what} of all visits, or of none"
+            )
 
 
 def _ones(visit: Visit) -> float:
@@ -79,5 +97,5 @@ def successes_first(lengths: FloatArray, success: np.ndarray) -> FloatArray:
 def _rewarded(visit: Visit, failure: float) -> Visit:
     if visit.rewards is not None:
         return visit
-    k = min(int(visit.successes), int(visit.rollouts))  # unscorable rollouts can be successes
+    k = min(int(visit.successes), int(visit.rollouts))
     return visit._replace(rewards=np.repeat([1.0, failure], [k, int(visit.rollouts) - k]))

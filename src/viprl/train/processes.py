@@ -23,7 +23,7 @@ from rich.progress import Progress
 from viprl.errors import InputError
 from viprl.runs.files import FINISHED_FILE, METRICS_FILE
 from viprl.runs.logged_rows import planned_steps
-from viprl.utils.files import write_text
+from viprl.utils.files import make_folder, write_text, writing
 
 PYTHON = (sys.executable, "-m")
 """Command before `viprl train ...` for a training on one process."""
@@ -128,10 +128,12 @@ class _Process:
         self, training: Training, progress: Progress, launch: Sequence[str], environment: Mapping[str, str]
     ) -> None:
         self._training, self._progress = training, progress
-        training.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(training.file.parent)
         write_text(training.file, yaml.safe_dump(dict(training.settings), sort_keys=False))
         self._bar = progress.add_task(training.name, total=training.steps(None, 0))
-        with training.log.open("ab") as log:
+        with writing(training.log):
+            log = training.log.open("ab")
+        with log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [*launch, "viprl", "train", "--config", str(training.file)],

@@ -22,7 +22,7 @@ from viprl.train.config import RunConfig
 from viprl.train.dry_run import prepare_for_folder, training_complete
 from viprl.train.prepare import Prepared, trusts_code
 from viprl.train.record import continuation_notes, record, run_folder
-from viprl.utils.files import write_text
+from viprl.utils.files import write_text, writing
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +72,16 @@ def _train(config: RunConfig, run: Prepared, folder: Path, checkpoint: Path | No
         data["peft_config"] = config.lora()
     trainer = kind(model, config.rewards(), args, **data)
     if trainer.is_world_process_zero():
-        (folder / FINISHED_FILE).unlink(missing_ok=True)
+        with writing(folder / FINISHED_FILE):
+            (folder / FINISHED_FILE).unlink(missing_ok=True)
         write_text(folder / SETTINGS_FILE, record(config))
         trainer.add_callback(LogToFolder(trainer, RunLog(folder, strategy=args.vip_strategy, seed=args.seed)))
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except StateError as error:
         raise StateError(f"{error}; or delete {checkpoint} to resume from the checkpoint before it") from error
-    trainer.save_model(str(folder / "final"))
+    with writing(folder / "final"):
+        trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
         _close(folder, trainer.state.global_step)
 

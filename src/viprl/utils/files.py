@@ -19,6 +19,17 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raise FileError in place of an OSError, which does not always say of which file it is: a full disk's does not."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def write_bytes(path: str | Path, payload: bytes) -> None:
     """Write a file so that at any moment, crashes and power cuts included, the old or the new one is whole.
 
@@ -29,18 +40,17 @@ def write_bytes(path: str | Path, payload: bytes) -> None:
         raise FileError(f"{path} is a folder; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened; the rename is still atomic
-            _sync_folder(path.parent)
-    except BaseException as error:
+        with writing(path):
+            with temporary.open("xb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            if os.name == "posix":  # elsewhere a folder cannot be opened; the rename is still atomic
+                _sync_folder(path.parent)
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
         raise
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from viprl.errors import DataError, FileError
-from viprl.utils.files import write_bytes
+from viprl.errors import DataError
+from viprl.utils.files import write_bytes, writing
 from viprl.utils.read_files import CutShort, byte_lines
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -98,19 +98,16 @@ def json_line(row: Mapping[str, Any]) -> str:
 def append_json_line(path: str | Path, row: Mapping[str, Any], *, durable: bool = False) -> None:
     """Append one line; with `durable`, wait until it is on the disk. Raises FileError."""
     line = json_line(row)
-    try:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(line)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError as error:  # that of a full disk does not say which file
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+    with writing(path), Path(path).open("a", encoding="utf-8") as file:
+        file.write(line)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def remove_cut_line(path: str | Path) -> None:
-    """Remove what a killed process left of a last line: everything after the last line end."""
-    with Path(path).open("r+b") as file:
+    """Remove what a killed process left of a last line: everything after the last line end. Raises FileError."""
+    with writing(path), Path(path).open("r+b") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
 

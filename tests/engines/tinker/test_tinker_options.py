@@ -41,6 +41,7 @@ def test_settings_that_break_the_plan_are_refused(tmp_path, name, value):
         ({"candidates": 2.5}, "candidates is 2.5"),
         ({"candidates": True}, "candidates is True"),
         ({"unbiased": 0}, "unbiased is 0"),
+        ({"on_bad_prediction": "ignore"}, "on_bad_prediction is 'ignore'"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, given, named):

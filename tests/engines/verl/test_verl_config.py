@@ -98,6 +98,7 @@ def test_the_namespace_is_written_back_with_the_values_that_are_used():
         ({"candidates": 0}, "candidates is 0"),
         ({"candidates": 1.5}, "candidates is 1.5"),
         ({"baseline": "group_mean"}, "baseline is 'group_mean'"),
+        ({"on_bad_prediction": "ignore"}, "on_bad_prediction is 'ignore'"),
         *(({name: None}, name) for name in REFUSED),
     ],
 )

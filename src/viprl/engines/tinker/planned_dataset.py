@@ -32,6 +32,7 @@ from viprl.outcomes import scorable
 from viprl.prompts import Prompt
 from viprl.settings import EngineSettings
 from viprl.utils.arrays import FloatArray
+from viprl.utils.files import writing
 from viprl.utils.words import count
 from viprl.vip import VIP
 
@@ -235,12 +236,12 @@ class VIPDataset(RLDataset):
         self.step += 1
         if self.step % len(self) == 0:
             announce(self._summary.line(next(iter(self.vip.strategies))))
-        self._file(self.step).parent.mkdir(parents=True, exist_ok=True)
         self.vip.save(self._file(self.step))
         keep = {record.batch for record in load_checkpoints_file(self.log_path)} | {self.step, self.step - 1}
         for path in self._file(0).parent.glob("*.safetensors"):
             if path.stem.isdigit() and int(path.stem) not in keep:
-                path.unlink()
+                with writing(path):
+                    path.unlink(missing_ok=True)
 
     def _file(self, step: int) -> Path:
         return Path(self.log_path) / STATE_FOLDER / f"{step:06d}.safetensors"

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from viprl.rewards.returned import returned_rewards
+from viprl.rewards.slow_calls import watched
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def checked(
         groups: further keyword arguments with one value for each completion, for functions that take them.
 
     The result raises InputError, naming the function, unless it returns one number or None for each completion.
-    Exceptions of the function have a note with its name and the step.
+    Exceptions of the function have a note with its name and the step, and warnings say so if it hangs.
     """
     if isinstance(function, nn.Module):
         return function
@@ -93,7 +94,8 @@ def checked(
 
         async def waiting(**given: Any) -> list[float]:
             try:
-                return read(await call(given), given)
+                with watched(name, when):
+                    return read(await call(given), given)
             except Exception as error:
                 noted(error, given)
                 raise
@@ -102,7 +104,8 @@ def checked(
 
     def direct(**given: Any) -> list[float]:
         try:
-            return read(call(given), given)
+            with watched(name, when):
+                return read(call(given), given)
         except Exception as error:
             noted(error, given)
             raise

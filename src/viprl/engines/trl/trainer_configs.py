@@ -262,7 +262,7 @@ def check_given_vip(args: Any, vip: VIP) -> None:
             f"vip_baseline is {args.vip_baseline!r}, but the VIP that is given has baseline={vip.baseline!r}; set both "
             "to the same"
         )
-    names = ("strategy", "spend", "variance_target", "cost", "score_signal")
+    names = ("strategy", "spend", "variance_target", "cost", "score_signal", "on_bad_prediction")
     asked = {name: getattr(args, PREFIX + name) for name in names}
     ignored = [
         f"{PREFIX}{name}={_plain(value)!r}"

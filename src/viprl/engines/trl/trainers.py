@@ -278,7 +278,6 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches, SamplingInWaves):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.accelerator.is_main_process:  # before super(), which may push the folder to the Hub
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
             self.vip.save(folder / STATE_FILE)
         super()._save_checkpoint(model, trial)
 
