@@ -214,7 +214,7 @@ def main() -> None:
     timed(ours, Problem(np.full(8, 0.5), 2, 32))  # imports
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Quartiles over distributions, bounds and seeds.\n")
     print(
-        "| Q | method | processor time, median (quartiles) | times ours (quartiles) | variance above ours: least | most | problems |"
+        "| Q | method | processor time (quartiles) | relative to ours | variance above ours: least | most | problems |"
     )
     print("|---|---|---|---|---|---|---|")
     rows = measured(arguments.prompts, arguments.bounds, arguments.seeds, arguments.limit)

@@ -139,7 +139,7 @@ def _check_header(path: Path, header: Mapping[str, str], kind: str, version: int
 
 
 def _encode(node: Any, where: str, tensors: dict[str, np.ndarray], document: bytearray) -> None:
-    """Append ``node`` as JSON to ``document``. Its arrays are moved to ``tensors`` and replaced by ``{"$array": name}``.
+    """Append ``node`` as JSON to ``document``. Its arrays go to ``tensors`` and are replaced by ``{"$array": name}``.
 
     A key that begins with "$" gets another "$" in front, so that it cannot be taken for such a reference. Plain values
     are encoded together, because to walk over millions of strings would take seconds, but not more than `_CHUNK` of
