@@ -26,6 +26,11 @@ class StateWriter:
         """The file that is being written, until `finish`."""
         self._written: Future[None] | None = None
 
+    @property
+    def written(self) -> bool:
+        """Whether no thread is at work."""
+        return self._written is None or self._written.done()
+
     def start(self, path: Path) -> None:
         """Begin to write the state of this moment. Raises what an earlier file that was not finished raises."""
         self.finish()
