@@ -1,7 +1,7 @@
 """The exact allocation against general solvers: SLSQP, cvxpy and a heap, on the same problems in one run.
 
-usage: python benchmarks/allocation_speed.py [--prompts 128,512,2048,10000,100000] [--seeds 5] [--limit 60]
-                                             [--bounds 2:32,4:16] [--json OUT]
+usage: python benchmarks/allocation_speed.py [--prompts 128,512,2048,10000,100000] [--seeds 3] [--limit 60]
+                                             [--bounds 2:32,4:16,2:64] [--json OUT]
 
 A problem is Q success probabilities, C = 8 Q rollouts and bounds [L, U]: minimise sum_q p_q (1 - p_q)/(n_q - 1) with
 whole n_q, L <= n_q <= U, sum n_q = C. The probabilities come from four distributions: U-shaped Beta(.4, .4), uniform,
@@ -205,8 +205,8 @@ def pairs(text: str) -> list[tuple[int, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=numbers, default=[128, 512, 2048, 10_000, 100_000])
-    parser.add_argument("--bounds", type=pairs, default=[(2, 32), (4, 16)])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--bounds", type=pairs, default=[(2, 32), (4, 16), (2, 64)])
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of a method at one size")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()

@@ -154,7 +154,7 @@ def _encode(node: Any, where: str, tensors: dict[str, np.ndarray], document: byt
         document += b"["
         for start in range(0, len(node), _CHUNK):
             part = node[start : start + _CHUNK]
-            time.sleep(0)  # other threads go on at once, not after Python's interval of 5 ms
+            _give_way(len(part))
             document += b"," if start else b""
             if _PLAIN.issuperset(map(type, part)):
                 document += _json(part)[1:-1]
@@ -166,15 +166,15 @@ def _encode(node: Any, where: str, tensors: dict[str, np.ndarray], document: byt
     elif isinstance(node, Mapping):
         document += b"{"
         items, separator = iter(node.items()), b""
-        while part := dict(islice(items, _CHUNK)):
-            _check_keys(part, where)
-            time.sleep(0)
+        while pairs := dict(islice(items, _CHUNK)):
+            _check_keys(pairs, where)
+            _give_way(len(pairs))
             document += separator
             separator = b","
-            if _PLAIN.issuperset(map(type, part.values())) and not _has_dollar(part):
-                document += _json(part)[1:-1]
+            if _PLAIN.issuperset(map(type, pairs.values())) and not _has_dollar(pairs):
+                document += _json(pairs)[1:-1]
                 continue
-            for position, (key, item) in enumerate(part.items()):
+            for position, (key, item) in enumerate(pairs.items()):
                 escaped = f"${key}" if key.startswith("$") else key
                 document += (b"," if position else b"") + _json(escaped) + b":"
                 _encode(item, f"{where}[{key!r}]", tensors, document)
@@ -190,6 +190,12 @@ def _json(value: Any) -> bytes:
     """Plain values, a list or a dict of them. "surrogatepass" keeps strings that are not valid Unicode, which models do
     produce."""
     return _JSON.encode(value).encode("utf-8", "surrogatepass")
+
+
+def _give_way(size: int) -> None:
+    """After a whole chunk let other threads go on at once, not after Python's interval of 5 ms."""
+    if size == _CHUNK:
+        time.sleep(0)
 
 
 def _check_keys(node: Mapping[Any, Any], where: str) -> None:
