@@ -203,10 +203,6 @@ class PromptBatch:
         part.rows = np.array([row[key] for key in part.keys], dtype=np.int64)
         return part
 
-    def distinct_rows(self, positions: np.ndarray) -> list[int]:
-        """Rows of the distinct prompts of `at(positions)`, in their order."""
-        return list(dict.fromkeys(self.rows[positions].tolist()))
-
     def summed(self, values: np.ndarray) -> np.ndarray:
         """[D] sums of `values` [Q] over the positions of each distinct prompt."""
         return np.bincount(self.rows, values, minlength=len(self.distinct)).astype(float)

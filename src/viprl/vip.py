@@ -191,7 +191,7 @@ class VIP(Settings):
         batches = self._features.batches(offered)
         choice = self._memory.choose(offered, batches[self._active], m, rng, unbiased=unbiased)
         draw, sampled = choice.draw, offered.at(choice.draw.positions)
-        own = {name: seen.at(offered.distinct_rows(draw.positions)) for name, seen in batches.items()}
+        own = self._features.at(batches, offered, draw.positions)
         allocation = self._plan(sampled, own, limits, rng, choice, multiple=multiple, waves=waves)
         self._memory.pass_over(offered, batches, sampled)
         self._seconds += time.perf_counter() - began

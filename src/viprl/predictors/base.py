@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -31,11 +31,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def at(self, rows: Sequence[int]) -> Batch:
-        """The prompts `rows`, in this order."""
-        keys = tuple(self.keys[row] for row in rows)
-        return Batch(keys, None if self.features is None else self.features[rows])
 
     def select(self, mask: np.ndarray) -> Batch:
         """The prompts where `mask` [Q] is true."""
