@@ -1,16 +1,18 @@
 """The exact allocation against general solvers: SLSQP, cvxpy and a heap, on the same problems in one run.
 
 usage: python benchmarks/allocation_speed.py [--prompts 128,512,2048,10000,100000] [--seeds 3] [--limit 60]
-                                             [--bounds 2:32,4:16,2:64] [--json OUT]
+                                             [--bounds 2:32,4:16,2:64] [--without METHODS] [--json OUT]
 
 A problem is Q success probabilities, C = 8 Q rollouts and bounds [L, U]: minimise sum_q p_q (1 - p_q)/(n_q - 1) with
 whole n_q, L <= n_q <= U, sum n_q = C. The probabilities come from four distributions: U-shaped Beta(.4, .4), uniform,
 successes of 8 rollouts (many ties), and two levels, which break rounding.
 
     viprl.allocate     exact; what `VIP.allocate` calls
-    SLSQP              `scipy.optimize.minimize(method="SLSQP")` on the relaxation from uniform counts, objective and
-                       gradient given; then floor, and one rollout at a time to the largest decrease
-    SLSQP, no gradient the same as the released code of the paper calls it: the gradient by finite differences
+    SLSQP              the solver that the released code of the paper uses, `scipy.optimize.minimize(method="SLSQP")`, on
+                       the relaxation, from uniform counts, with the gradient; then floor, and one rollout at a time to
+                       the largest decrease
+    SLSQP without gradient
+                       the same with a gradient by finite differences
     cvxpy              the same relaxation by Clarabel, rounded in the same way
     heap               one rollout at a time from L to the largest decrease, with `heapq`; exact, because the decreases
                        of a prompt fall
@@ -25,6 +27,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import math
 import os
 import time
 import warnings
@@ -60,7 +63,7 @@ class Problem:
         return AVERAGE * len(self.p)
 
     def value(self, counts: np.ndarray) -> float:
-        return float(self.weights @ (1 / (np.asarray(counts, dtype=float) - 1)))
+        return math.fsum((self.weights / (np.asarray(counts, dtype=float) - 1)).tolist())  # exact up to one rounding
 
 
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -128,11 +131,11 @@ def filled(start: np.ndarray, problem: Problem) -> np.ndarray:
 METHODS: dict[str, Callable[[Problem], np.ndarray]] = {
     OURS: ours,
     "SLSQP": slsqp,
-    "SLSQP, no gradient": lambda problem: slsqp(problem, gradient=False),
+    "SLSQP without gradient": lambda problem: slsqp(problem, gradient=False),
     "cvxpy": convex,
     HEAP: heap,
 }
-GROWTH = {"SLSQP": 3.0, "SLSQP, no gradient": 3.0}
+GROWTH = {"SLSQP": 3.0, "SLSQP without gradient": 3.0}
 """Power of Q with which the time of a method grows; 1 for the others."""
 
 
@@ -208,8 +211,11 @@ def main() -> None:
     parser.add_argument("--bounds", type=pairs, default=[(2, 32), (4, 16), (2, 64)])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of a method at one size")
+    parser.add_argument("--without", default="", help="methods to leave out, separated by commas")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     arguments = parser.parse_args()
+    for name in filter(None, arguments.without.split(",")):
+        del METHODS[name]
     warnings.simplefilter("ignore")  # of the solvers, about accuracy
     timed(ours, Problem(np.full(8, 0.5), 2, 32))  # imports
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}. Quartiles over distributions, bounds and seeds.\n")
