@@ -8,9 +8,9 @@ whole n_q, L <= n_q <= U, sum n_q = C. The probabilities come from four distribu
 successes of 8 rollouts (many ties), and two levels, which break rounding.
 
     viprl.allocate     exact; what `VIP.allocate` calls
-    SLSQP              the solver that the released code of the paper uses, `scipy.optimize.minimize(method="SLSQP")`, on
-                       the relaxation, from uniform counts, with the gradient; then floor, and one rollout at a time to
-                       the largest decrease
+    SLSQP              the solver of the paper's released code, `scipy.optimize.minimize(method="SLSQP")`, on the
+                       relaxation, from uniform counts, with the gradient; then floor, and one rollout at a time to the
+                       largest decrease
     SLSQP without gradient
                        the same with a gradient by finite differences
     cvxpy              the same relaxation by Clarabel, rounded in the same way
