@@ -1,12 +1,13 @@
 """The cost of a step of `viprl.VIP` at Q = 512 and C = 8Q, by the number of prompts seen so far.
 
-usage: python benchmarks/step_cost.py [--pools 1000,10000,100000,1000000] [--steps 40] [--rivals 1000,2000,10000]
-                                      [--stability 10000] [--json OUT]
+usage: python benchmarks/step_cost.py [--pools 1000,10000,100000,1000000] [--options candidates,match,expected,waves]
+                                      [--steps 40] [--rivals 1000,2000,10000] [--stability 10000] [--json OUT]
 
-Measures the import of the package, the step, the default predictor against Gaussian processes (the published recursion,
-scikit-learn, GPyTorch), and rounding errors after many steps. Prompts, embeddings and outcomes are synthetic; the
-embeddings are in a memory-mapped float16 file, like real ones. An empty list or 0 leaves a part out. On a busy machine,
-compare processor times instead of wall-clock times.
+Measures the import of the package, the step, with other options of VIP at the largest pool, the default predictor
+against Gaussian processes (the published recursion, scikit-learn, GPyTorch), and rounding errors after many steps.
+Prompts, embeddings and outcomes are synthetic; the embeddings are in a memory-mapped float16 file, like real ones. An
+empty list or 0 leaves a part out. On a busy machine, compare processor times instead of wall-clock times. Prints tables
+in Markdown.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import measure
+from rich import box
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -47,7 +50,7 @@ def spread(times: dict[str, float]) -> list[str]:
 
 
 def table(title: str, *columns: str) -> Table:
-    made = Table(title=title, title_justify="left")
+    made = Table(title=title, title_justify="left", box=box.MARKDOWN)
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right")
     return made
@@ -90,7 +93,7 @@ def show_pools(rows: list[dict[str, Any]]) -> None:
             f"{memory['peak'] - memory['start']:.0f}",
         )
     console.print(found)
-    whole = [row for row in rows if "parts" in row and "algebra" not in row["label"]]
+    whole = [row for row in rows if "parts" in row and "," not in row["label"].replace(f"{row['pool']:,}", "")]
     if whole:
         row = whole[min(1, len(whole) - 1)]
         total = sum(row["parts"].values())
@@ -143,9 +146,14 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",") if number]
 
 
+def names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pools", type=numbers, default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--options", type=names, default=["candidates", "match", "expected", "waves"])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rivals", type=numbers, default=[1_000, 2_000, 10_000])
     parser.add_argument("--stability", type=int, default=10_000)
@@ -160,8 +168,11 @@ def main() -> None:
         task = progress.add_task("")
         for pool in arguments.pools:
             progress.update(task, description=f"a pool of {pool:,} prompts")
-            row = worker("pool.py", pool, "--steps", arguments.steps)
-            results["pools"].append(row | {"label": f"{pool:,}"})
+            with tempfile.TemporaryDirectory() as folder:  # of a state that is filled once
+                for option in ["plain", *(arguments.options if pool == max(arguments.pools) else [])]:
+                    row = worker("pool.py", pool, "--steps", arguments.steps, "--options", option, "--folder", folder)
+                    label = f"{pool:,}" if option == "plain" else f"{pool:,}, {option}"
+                    results["pools"].append(row | {"label": label})
         if arguments.pools:
             pool = arguments.pools[min(1, len(arguments.pools) - 1)]
             row = worker("pool.py", pool, "--steps", arguments.steps, "--free-threads")

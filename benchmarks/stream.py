@@ -19,7 +19,8 @@ class Synthetic:
         self._mix = np.random.default_rng(1).normal(size=(64, COLUMNS)).astype(np.float32)
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        numbers = np.array([int(text.split()[1]) for text in texts])
+        words = [text.split()[1] for text in texts]
+        numbers = np.array([int(word) if word.isdecimal() else 0 for word in words])  # VIP also asks with other texts
         waves = np.sin((numbers[:, None] + 1.0) * (np.arange(64) + 1.7)).astype(np.float32)
         vectors = waves @ self._mix
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

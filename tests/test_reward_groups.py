@@ -110,7 +110,10 @@ class TestRewardScale:
     def test_position_and_half(self):
         scale = scale_of([10, 20, 13])
         np.testing.assert_allclose(scale.position(np.array([10, 15, 20, 30])), [0, 0.5, 1, 1])
-        np.testing.assert_array_equal(scale.half(np.array([10, 16, NAN])), [0, 1, NAN])
+        first, none, last = scale.halves([np.array([10, 16, NAN]), np.empty(0), np.array([16.0])])
+        np.testing.assert_array_equal(first, [0, 1, NAN])
+        assert len(none) == 0 and last.tolist() == [1]
+        assert scale.halves([]) == []
 
     def test_a_loaded_scale_continues(self):
         one, other = scale_of([0, 0.1, 1, 0]), RewardScale()

@@ -153,9 +153,11 @@ class RewardScale:
         low, high = self.range
         return np.clip((rewards - low) / (high - low), 0.0, 1.0)
 
-    def half(self, rewards: FloatArray) -> FloatArray:
-        """1 in the upper half of the range, 0 in the lower, NaN for NaN."""
-        return np.where(np.isnan(rewards), np.nan, self.position(rewards) > 0.5)
+    def halves(self, groups: Sequence[FloatArray]) -> list[FloatArray]:
+        """For each reward of each group 1 in the upper half of the range, 0 in the lower, NaN for NaN."""
+        rewards, ends = np.concatenate([np.empty(0), *groups]), np.cumsum([len(group) for group in groups])
+        half = np.where(np.isnan(rewards), np.nan, self.position(rewards) > 0.5)
+        return [half[end - len(group) : end] for group, end in zip(groups, ends.tolist(), strict=True)]
 
     def state_dict(self) -> State:
         return {

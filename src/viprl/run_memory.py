@@ -229,7 +229,7 @@ class RunMemory:
             factors = waves.variance_factors(values)
             outcomes, merged = outcomes.reweighed(factors), merged.reweighed(factors)
         surprisal, of_prompts = None, None
-        halves = [self.scale.half(group) for group in values]
+        halves = self.scale.halves(values)
         if nats is not None:
             surprisal, of_prompts = self.unit.measure(halves, nats, batch.merged, merged)
         observation = observed(batch.keys, values, groups, judged, names_success=self.scale.names_success)

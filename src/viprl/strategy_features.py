@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from viprl.errors import InputError
 from viprl.features.cache import Features, default_folder
 from viprl.features.encoders import FeatureChoice, auto_features
@@ -37,6 +39,14 @@ class StrategyFeatures:
         """What each strategy sees; strategies with the same features share the vectors."""
         vectors = {id(choice): self._features(choice, prompts.texts) for choice in self._choices.values()}
         return {name: Batch(prompts.distinct, vectors[id(choice)]) for name, choice in self._choices.items()}
+
+    @staticmethod
+    def at(batches: Mapping[str, Batch], prompts: PromptBatch, positions: np.ndarray) -> dict[str, Batch]:
+        """What each strategy sees of `prompts.at(positions)`, from what it sees of `prompts`, without reading again."""
+        rows = list(dict.fromkeys(prompts.rows[positions].tolist()))  # of the distinct ones, in their new order
+        keys = tuple(prompts.distinct[row] for row in rows)
+        seen = {name: batch.features for name, batch in batches.items()}
+        return {name: Batch(keys, None if vectors is None else vectors[rows]) for name, vectors in seen.items()}
 
     def warm(self, prompts: PromptBatch) -> None:
         """Put the features of prompts into the cache, without holding all of them in memory."""

@@ -138,10 +138,10 @@ class VIP(Settings):
 
         Raises InputError (a ValueError) for a budget that the bounds cannot meet, and unless one of the two is given.
         """
-        began = time.perf_counter()
-        batch, rng = self._batch(prompts), copy.deepcopy(self._rng)
+        began, batch, rng = time.perf_counter(), self._batch(prompts), copy.deepcopy(self._rng)
         limits = self._budget(len(batch.keys), budget, min_rollouts, max_rollouts, average=average, rng=rng)
-        allocation = self._plan(batch, limits, rng, average=average, multiple=multiple, waves=waves)
+        batches = self._features.batches(batch)
+        allocation = self._plan(batch, batches, limits, rng, average=average, multiple=multiple, waves=waves)
         self._seconds += time.perf_counter() - began
         return allocation
 
@@ -186,13 +186,13 @@ class VIP(Settings):
         began = time.perf_counter()
         offered, m = self._batch(candidates), whole_number("size", size, least=1)
         if m > len(offered.keys):
-            fix = "lower size" if offered.keys else "give at least one"
-            raise InputError(f"size is {m}, but {len(offered.keys)} candidates were given; {fix}")
+            raise InputError(f"size is {m}, but {len(offered.keys)} candidates were given; lower size, or give more")
         limits, rng = self._budget(m, budget, min_rollouts, max_rollouts), copy.deepcopy(self._rng)
         batches = self._features.batches(offered)
         choice = self._memory.choose(offered, batches[self._active], m, rng, unbiased=unbiased)
         draw, sampled = choice.draw, offered.at(choice.draw.positions)
-        allocation = self._plan(sampled, limits, rng, choice, multiple=multiple, waves=waves)
+        own = self._features.at(batches, offered, draw.positions)
+        allocation = self._plan(sampled, own, limits, rng, choice, multiple=multiple, waves=waves)
         self._memory.pass_over(offered, batches, sampled)
         self._seconds += time.perf_counter() - began
         return Selection(draw.positions, allocation, draw.inclusion, choice.weights)
@@ -390,10 +390,10 @@ class VIP(Settings):
         return PromptBatch(prompts, self.text or text_of)
 
     def _plan(
-        self, batch: PromptBatch, hard: Budget, rng: np.random.Generator, *choice: Choice, **how: Any
+        self, batch: PromptBatch, seen: Any, hard: Budget, rng: np.random.Generator, *choice: Choice, **how: Any
     ) -> Allocation:
-        """Keep the plan of a batch, and the generator; `choice` and `how` are for `RunMemory.plan`."""
-        plan, allocation = self._memory.plan(self._features.batches(batch), batch, hard, rng, *choice, **how)
+        """Keep the plan of a batch, and the generator. The arguments are those of `RunMemory.plan`."""
+        plan, allocation = self._memory.plan(seen, batch, hard, rng, *choice, **how)
         self._rng = rng  # only now: a refused call changes nothing
         self._pending.add(batch.keys, plan)
         return allocation

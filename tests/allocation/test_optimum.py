@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import cvxpy
 import numpy as np
 import pytest
@@ -473,6 +475,27 @@ def test_a_hundred_thousand_prompts_meet_the_threshold_condition(estimator: str,
     gain = (a * (factor(estimator, counts) - factor(estimator, counts + 1)))[can_take]
     loss = (a * (factor(estimator, np.maximum(counts - 1, 2)) - factor(estimator, counts)))[can_give]
     assert gain.max() <= loss.min() * (1 + 1e-10)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(("low", "high"), [(3, 32), (4, 16)])
+def test_never_worse_than_one_rollout_at_a_time(estimator: str, low: int, high: int) -> None:
+    """A heap gives each rollout to the largest decrease, which is optimal where the decreases of a prompt fall."""
+    rng, prompts = np.random.default_rng(7), 128
+    for p in (rng.beta(0.4, 0.4, prompts), rng.binomial(8, 0.3, prompts) / 8, rng.choice([0.5, 0.011], prompts)):
+        a, counts = p * (1 - p), np.full(prompts, low)
+        gain = a * (factor(estimator, counts) - factor(estimator, counts + 1))
+        queue = list(zip(-gain, range(prompts), strict=True))
+        heapq.heapify(queue)
+        for _ in range(8 * prompts - counts.sum()):
+            _, q = heapq.heappop(queue)
+            counts[q] += 1
+            if counts[q] < high:
+                gain = a[q] * (factor(estimator, counts[q]) - factor(estimator, counts[q] + 1))
+                heapq.heappush(queue, (-gain, q))
+        plan = allocate(p, budget=8 * prompts, min_rollouts=low, max_rollouts=high, estimator=estimator)
+        check_feasible(plan.counts, 8 * prompts, low, high)
+        assert objective(estimator, a, plan.counts) <= objective(estimator, a, counts) * (1 + 1e-12)
 
 
 def test_exact_counts_of_zero_weights_use_the_generator() -> None:

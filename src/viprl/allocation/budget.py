@@ -195,6 +195,9 @@ def default_max_rollouts(prompts: int, total: int, min_rollouts: ArrayLike) -> i
 
 def even_counts(budget: Budget) -> FloatArray:
     """[Q] real counts, as equal as the bounds allow, that sum to C: clip(level, L, U)."""
+    level = budget.total / len(budget.min_rollouts)
+    if budget.min_rollouts.max() <= level <= budget.max_rollouts.min():
+        return np.full(len(budget.min_rollouts), level)
 
     def counts(level: float) -> FloatArray:
         return np.clip(level, budget.min_rollouts, budget.max_rollouts)

@@ -82,7 +82,7 @@ def _rows(draws: FloatArray, upper: FloatArray, p: float | None) -> IntArray:
 def _halves(history: PromptHistory, scale: RewardScale) -> tuple[FloatArray, ...]:
     """[T] h of each rollout, [n], in the order of its lengths."""
     if history.rewards is not None:
-        return tuple(scale.half(rewards) for rewards in history.rewards)
+        return tuple(scale.halves(history.rewards))
     return tuple(map(ordered_outcomes, history.rollouts, history.successes))
 
 

@@ -30,10 +30,12 @@ def writing(path: str | Path) -> Iterator[None]:
         raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def write_bytes(path: str | Path, payload: bytes) -> None:
-    """Write a file so that at any moment, crashes and power cuts included, the old or the new one is whole.
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A new file to write to. After the block it is on the disk, and takes the place of `path`.
 
-    A crash can leave a hidden `.tmp` file behind, which is never read. Raises FileError.
+    At any moment, crashes and power cuts included, the old or the new one is whole. A crash can leave a hidden `.tmp`
+    file behind, which is never read. Raises FileError.
     """
     path = Path(path)
     if path.is_dir():
@@ -42,7 +44,7 @@ def write_bytes(path: str | Path, payload: bytes) -> None:
     try:
         with writing(path):
             with temporary.open("xb") as file:
-                file.write(payload)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -52,6 +54,12 @@ def write_bytes(path: str | Path, payload: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_bytes(path: str | Path, payload: bytes) -> None:
+    """Write a file so that the old or the new one is whole at any moment, see `replacing`. Raises FileError."""
+    with replacing(path) as file:
+        file.write(payload)
 
 
 def _sync_folder(path: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 
 from viprl.errors import StateError
-from viprl.utils.files import make_folder, write_bytes
+from viprl.utils.files import make_folder, replacing
 
 State = dict[str, Any]
 """A nested dict of plain values and NumPy arrays."""
@@ -26,8 +28,16 @@ _FORMAT = "viprl-state-1"
 _DOCUMENT = "document"
 _LARGEST_HEADER = 100_000_000  # of safetensors
 _ARRAY = "$array"
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_CHUNK = 1_000
+"""Values that are encoded at once, a third of a millisecond."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-_DTYPES = frozenset(map(np.dtype, ["?", "b", "B", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"]))
+_DTYPES = {np.dtype(bool): "BOOL"} | {
+    np.dtype(f"{kind}{size}"): f"{kind.upper()}{8 * size}"
+    for kind, sizes in {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
+    for size in sizes
+}
+"""Of arrays, and their names in safetensors."""
 
 
 def save(path: str | Path, state: Mapping[str, Any], *, kind: str, version: int) -> None:
@@ -45,13 +55,14 @@ def save(path: str | Path, state: Mapping[str, Any], *, kind: str, version: int)
         raise TypeError(f"state is of type {type(state).__name__}; expected a dict with string keys")
     path = Path(path)
     tensors: dict[str, np.ndarray] = {}
-    document = json.dumps(_encoded(state, "state", tensors), ensure_ascii=False, separators=(",", ":"))
-    # "surrogatepass" keeps strings that are not valid Unicode, which models do produce.
-    tensors[_DOCUMENT] = np.frombuffer(document.encode("utf-8", "surrogatepass"), dtype=np.uint8)
-    header = {"format": _FORMAT, "kind": kind, "version": str(version)}
-    payload = safetensors.numpy.save(tensors, header | {"checksum": _checksum(tensors)})
+    document = bytearray()
+    _encode(state, "state", tensors, document)
+    tensors[_DOCUMENT] = np.frombuffer(document, dtype=np.uint8)
+    header = {"format": _FORMAT, "kind": kind, "version": str(version), "checksum": _checksum(tensors)}
     make_folder(path.parent)
-    write_bytes(path, payload)
+    with replacing(path) as file:
+        for part in _safetensors(tensors, header):
+            file.write(part)
 
 
 def load(path: str | Path, *, kind: str, version: int) -> dict[str, Any]:
@@ -128,34 +139,69 @@ def _check_header(path: Path, header: Mapping[str, str], kind: str, version: int
         raise StateError(f"{path} holds a state of kind {kind!r} of {age} version {found}; expected {version}; {fix}")
 
 
-def _encoded(node: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
-    """``node`` as JSON values. Its arrays are moved to ``tensors`` and replaced by ``{"$array": name}``.
+def _encode(node: Any, where: str, tensors: dict[str, np.ndarray], document: bytearray) -> None:
+    """Append ``node`` as JSON to ``document``. Its arrays go to ``tensors`` and are replaced by ``{"$array": name}``.
 
-    A key that begins with "$" gets another "$" in front, so that it cannot be taken for such a reference. Lists and
-    dicts of plain values are not copied: to walk over millions of strings would take seconds.
+    A key that begins with "$" gets another "$" in front, so that it cannot be taken for such a reference. Plain values
+    are encoded together, because to walk over millions of strings would take seconds, but not more than `_CHUNK` of
+    them, because no other thread of Python runs meanwhile: a state may be saved beside a training step.
     """
     if type(node) in _PLAIN:
-        return node
-    if isinstance(node, np.ndarray | np.generic):
-        return _stored(node, where, tensors)
-    if type(node) is list:
-        if _PLAIN.issuperset(map(type, node)):
-            return node
-        return [_encoded(item, f"{where}[{position}]", tensors) for position, item in enumerate(node)]
-    if not isinstance(node, Mapping):
+        document += _json(node)
+    elif isinstance(node, np.ndarray | np.generic):
+        document += _json(_stored(node, where, tensors))
+    elif type(node) is list:
+        document += b"["
+        for start in range(0, len(node), _CHUNK):
+            part = node[start : start + _CHUNK]
+            _give_way(len(part))
+            document += b"," if start else b""
+            if _PLAIN.issuperset(map(type, part)):
+                document += _json(part)[1:-1]
+                continue
+            for position, item in enumerate(part, start):
+                document += b"," if position > start else b""
+                _encode(item, f"{where}[{position}]", tensors, document)
+        document += b"]"
+    elif isinstance(node, Mapping):
+        document += b"{"
+        items, separator = iter(node.items()), b""
+        while pairs := dict(islice(items, _CHUNK)):
+            _check_keys(pairs, where)
+            _give_way(len(pairs))
+            document += separator
+            separator = b","
+            if _PLAIN.issuperset(map(type, pairs.values())) and not _has_dollar(pairs):
+                document += _json(pairs)[1:-1]
+                continue
+            for position, (key, item) in enumerate(pairs.items()):
+                escaped = f"${key}" if key.startswith("$") else key
+                document += (b"," if position else b"") + _json(escaped) + b":"
+                _encode(item, f"{where}[{key!r}]", tensors, document)
+        document += b"}"
+    else:
         raise TypeError(
             f"{where} is of type {type(node).__name__}; expected NumPy arrays, str, int, float, bool, None, and lists "
             "and dicts of these"
         )
+
+
+def _json(value: Any) -> bytes:
+    """Plain values, a list or a dict of them. "surrogatepass" keeps strings that are not valid Unicode, which models do
+    produce."""
+    return _JSON.encode(value).encode("utf-8", "surrogatepass")
+
+
+def _give_way(size: int) -> None:
+    """After a whole chunk let other threads go on at once, not after Python's interval of 5 ms."""
+    if size == _CHUNK:
+        time.sleep(0)
+
+
+def _check_keys(node: Mapping[Any, Any], where: str) -> None:
     if not {str}.issuperset(map(type, node)):
         other = next(key for key in node if type(key) is not str)
         raise TypeError(f"{where} has the key {other!r} of type {type(other).__name__}; expected strings")
-    if type(node) is dict and _PLAIN.issuperset(map(type, node.values())) and not _has_dollar(node):
-        return node
-    return {
-        f"${key}" if key.startswith("$") else key: _encoded(item, f"{where}[{key!r}]", tensors)
-        for key, item in node.items()
-    }
 
 
 def _stored(value: np.ndarray | np.generic, where: str, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -173,6 +219,23 @@ def _stored(value: np.ndarray | np.generic, where: str, tensors: dict[str, np.nd
 
 def _has_dollar(node: Mapping[str, Any]) -> bool:
     return any(key.startswith("$") for key in node)
+
+
+def _safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The parts of a safetensors file. `safetensors.numpy.save` returns two copies of them, and no other thread of
+    Python runs while it does so."""
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # so that all are aligned
+    end = 0
+    for name, array in ordered:
+        begin, end = end, end + array.nbytes
+        entries[name] = {"dtype": _DTYPES[array.dtype], "shape": array.shape, "data_offsets": [begin, end]}
+    header = _json(entries)
+    header += b" " * (-len(header) % 8)
+    yield len(header).to_bytes(8, "little")
+    yield header
+    for _, array in ordered:
+        yield array.reshape(-1).view(np.uint8).data
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:

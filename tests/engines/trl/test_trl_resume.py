@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from trl_runs import STOCK, build, distance, options, watched, weights
 import tiny
 from viprl.engines.trl import VIPRLOOTrainer
 from viprl.engines.trl.trainers import STATE_FILE
-from viprl.errors import StateError
+from viprl.errors import FileError, StateError
+from viprl.utils import state_file
 
 
 @pytest.mark.parametrize(("kind", "stop"), [("rloo", 2), ("grpo", 6)])
@@ -104,6 +106,45 @@ def test_the_strategy_may_change_on_resume_but_a_damaged_state_is_an_error(tmp_p
     state.write_bytes(state.read_bytes()[:-7])
     with pytest.raises(StateError, match=STATE_FILE):
         build("rloo", tmp_path, max_steps=4).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_the_state_is_written_beside_the_weights_and_before_the_checkpoint_is_complete(tmp_path, monkeypatch):
+    save, weights_are_written = state_file.save, threading.Event()
+
+    def after_the_weights_began(*given, **more):
+        assert weights_are_written.wait(20)
+        save(*given, **more)
+
+    class Watched(VIPRLOOTrainer):
+        def _save(self, *given, **more):
+            weights_are_written.set()
+            super()._save(*given, **more)
+
+        def _save_rng_state(self, folder):
+            assert (Path(folder) / STATE_FILE).exists() and not (Path(folder) / "trainer_state.json").exists()
+            super()._save_rng_state(folder)
+
+    monkeypatch.setattr(state_file, "save", after_the_weights_began)
+    trainer = build("rloo", tmp_path, trainer=Watched, max_steps=2, save_strategy="steps", save_steps=2)
+    trainer.train()
+    resumed = build("rloo", tmp_path, max_steps=2)
+    resumed.vip.load(tmp_path / "checkpoint-2" / STATE_FILE)
+    prompts = tiny.dataset()["prompt"]
+    assert resumed.vip.predict(prompts).tolist() == trainer.vip.predict(prompts).tolist()
+
+
+def test_a_state_that_cannot_be_written_ends_the_run_before_the_checkpoint_is_complete(tmp_path):
+    trainer = build("rloo", tmp_path, max_steps=3, save_strategy="steps", save_steps=1)
+
+    def full(batch):
+        if trainer.state.global_step == 1:  # of the step whose checkpoint comes next
+            (tmp_path / "checkpoint-2" / STATE_FILE).mkdir(parents=True)
+
+    trainer.vip_listeners.append(full)
+    with pytest.raises(FileError, match=STATE_FILE):
+        trainer.train()
+    assert (tmp_path / "checkpoint-1" / "trainer_state.json").exists()
+    assert not (tmp_path / "checkpoint-2" / "trainer_state.json").exists()
 
 
 def test_the_state_is_in_the_checkpoint_before_a_push(tmp_path):

@@ -180,8 +180,8 @@ def run_fsdp(folder: Path, plugin: dict[str, str], resume: str | None = None) ->
     assert trainer.accelerator.num_processes == 2 and trainer.is_fsdp_enabled, trainer.accelerator.distributed_type
     counts, saves = [], []
     trainer.vip_listeners.append(lambda batch: counts.append(batch.counts))
-    save = trainer.vip.save
-    trainer.vip.save = lambda path: (saves.append(path), save(path))
+    start = trainer._vip_writer.start
+    trainer._vip_writer.start = lambda path: (saves.append(path), start(path))
     trainer.train(resume_from_checkpoint=resume)
     assert all(isinstance(p, DTensor) for p in trainer.model_wrapped.parameters()), "the weights are sharded"
     assert (len(saves) > 0) == (os.environ["RANK"] == "0"), "one process writes the state"

@@ -21,7 +21,7 @@ from viprl.advantages import group_advantages
 from viprl.engines.prompt_id import identified
 from viprl.engines.verl.rollouts import PlannedStep, prompt_order, row_sums
 from viprl.engines.verl.sync_trainer import STATE_FILE, VIPTrainerSync
-from viprl.errors import DataError, InputError
+from viprl.errors import DataError, FileError, InputError
 from viprl.metrics import PREFIX, REWARD, STEP_TIME
 from viprl.prompts import identity
 from viprl.report.diagnosis import diagnose
@@ -356,6 +356,33 @@ def test_the_state_is_written_before_the_marker_and_a_resumed_run_continues(queu
         assert resumed.global_steps == 4
         resumed.train_dataloader_it, later = batches(seed=5), np.random.default_rng(1)
         assert [step(resumed, queue, later)[0] for _ in range(3)] == expected
+
+
+def test_the_state_is_written_while_the_weights_are_trained(queue, tmp_path):
+    """After the steps whose checkpoint verl will save; the file is complete before the weights are saved."""
+    trainer, started = with_workers(build("trainer.save_freq=2"), tmp_path), []
+    trainer.total_training_steps, start = 5, trainer._vip_writer.start
+    trainer._vip_writer.start = lambda path: (started.append(trainer.global_steps), start(path))
+    for trainer.global_steps in range(1, 6):
+        step(trainer, queue, np.random.default_rng(0))
+        if trainer.global_steps in (2, 4, 5):
+            trainer._save_checkpoint()
+            assert trainer._vip_writer.path is None
+    assert started == [2, 4, 5]
+    assert trainer.actor_rollout_wg.there == [True] * 3
+    trainer.global_steps = 7
+    trainer._save_checkpoint()  # one that was not expected
+    assert started[-1] == 7 and trainer.actor_rollout_wg.there[-1]
+
+
+def test_a_state_that_cannot_be_written_leaves_the_marker(queue, tmp_path):
+    trainer = with_workers(build(), tmp_path)
+    (tmp_path / "global_step_1").touch()
+    trainer.global_steps = 1
+    with pytest.raises(FileError, match="global_step_1"):
+        trainer._save_checkpoint()
+    assert trainer.actor_rollout_wg.there == []
+    assert not (tmp_path / "latest_checkpointed_iteration.txt").exists()
 
 
 def test_a_save_that_fails_leaves_the_marker(queue, tmp_path):

@@ -16,7 +16,7 @@ nothing of TRL is copied or patched.
     training_step (`gradient_moments`)  sketches of the gradients, if asked for
     get_train_dataloader                k times as many prompts in a batch
     _get_train_sampler                  the same; order by (seed, epoch), so that a resumed run sees the same prompts
-    _save_checkpoint                    writes the state of VIP into the checkpoint folder
+    _save_checkpoint, save_model        write the state of VIP into the checkpoint folder, beside the weights
     _load_optimizer_and_scheduler       reads it again
 
 Prompt weights are exact for the loss types dr_grpo, grpo, sapo, luspo and RLOO, and approximate if the denominator
@@ -45,6 +45,7 @@ except (ImportError, RuntimeError) as error:  # transformers wraps a missing pac
 
 from viprl.advantages import group_index, group_std, rollout_weights
 from viprl.engines.planned_batch import PlannedBatch, batch_metrics, plan_batch
+from viprl.engines.state_writer import StateWriter
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.trl.completion_logs import correct_advantages, keep_last
 from viprl.engines.trl.epoch_sampler import EpochOrder, EpochSampler
@@ -104,6 +105,7 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches, SamplingInWaves):
         self.vip_listeners: list[Callable[[Groups], None]] = []
         """Called after every generation batch."""
         self.vip = vip if vip is not None else vip_from_config(args, self._vip_success)
+        self._vip_writer = StateWriter(self.vip)
         check_given_vip(args, self.vip)
         if args.vip_warm_start:
             match = "id" if args.vip_id_column else "prompt"
@@ -276,10 +278,15 @@ class VIPTrainer(MeasuredSteps, UnevenMicroBatches, SamplingInWaves):
         return self._vip_order.sampler
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.accelerator.is_main_process:  # before super(), which may push the folder to the Hub
+        if self.accelerator.is_main_process:
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self.vip.save(folder / STATE_FILE)
+            self._vip_writer.start(folder / STATE_FILE)
         super()._save_checkpoint(model, trial)
+        self._vip_writer.finish()
+
+    def save_model(self, *args: Any, **options: Any) -> None:
+        super().save_model(*args, **options)
+        self._vip_writer.finish()  # before the file that makes a checkpoint complete, and before a push
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -13,6 +13,7 @@ USED: dict[str, tuple[str, ...]] = {
     "_get_train_sampler": ("dataset",),
     "_set_signature_columns_if_needed": (),
     "_save_checkpoint": ("model", "trial"),
+    "save_model": ("output_dir",),
     "_load_optimizer_and_scheduler": ("checkpoint",),
     "_log_completion_extra": ("column", "values"),
     "_get_output_dir": ("trial",),

@@ -15,7 +15,7 @@ first. Each override calls `super()`; nothing of verl is copied or patched.
     _get_required_batch_multiple          as many rows, and optimizer steps, as C rollouts have
     _balance_batch                        the rollouts spread over the mini-batches, if there are fewer than C
     _compute_advantage                    received = planned; outcomes to VIP; then verl calls our estimator
-    _save_checkpoint                      writes the state of VIP before verl moves its "latest" marker
+    _save_checkpoint                      the state of VIP is written before verl moves its "latest" marker
     _load_checkpoint                      reads it again; a fresh run may start warm; says how the run starts
     fit                                   says afterwards what came of it
 """
@@ -40,6 +40,7 @@ from viprl import metrics as names
 from viprl.engines.planned_batch import batch_metrics, both_waves, plan_batch
 from viprl.engines.prompt_id import identified
 from viprl.engines.run_lines import RunSummary, announce, start_line
+from viprl.engines.state_writer import StateWriter
 from viprl.engines.success import SuccessCriterion
 from viprl.engines.verl import consistency
 from viprl.engines.verl.estimators import SETTINGS, planned
@@ -102,6 +103,7 @@ class VIPTrainerSync(PPOTrainerSync):
         option = f"+{NAMESPACE}.success"
         self._vip_success = SuccessCriterion(self.vip_settings.success, complete=False, option=option)
         self.vip = build_vip(self.vip_settings, self._vip_success, f"{NAMESPACE}.")
+        self._vip_writer = StateWriter(self.vip)
         self._vip_summary = RunSummary()
         self._vip_step: PlannedStep | None = None
         self._vip_sent: Any = None
@@ -203,6 +205,8 @@ class VIPTrainerSync(PPOTrainerSync):
                 None if seen.logprobs is None else plan.split(seen.logprobs),
                 plan.split(seen.lengths),
             )
+        if self._vip_is_saved():  # while the weights are trained
+            self._vip_writer.start(self._vip_state_file())
         self.vip_batch = plan
         total = np.where(scorable(seen.rewards), seen.rewards, np.nan)
         own = batch_metrics(self.vip, plan.advantages(total))
@@ -240,7 +244,9 @@ class VIPTrainerSync(PPOTrainerSync):
         return None if least is None or most is None else (least, most)
 
     def _save_checkpoint(self) -> None:
-        self.vip.save(self._vip_step_folder() / STATE_FILE)
+        if self._vip_writer.path != self._vip_state_file():
+            self._vip_writer.start(self._vip_state_file())
+        self._vip_writer.finish()
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -265,6 +271,14 @@ class VIPTrainerSync(PPOTrainerSync):
         folder = self.config.trainer.get("rollout_data_dir")
         log = f"viprl replay {folder}" if folder else "trainer.rollout_data_dir keeps a log that `viprl replay` reads"
         announce(self._vip_summary.line(next(iter(self.vip.strategies)), [log]))
+
+    def _vip_is_saved(self) -> bool:
+        """Whether verl saves a checkpoint after this step."""
+        every, step = self.config.trainer.save_freq, self.global_steps
+        return every > 0 and (step % every == 0 or step >= self.total_training_steps)
+
+    def _vip_state_file(self) -> Path:
+        return self._vip_step_folder() / STATE_FILE
 
     def _vip_step_folder(self) -> Path:
         return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
