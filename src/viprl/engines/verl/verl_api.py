@@ -26,6 +26,7 @@ CONTRACT = VersionContract(
             "index_select_tensor_dict": ("batch", "indices"),
         },
         "transfer_queue": {
+            "init": (),
             "kv_batch_get": ("keys", "partition_id", "select_fields"),
             "KVBatchMeta.reorder": ("indexes",),
             "KVBatchMeta": ("keys", "tags"),
