@@ -3,11 +3,11 @@
 usage: python benchmarks/trl_step.py [--prompts 512] [--average 8] [--tokens 64] [--steps 6] [--repetitions 5]
                                      [--pool 4096] [--json OUT]
 
-Completions are drawn at random in place of generation, and the model is tiny. Generation, log probabilities, loss,
-backward and optimizer are timed and subtracted; what remains is everything else in a step: data, plan, padding, decoding,
-rewards, advantages, outcomes, logs. GRPO has no log probabilities when a batch is used once; RLOO has, so that VIP learns
-surprisals too. One repetition trains each arm for some steps, in an order that rotates; the first step of an arm is left
-out. Prompts come from a pool that VIP knows. On a busy machine compare processor times.
+Completions are drawn at random in place of generation, and the model is tiny. Generation, log probabilities, loss and
+backward are timed and subtracted; what remains is everything else in a step: data, plan, padding, decoding, rewards,
+advantages, outcomes, logs, optimizer. GRPO has no log probabilities when a batch is used once; RLOO has, so that VIP
+learns surprisals too. One repetition trains each arm for some steps, in an order that rotates; the first step of an arm
+is left out. Prompts come from a pool that VIP knows. On a busy machine compare processor times.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ usage (in the environment of `make test-verl`): PYTHONPATH=src python benchmarks
 verl's own `step` on a real TransferQueue and a local Ray: data, plan, submission to the agent loops, replay buffer,
 balancing, advantages, outcomes, metrics. Agent loops and workers are stubs: rows are written as agent loops write them,
 and that time is subtracted. What verl does besides with log probabilities and updates of its workers is left out. Stock
-verl is `trainer_mode=sync` with `adv_estimator=grpo`, whose advantages take a loop over rows; `--estimator grpo_vectorized`
-has none. The third arm reads the outcomes of rollouts on the driver, not in a process beside it. Differences are those
-to stock verl in the same round; the order of the arms rotates, and the first round is left out. On a busy machine
-compare processor times, of all threads of the driver.
+verl is `trainer_mode=sync` with `adv_estimator=grpo`, whose advantages take a loop over rows; `--estimator
+grpo_vectorized` has none. The third arm reads the outcomes of rollouts on the driver, not in a process beside it.
+Differences are those to stock verl in the same round; the order of the arms rotates, and the first round is left out.
+On a busy machine compare processor times, of all threads of the driver.
 
 --pool: prompts that VIP has seen before. --waves: the third arm has up to two waves, and three of four prompts are
 hopeless.
@@ -216,6 +216,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.waves:
         arguments.pool = arguments.pool or 10**5
+    os.environ.setdefault("RAY_worker_niceness", "0")  # otherwise the queue waits for whatever else runs
     ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, namespace=str(uuid.uuid4()))
     tq.init(configuration(arguments, STOCK).transfer_queue)
     arms = {name: Arm(arguments, name) for name in (STOCK, VIP, WAVES if arguments.waves else ALONE)}
