@@ -209,9 +209,9 @@ class VIPTrainerSync(PPOTrainerSync):
         column = self._vip_success.column
         if column is not None and column not in seen.fields:
             raise self._vip_success.not_found(column, seen.fields)
+        rewards, deciding, lengths = plan.split(seen.rewards), plan.split(seen.deciding), plan.split(seen.lengths)
         logprobs = None if seen.logprobs is None else plan.split(seen.logprobs)
-        groups = [plan.split(values) for values in (seen.rewards, seen.deciding)]
-        observation = self._vip_success.observe(self.vip, plan, *groups, logprobs, plan.split(seen.lengths))
+        observation = self._vip_success.observe(self.vip, plan, rewards, deciding, logprobs, lengths)
         self.vip_batch = plan
         total = np.where(scorable(seen.rewards), seen.rewards, np.nan)
         own = batch_metrics(self.vip, plan.advantages(total))
