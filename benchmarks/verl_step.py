@@ -8,7 +8,7 @@ balancing, advantages, outcomes, metrics. Agent loops and workers are stubs: row
 and that time is subtracted. What verl does besides with log probabilities and updates of its workers is left out. Stock
 verl is `trainer_mode=sync` with `adv_estimator=grpo`, whose advantages take a loop over rows; `--estimator
 grpo_vectorized` has none. The third arm reads the outcomes of rollouts on the driver, not in a process beside it.
-Differences are those to stock verl in the same round; the order of the arms rotates, and the first round is left out.
+Differences are those to stock verl in the same round; the order of the arms is random, the first round is left out.
 On a busy machine compare processor times, of all threads of the driver.
 
 --pool: prompts that VIP has seen before. --waves: the third arm has up to two waves, and three of four prompts are
@@ -18,6 +18,7 @@ hopeless.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import resource
 import time
@@ -221,9 +222,10 @@ def main() -> None:
     tq.init(configuration(arguments, STOCK).transfer_queue)
     arms = {name: Arm(arguments, name) for name in (STOCK, VIP, WAVES if arguments.waves else ALONE)}
     found: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in arms}
+    rng = np.random.default_rng(0)
     for step in range(arguments.steps + 1):
-        for at in range(len(arms)):
-            name = list(arms)[(at + step) % len(arms)]
+        for name in rng.permutation(list(arms)).tolist():
+            gc.collect()  # what other arms left
             parts = arms[name].step()
             if step:  # the first step includes one-time work
                 found[name].append(parts)
