@@ -13,6 +13,7 @@ is left out. Prompts come from a pool that VIP knows. On a busy machine compare 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -142,6 +143,7 @@ def main() -> None:
     for repetition in range(arguments.repetitions):
         for at in range(len(ARMS)):
             name = list(ARMS)[(at + repetition) % len(ARMS)]
+            gc.collect()  # what other arms left
             for row in run(name, arguments, repetition):
                 found[name].append(row | {"outside": row["step"] - row["model"]})
     print(

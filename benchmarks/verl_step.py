@@ -5,11 +5,12 @@ usage (in the environment of `make test-verl`): PYTHONPATH=src python benchmarks
 
 verl's own `step` on a real TransferQueue and a local Ray: data, plan, submission to the agent loops, replay buffer,
 balancing, advantages, outcomes, metrics. Agent loops and workers are stubs: rows are written as agent loops write them,
-and that time is subtracted. What verl does besides with log probabilities and updates of its workers is left out. Stock
-verl is `trainer_mode=sync` with `adv_estimator=grpo`, whose advantages take a loop over rows; `--estimator
-grpo_vectorized` has none. The third arm reads the outcomes of rollouts on the driver, not in a process beside it.
-Differences are those to stock verl in the same round; the order of the arms is random, the first round is left out.
-On a busy machine compare processor times, of all threads of the driver.
+and that time is subtracted. So is the time in which the driver waits for the update of the actors (--update seconds, far
+less than a real one). What verl does besides with log probabilities of its workers is left out. Stock verl is
+`trainer_mode=sync` with `adv_estimator=grpo`, whose advantages take a loop over rows; `--estimator grpo_vectorized` has
+none. The third arm reads the outcomes of rollouts on the driver, not in a process beside it. Differences are those to
+stock verl in the same round; the order of the arms is random, the first round is left out. On a busy machine compare
+processor times, of all threads of the driver.
 
 --pool: prompts that VIP has seen before. --waves: the third arm has up to two waves, and three of four prompts are
 hopeless.
@@ -152,7 +153,7 @@ class Arm:
         trainer.actor_rollout_wg = SimpleNamespace(_dispatch_info={"actor": list(range(RANKS))})
         trainer.tokenizer = SimpleNamespace(eos_token_id=0)
         trainer.curr_step_profile, trainer.use_reference_policy = False, False
-        trainer._compute_old_log_prob = trainer._update_actor = lambda batch, metrics: batch
+        trainer._compute_old_log_prob, trainer._update_actor = lambda batch, metrics: batch, self.update
         self.trainer, self.process = trainer, None
         self.timed = {"data and plan": Timed(trainer, "_next_train_batch")}
         self.timed |= {"advantages, outcomes": Timed(trainer, "_compute_advantage")}
@@ -177,6 +178,13 @@ class Arm:
         if self.process is not None:
             parts["process beside the driver"] = np.full(2, self.processor() - helped)
         return parts | {SHARE: np.full(2, sum(loops.sizes[1:]) / sum(loops.sizes) / 10)}
+
+    def update(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        """The driver waits for the actors."""
+        began = clocks()
+        time.sleep(self.trainer.agent_loop_manager.arguments.update)
+        self.trainer.agent_loop_manager.seconds[0] += (clocks() - began)[0]
+        return batch
 
     def processor(self) -> float:
         """Processor seconds of the process that reads outcomes, so far."""
@@ -210,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("prompts", 512), ("n", 8), ("tokens", 1024), ("steps", 12), ("pool", 0), ("units", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--update", type=float, default=3.0, help="seconds that the driver waits for the actors")
     for name, text in (("features", "length"), ("estimator", "grpo")):
         parser.add_argument(f"--{name}", default=text)
     for flag in ("no-logprobs", "waves"):

@@ -12,7 +12,8 @@ import transfer_queue as tq
 from omegaconf import OmegaConf
 from ray.exceptions import GetTimeoutError, RayActorError
 from test_verl_config import config
-from trainer_steps import build, installed, rollout, row_of, step
+from trainer_steps import build, installed, rollout, row_of
+from trainer_steps import step as first_half
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from viprl.engines.verl import queue_reader
@@ -74,6 +75,13 @@ class Beside:
         if self.error is not None:
             raise self.error
         return read(asked)
+
+
+def step(trainer, queue, rng, **more):
+    """With what verl's `step` does at its end."""
+    counts, metrics = first_half(trainer, queue, rng, **more)
+    assert trainer.vip_batch is not None or trainer._vip_learning is not None
+    return counts, metrics | trainer._vip_learned()
 
 
 @pytest.fixture
@@ -138,6 +146,7 @@ def test_masks_are_read_before_verl_changes_them(queue, monkeypatch):
 
         monkeypatch.setattr(queue, "kv_batch_put", rejecting)
         trainer._compute_advantage(given, {})
+        trainer._vip_learned()
         monkeypatch.setattr(queue, "kv_batch_put", put)
         known = any(value for group in seen["logprobs"] for value in group)
         assert known == bool(overrides), "the stand-in reads late unless the trainer waits"

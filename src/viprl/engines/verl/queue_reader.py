@@ -2,11 +2,12 @@
 
 VIP needs three numbers of each rollout: its reward, its log probability and its length. In the queue they are sums over
 tokens, and moving the tokens to the driver takes longer than all the rest of VIP. So a Ray actor on the driver's node
-reads the tokens and returns the sums, while verl computes advantages on the driver.
+reads the tokens and returns the sums, after verl has read them and while its actors are updated.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -73,16 +74,18 @@ class QueueReader:
         """Let the process end, if there is one."""
         self._process = None  # Ray ends an actor that nobody refers to
 
-    def request(self, asked: Asked, *, wait: bool = False) -> Callable[[], Outcomes]:
-        """Begin to read rollouts. The function that is returned waits for them; with `wait` they are there already."""
+    @property
+    def beside(self) -> bool:
+        """Whether there is a process that reads."""
+        return self._process is not None
+
+    def request(self, asked: Asked) -> Callable[[], Outcomes]:
+        """Begin to read rollouts. The function that is returned waits for them when it is called first. Without a
+        process they are there already."""
         if self._process is None:
             found = read(asked)
-        else:
-            waiting = partial(self._wait, asked, self._process.read.remote(asked))
-            if not wait:
-                return waiting
-            found = waiting()
-        return lambda: found
+            return lambda: found
+        return functools.cache(partial(self._wait, asked, self._process.read.remote(asked)))
 
     def _wait(self, asked: Asked, future: Any) -> Outcomes:
         try:

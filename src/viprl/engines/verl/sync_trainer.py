@@ -14,7 +14,8 @@ first. Each override calls `super()`; nothing of verl is copied or patched.
     _next_train_batch                     prompts -> counts, passed to the agent loops as `__rollout_n__`
     _get_required_batch_multiple          as many rows, and optimizer steps, as C rollouts have
     _balance_batch                        the rollouts spread over the mini-batches, if there are fewer than C
-    _compute_advantage                    received = planned; verl calls our estimator; outcomes to VIP
+    _compute_advantage                    received = planned; verl calls our estimator; VIP learns beside the driver
+    step                                  waits until VIP has learned, when the actors have been updated
     _save_checkpoint                      writes the state of VIP before verl moves its "latest" marker
     _load_checkpoint                      reads it again; a fresh run may start warm; says how the run starts
     fit                                   with the process that reads outcomes; says afterwards what came of it
@@ -23,7 +24,8 @@ first. Each override calls `super()`; nothing of verl is copied or patched.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,8 @@ class VIPTrainerSync(PPOTrainerSync):
         self._vip_success = SuccessCriterion(self.vip_settings.success, complete=False, option=option)
         self.vip = build_vip(self.vip_settings, self._vip_success, f"{NAMESPACE}.")
         self._vip_summary, self._vip_reader = RunSummary(), QueueReader()
+        self._vip_thread = ThreadPoolExecutor(1, thread_name_prefix="viprl")
+        self._vip_learning: Future[dict[str, float]] | None = None
         self._vip_step: PlannedStep | None = None
         self._vip_sent: Any = None
         """verl's batch of the first wave, as long as a second one may follow."""
@@ -195,17 +199,36 @@ class VIPTrainerSync(PPOTrainerSync):
         with self._vip_noting_step():
             rows = [keys[i] for i in prompt_order(keys, plan)]
             asked = Asked(rows, batch.partition_id, self._vip_success.column, bool(self.vip_settings.use_logprobs))
-            outcomes = self._vip_reader.request(asked, wait=consistency.masks_change(self.config))
+            read = None
+            if consistency.masks_change(self.config):
+                read = self._vip_reader.request(asked)
+                read()
         with planned(plan):
             batch = super()._compute_advantage(batch, metrics)
+        counted: dict[str, float] = {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
         with self._vip_noting_step():
-            own = self._vip_learn(plan, outcomes())
-        own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
-        metrics.update(names.logged(own))
+            read = read or self._vip_reader.request(asked)
+        self._vip_learning = self._vip_thread.submit(self._vip_learn, plan, read, counted)
+        if not self._vip_reader.beside:
+            metrics.update(self._vip_learned())
         return batch
 
-    def _vip_learn(self, plan: PlannedStep, seen: Outcomes) -> dict[str, float]:
-        """Observe the outcomes of a step; returns metrics."""
+    def step(self, metrics: dict[str, Any], *more: Any, **options: Any) -> Any:
+        batch = super().step(metrics, *more, **options)
+        metrics.update(self._vip_learned())
+        return batch
+
+    def _vip_learned(self) -> dict[str, float]:
+        """Wait until VIP has learned from the outcomes of the step; returns the metrics, none if they were returned."""
+        learning, self._vip_learning = self._vip_learning, None
+        with self._vip_noting_step():
+            return {} if learning is None else learning.result()
+
+    def _vip_learn(
+        self, plan: PlannedStep, outcomes: Callable[[], Outcomes], counted: dict[str, float]
+    ) -> dict[str, float]:
+        """Wait for the outcomes of a step and observe them; returns metrics."""
+        seen = outcomes()
         column = self._vip_success.column
         if column is not None and column not in seen.fields:
             raise self._vip_success.not_found(column, seen.fields)
@@ -216,7 +239,7 @@ class VIPTrainerSync(PPOTrainerSync):
         total = np.where(scorable(seen.rewards), seen.rewards, np.nan)
         own = batch_metrics(self.vip, plan.advantages(total))
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
-        return own
+        return names.logged(own | counted)
 
     @contextmanager
     def _vip_noting_step(self) -> Iterator[None]:
