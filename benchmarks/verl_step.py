@@ -5,8 +5,8 @@ usage (in the environment of `make test-verl`): PYTHONPATH=src python benchmarks
 
 verl's own `step` on a real TransferQueue and a local Ray: data, plan, submission to the agent loops, replay buffer,
 balancing, advantages, outcomes, metrics. Agent loops and workers are stubs: rows are written as agent loops write them,
-and that time is subtracted. So is the time in which the driver waits for the update of the actors (--update seconds, far
-less than a real one). What verl does besides with log probabilities of its workers is left out. Stock verl is
+and that time is subtracted. So is the time in which the driver waits for the update of the actors (--update seconds,
+far less than a real one). What verl does besides with log probabilities of its workers is left out. Stock verl is
 `trainer_mode=sync` with `adv_estimator=grpo`, whose advantages take a loop over rows; `--estimator grpo_vectorized` has
 none. The third arm reads the outcomes of rollouts on the driver, not in a process beside it. Differences are those to
 stock verl in the same round; the order of the arms is random, the first round is left out. On a busy machine compare

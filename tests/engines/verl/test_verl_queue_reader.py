@@ -12,6 +12,8 @@ import transfer_queue as tq
 from omegaconf import OmegaConf
 from ray.exceptions import GetTimeoutError, RayActorError
 from test_verl_config import config
+from test_verl_waves import looking
+from test_verl_waves import step as whole_step
 from trainer_steps import build, installed, rollout, row_of
 from trainer_steps import step as first_half
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
@@ -113,6 +115,19 @@ def test_a_run_is_the_same_whoever_reads(queue, monkeypatch, options):
     assert process.reads == 5
     assert runs[0][0] == runs[1][0]
     assert all(torch.equal(one, other) for one, other in zip(runs[0][1], runs[1][1], strict=True))
+
+
+def test_a_step_of_verl_ends_when_vip_has_learned(queue, monkeypatch):
+    """VIP learns while the actors are updated."""
+    trainer, process, waiting = looking(queue, waves=1), Beside(), []
+    trainer._vip_reader._process = process
+    monkeypatch.setattr(queue_reader, "ray", process)
+    trainer._update_actor = lambda batch, metrics: waiting.append(trainer._vip_learning) or batch
+    for trainer.global_steps in (1, 2):
+        rows, metrics, _ = whole_step(trainer, queue)
+        assert metrics["vip/rollouts"] == len(rows) == trainer.vip_batch.counts.sum()
+        assert trainer._vip_learning is None and len(trainer.vip._pending) == 0
+    assert None not in waiting and process.reads == 2
 
 
 @pytest.mark.parametrize("error", [RayActorError(), GetTimeoutError("nothing after 120 s")])
