@@ -29,6 +29,7 @@ from viprl.errors import InputError
 from viprl.plans import Plan
 from viprl.predictors.base import Batch, Prediction
 from viprl.predictors.length_filter import LengthFilter
+from viprl.reward_groups import RewardGroups
 from viprl.settings import Settings
 from viprl.utils.arrays import FloatArray, IntArray
 from viprl.utils.sequences import LARGEST, positive_number, whole_number
@@ -109,10 +110,10 @@ class Spending:
         if budget.costs is not None:
             unit = 1.0 if budget.price is None else self.lengths.typical
             found[names.PREDICTED_TOKENS] = unit * budget.cost(plan.counts)
-        known = np.array([not np.isnan(group).all() for group in lengths or ()])
-        if lengths is not None and known.any():
-            mean = np.array([np.nanmean(group) for group, has in zip(lengths, known, strict=True) if has])
-            spent, uniform = float(mean @ plan.counts[known]), float(mean @ even_counts(budget)[known])
+        mean = RewardGroups.of_rewards(lengths or ()).mean
+        known = ~np.isnan(mean)
+        if known.any():
+            spent, uniform = (float(mean[known] @ counts[known]) for counts in (plan.counts, even_counts(budget)))
             found |= {names.SPENT_TOKENS: spent, names.SAVED_TOKENS: 1 - names.ratio(spent, uniform)}
         return found
 

@@ -36,6 +36,7 @@ class Record(CheckpointCallback):
                 )
             },
             "outstanding": len(trainer.vip._pending),
+            "read_beside": trainer._vip_reader._process is not None,
             "mode": [trainer.trainer_mode, trainer.config.trainer.v1.trainer_mode],
         }
         folder = Path(checkpoint_dir).parent.parent / "record"

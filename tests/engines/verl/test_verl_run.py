@@ -164,7 +164,7 @@ def test_metrics_and_settings_are_logged(finished):
         weights = np.array(list(record["weights"].values()))
         assert metrics[step]["vip/selection/squared_weights"] == pytest.approx((weights**2).mean())
         assert record["outstanding"] == 0, "nothing piles up"
-        assert record["mode"] == ["sync", "vip_sync"]
+        assert record["mode"] == ["sync", "vip_sync"] and record["read_beside"]
     assert "loss_agg_mode=seq-mean-token-sum-norm" in finished.log()
 
 

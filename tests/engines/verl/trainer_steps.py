@@ -12,7 +12,7 @@ from verl.trainer.ppo.v1 import agent_loop_tq, replay_buffer, trainer_base
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
-from viprl.engines.verl import sync_trainer as module
+from viprl.engines.verl import queue_reader, sync_trainer
 from viprl.engines.verl.sync_trainer import VIPTrainerSync
 
 Q, N = 8, 4
@@ -68,7 +68,7 @@ class Queue:
 def installed(monkeypatch) -> Queue:
     """A queue in place of verl's."""
     queue = Queue()
-    for user in (module, trainer_base, padding_utils, replay_buffer, agent_loop_tq):
+    for user in (sync_trainer, queue_reader, trainer_base, padding_utils, replay_buffer, agent_loop_tq):
         monkeypatch.setattr(user, "tq", queue)
     return queue
 

@@ -7,6 +7,7 @@ verl loads `viprl.engines.verl.plugin` by itself (entry-point group `verl.plugin
     consistency   requirements on the rest of verl's configuration: refused, set, reported
     verl_api      what the trainer uses of verl
     rollouts      rows of verl's queue -> rollouts of the planned prompts
+    queue_reader  reads them beside the driver
     estimators    rewards of ragged groups -> advantages
     sync_trainer  verl's synchronous trainer with VIP
 """

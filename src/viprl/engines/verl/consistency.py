@@ -175,6 +175,11 @@ def padding(config: Any, settings: EngineSettings) -> list[str]:
     return lines
 
 
+def masks_change(config: Any) -> bool:
+    """Whether verl leaves tokens out of the response masks of the queue when it computes advantages."""
+    return (config.algorithm.get("rollout_correction") or {}).get("rollout_rs") is not None
+
+
 def contradictions(arguments: Sequence[str]) -> list[str]:
     """Arguments of a command line that contradict this mode, one line each; none if it does not select the mode.
 

@@ -60,6 +60,20 @@ class Outcomes(NamedTuple):
     """Log probability of the tokens of the policy; None without `use_logprobs`."""
     lengths: FloatArray
     """Tokens of the response, those of tools included."""
+    fields: tuple[str, ...] = ()
+    """What the reward function returned beside its score; read only if `success` names such a field."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outcomes]) -> Outcomes:
+        """The outcomes of several parts of a step, in their order."""
+        logprobs = [part.logprobs for part in parts if part.logprobs is not None]
+        return cls(
+            np.concatenate([part.rewards for part in parts]),
+            [value for part in parts for value in part.deciding],
+            np.concatenate(logprobs) if logprobs else None,
+            np.concatenate([part.lengths for part in parts]),
+            tuple(dict.fromkeys(name for part in parts for name in part.fields)),
+        )
 
 
 def row_lengths(values: Any) -> FloatArray:

@@ -14,16 +14,18 @@ first. Each override calls `super()`; nothing of verl is copied or patched.
     _next_train_batch                     prompts -> counts, passed to the agent loops as `__rollout_n__`
     _get_required_batch_multiple          as many rows, and optimizer steps, as C rollouts have
     _balance_batch                        the rollouts spread over the mini-batches, if there are fewer than C
-    _compute_advantage                    received = planned; outcomes to VIP; then verl calls our estimator
+    _compute_advantage                    received = planned; verl calls our estimator; VIP learns beside the driver
+    step                                  waits until VIP has learned, when the actors have been updated
     _save_checkpoint                      the state of VIP is written before verl moves its "latest" marker
     _load_checkpoint                      reads it again; a fresh run may start warm; says how the run starts
-    fit                                   says afterwards what came of it
+    fit                                   with the process that reads outcomes; says afterwards what came of it
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,13 +48,13 @@ from viprl.engines.verl import consistency
 from viprl.engines.verl.estimators import SETTINGS, planned
 from viprl.engines.verl.mini_batches import rows_of_step, spread
 from viprl.engines.verl.namespace import MODE, NAMESPACE, read_namespace, written_namespace
+from viprl.engines.verl.queue_reader import Asked, QueueReader
 from viprl.engines.verl.rollouts import (
     ROLLOUTS,
     SECOND_WAVE,
     Outcomes,
     PlannedStep,
     prompt_order,
-    row_lengths,
     row_sums,
 )
 from viprl.engines.verl.verl_api import CONTRACT
@@ -104,7 +106,9 @@ class VIPTrainerSync(PPOTrainerSync):
         self._vip_success = SuccessCriterion(self.vip_settings.success, complete=False, option=option)
         self.vip = build_vip(self.vip_settings, self._vip_success, f"{NAMESPACE}.")
         self._vip_writer = StateWriter(self.vip)
-        self._vip_summary = RunSummary()
+        self._vip_summary, self._vip_reader = RunSummary(), QueueReader()
+        self._vip_thread = ThreadPoolExecutor(1, thread_name_prefix="viprl")
+        self._vip_learning: Future[dict[str, float]] | None = None
         self._vip_step: PlannedStep | None = None
         self._vip_sent: Any = None
         """verl's batch of the first wave, as long as a second one may follow."""
@@ -195,41 +199,51 @@ class VIPTrainerSync(PPOTrainerSync):
             raise RuntimeError("verl computes advantages of a batch that was not planned by _next_train_batch")
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         with self._vip_noting_step():
-            order = prompt_order(keys, plan)
-            seen = self._vip_outcomes([keys[i] for i in order], batch.partition_id)
-            observation = self._vip_success.observe(
-                self.vip,
-                plan,
-                plan.split(seen.rewards),
-                plan.split(seen.deciding),
-                None if seen.logprobs is None else plan.split(seen.logprobs),
-                plan.split(seen.lengths),
-            )
+            rows = [keys[i] for i in prompt_order(keys, plan)]
+            asked = Asked(rows, batch.partition_id, self._vip_success.column, bool(self.vip_settings.use_logprobs))
+            read = None
+            if consistency.masks_change(self.config):
+                read = self._vip_reader.request(asked)
+                read()
+        with planned(plan):
+            batch = super()._compute_advantage(batch, metrics)
+        counted: dict[str, float] = {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
+        with self._vip_noting_step():
+            read = read or self._vip_reader.request(asked)
+        self._vip_learning = self._vip_thread.submit(self._vip_learn, plan, read, counted)
+        if not self._vip_reader.beside:
+            metrics.update(self._vip_learned())
+        return batch
+
+    def step(self, metrics: dict[str, Any], *more: Any, **options: Any) -> Any:
+        batch = super().step(metrics, *more, **options)
+        metrics.update(self._vip_learned())
+        return batch
+
+    def _vip_learned(self) -> dict[str, float]:
+        """Wait until VIP has learned from the outcomes of the step; returns the metrics, none if they were returned."""
+        learning, self._vip_learning = self._vip_learning, None
+        with self._vip_noting_step():
+            return {} if learning is None else learning.result()
+
+    def _vip_learn(
+        self, plan: PlannedStep, outcomes: Callable[[], Outcomes], counted: dict[str, float]
+    ) -> dict[str, float]:
+        """Wait for the outcomes of a step and observe them; returns metrics."""
+        seen = outcomes()
+        column = self._vip_success.column
+        if column is not None and column not in seen.fields:
+            raise self._vip_success.not_found(column, seen.fields)
+        rewards, deciding, lengths = plan.split(seen.rewards), plan.split(seen.deciding), plan.split(seen.lengths)
+        logprobs = None if seen.logprobs is None else plan.split(seen.logprobs)
+        observation = self._vip_success.observe(self.vip, plan, rewards, deciding, logprobs, lengths)
         if self._vip_is_saved():  # while the weights are trained
             self._vip_writer.start(self._vip_state_file())
         self.vip_batch = plan
         total = np.where(scorable(seen.rewards), seen.rewards, np.nan)
         own = batch_metrics(self.vip, plan.advantages(total))
         self._vip_summary.add(plan.counts, observation, own, self._vip_bounds())
-        own |= {names.ROLLOUTS: len(keys), names.PADDING_ROWS: len(batch.keys) - len(keys)}
-        metrics.update(names.logged(own))
-        with planned(plan):
-            return super()._compute_advantage(batch, metrics)
-
-    def _vip_outcomes(self, keys: list[str], partition: str) -> Outcomes:
-        """Of rollouts, by the keys of their rows."""
-        column, asked = self._vip_success.column, self.vip_settings.use_logprobs
-        fields = ["rm_scores", *(("extra_fields",) if column is not None else ())]
-        fields += ("old_log_probs", "response_mask") if asked else ()
-        data = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
-        logprobs = row_sums(data["old_log_probs"], data["response_mask"]) if asked else None
-        rewards, lengths = row_sums(data["rm_scores"]), row_lengths(data["rm_scores"])
-        if column is None:
-            return Outcomes(rewards, rewards.tolist(), logprobs, lengths)
-        infos = [(getattr(extra, "data", extra) or {}).get("reward_extra_info") or {} for extra in data["extra_fields"]]
-        if not any(column in info for info in infos):
-            raise self._vip_success.not_found(column, list(infos[0]))
-        return Outcomes(rewards, [info.get(column) for info in infos], logprobs, lengths)
+        return names.logged(own | counted)
 
     @contextmanager
     def _vip_noting_step(self) -> Iterator[None]:
@@ -267,7 +281,11 @@ class VIPTrainerSync(PPOTrainerSync):
         announce(start_line(self.vip, self._vip_success, **sizes, **choices, resumed=where))
 
     def fit(self, agent_loop_manager: Any) -> None:
-        super().fit(agent_loop_manager)
+        self._vip_reader.start()
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            self._vip_reader.stop()
         folder = self.config.trainer.get("rollout_data_dir")
         log = f"viprl replay {folder}" if folder else "trainer.rollout_data_dir keeps a log that `viprl replay` reads"
         announce(self._vip_summary.line(next(iter(self.vip.strategies)), [log]))

@@ -16,6 +16,7 @@ CONTRACT = VersionContract(
             "PPOTrainerSync._get_required_batch_multiple": ("dp_size",),
             "PPOTrainerSync._balance_batch": ("batch", "metrics"),
             "PPOTrainerSync._compute_advantage": ("batch", "metrics"),
+            "PPOTrainerSync.step": ("metrics",),
             "PPOTrainerSync._save_checkpoint": (),
             "PPOTrainerSync._load_checkpoint": (),
             "PPOTrainerSync.fit": ("agent_loop_manager",),
@@ -26,6 +27,7 @@ CONTRACT = VersionContract(
             "index_select_tensor_dict": ("batch", "indices"),
         },
         "transfer_queue": {
+            "init": (),
             "kv_batch_get": ("keys", "partition_id", "select_fields"),
             "KVBatchMeta.reorder": ("indexes",),
             "KVBatchMeta": ("keys", "tags"),
