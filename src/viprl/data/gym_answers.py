@@ -67,7 +67,7 @@ def may_be_checked(answer: str, entry_answer: Any, check: Callable[..., Any]) ->
 
 def evaluates(check: Callable[..., Any]) -> bool:
     """Whether the check of a task, or a function of reasoning-gym that it calls, runs texts as code."""
-    return _evaluates(getattr(check, "__func__", check), getattr(check, "__self__", None).__class__)
+    return _evaluates(getattr(check, "__func__", check), type(getattr(check, "__self__", None)))
 
 
 @cache
