@@ -68,24 +68,28 @@ def column(draw: Any, rows: int) -> Any:
     return pa.array(draw(st.lists(nullable, min_size=rows, max_size=rows)), kind)
 
 
+def written(table: Any, **how: Any) -> bytes:
+    target = pa.BufferOutputStream()
+    parquet.write_table(table, target, **how)
+    return target.getvalue().to_pybytes()
+
+
 @st.composite
 def files(draw: Any, names: list[str]) -> bytes:
     """A parquet file with columns of some types, which may be damaged."""
-    rows, target = draw(st.integers(0, 3)), pa.BufferOutputStream()
+    rows = draw(st.integers(0, 3))
     columns, given = {}, draw(st.lists(st.sampled_from(names), max_size=5, unique=True))
     for name in given:
         try:
             columns[name] = draw(column(rows))
         except (pa.ArrowException, ValueError, TypeError, OverflowError):  # a value that the type does not hold
             continue
-    how = draw(
-        some_of(store_schema=st.booleans(), use_dictionary=st.booleans(), compression=st.sampled_from(["zstd", "none"]))
-    )
+    packed = st.sampled_from(["zstd", "none"])
+    how = draw(some_of(store_schema=st.booleans(), use_dictionary=st.booleans(), compression=packed))
     try:
-        parquet.write_table(pa.table(columns), target, **how)
+        data = written(pa.table(columns), **how)
     except pa.ArrowException:  # a type that parquet does not have
-        parquet.write_table(pa.table({"prompt": ["a"], "solution": ["4"]}), target)
-    data = target.getvalue().to_pybytes()
+        data = written(pa.table({"prompt": ["a"], "solution": ["4"]}))
     return draw(damaged(data)) if draw(st.integers(0, 2)) == 0 else data
 
 
