@@ -14,8 +14,6 @@ VALUE = 64
 """Bytes of a value in memory, besides the content of texts."""
 ROWS = 2**16
 """Rows that are looked at together."""
-PLAIN_JSON = 21
-"""Version of pyarrow that can read JSON columns as texts, and so equal ones once."""
 
 
 def check_parquet_size(path: Path) -> None:
@@ -26,7 +24,6 @@ def check_parquet_size(path: Path) -> None:
 
     Raises what pyarrow raises for a file that cannot be read. Needs pyarrow.
     """
-    import pyarrow as pa
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
@@ -45,8 +42,7 @@ def check_parquet_size(path: Path) -> None:
     if least + most <= limit:
         return
     if least <= limit:
-        plain = {"arrow_extensions_enabled": False} if int(pa.__version__.partition(".")[0]) >= PLAIN_JSON else {}
-        with parquet.ParquetFile(path, read_dictionary=texts, **plain) as file:
+        with parquet.ParquetFile(path, read_dictionary=texts, arrow_extensions_enabled=False) as file:
             for batch in file.iter_batches(batch_size=ROWS, columns=texts):
                 least += sum(map(_text_size, _leaves(batch.to_struct_array())))
                 if least > limit:
