@@ -189,11 +189,12 @@ class Session:
         limit = -(-int(budget) // multiple) * multiple
         if waves is None:
             assert n.sum() == limit if self.vip.spends_all else n.sum() <= limit
-            assert (n >= int(2 if given.get("min_rollouts") is None else given["min_rollouts"])).all()
+            least = 2 if given.get("min_rollouts") is None else given["min_rollouts"]
+            assert (n >= np.asarray(least, dtype=float)).all()
         for value in (plan.expected_variance, plan.uniform_variance, plan.cost, plan.uniform_cost):
             assert np.isfinite(value)
         if given.get("max_rollouts") is not None:
-            assert (n <= float(given["max_rollouts"])).all()
+            assert (n <= np.asarray(given["max_rollouts"], dtype=float)).all()
         assert repr(plan)
 
 
