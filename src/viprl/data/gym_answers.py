@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from types import CodeType
 from typing import Any
@@ -67,12 +67,12 @@ def may_be_checked(answer: str, entry_answer: Any, check: Callable[..., Any]) ->
 
 def evaluates(check: Callable[..., Any]) -> bool:
     """Whether the check of a task, or a function of reasoning-gym that it calls, runs texts as code."""
-    owner: Hashable = type(getattr(check, "__self__", None))
+    owner: Any = type(getattr(check, "__self__", None))
     return _evaluates(getattr(check, "__func__", check), owner)
 
 
 @cache
-def _evaluates(check: Callable[..., Any], owner: Hashable) -> bool:
+def _evaluates(check: Callable[..., Any], owner: Any) -> bool:
     todo, seen = [check], set()
     while todo:
         function = inspect.unwrap(todo.pop())
