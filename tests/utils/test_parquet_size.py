@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from refused import refused
@@ -78,3 +80,13 @@ def test_values_of_a_fixed_size_count_with_it(tmp_path, monkeypatch):
         monkeypatch.setattr(parquet_size, name, value)
     with refused(DataError, path):
         check_parquet_size(path)
+
+
+def test_damaged_metadata_raise_and_do_not_end_the_process(tmp_path):
+    whole = written(tmp_path, pa.array(["a", None, "b"])).read_bytes()
+    path = tmp_path / "damaged.parquet"
+    for at in range(len(whole)):
+        for byte in (0, whole[at] ^ 1, 255):
+            path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+            with contextlib.suppress(pa.ArrowException, OSError, ValueError):
+                check_parquet_size(path)

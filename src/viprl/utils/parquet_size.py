@@ -30,6 +30,9 @@ def check_parquet_size(path: Path) -> None:
         limit = max(FREE, RATIO * path.stat().st_size)
         columns = [file.schema.column(at) for at in range(file.metadata.num_columns)]
         groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
+        if VALUE * len(columns) * sum(group.num_rows for group in groups) > limit:
+            raise _too_large(path, limit)
+        file.scan_contents()  # raises for damaged metadata of columns, which would end the process below
         least = most = 0
         for group in groups:
             for at, column in enumerate(columns):
@@ -48,10 +51,14 @@ def check_parquet_size(path: Path) -> None:
                 if least > limit:
                     break
     if least > limit:
-        raise DataError(
-            f"{path} grows to more than {limit / 2**30:,.1f} GiB in memory, {RATIO} times its size or {FREE / 2**30:g} "
-            "GiB, which no data set does; check it, and write its rows to several files if it is right"
-        )
+        raise _too_large(path, limit)
+
+
+def _too_large(path: Path, limit: int) -> DataError:
+    return DataError(
+        f"{path} grows to more than {limit / 2**30:,.1f} GiB in memory, {RATIO} times its size or {FREE / 2**30:g} "
+        "GiB, which no data set does; check it, and write its rows to several files if it is right"
+    )
 
 
 def _leaves(array: Any) -> Iterator[Any]:
