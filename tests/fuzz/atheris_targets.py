@@ -2,7 +2,7 @@
 
 Needs `pip install atheris`; without it the script says so and ends. Each target runs SECONDS (default 60) in a process
 of its own, from a few sound files that are written on the fly. An exception that is not one of `viprl.errors`, a case
-of more than ten seconds and more than 2 GiB of memory are faults; the input is kept in the folder that is printed. Exit
+of more than a minute and more than 2 GiB of memory are faults; the input is kept in the folder that is printed. Exit
 code 1 with a fault.
 """
 
@@ -165,11 +165,13 @@ def fuzz_one(name: str, seconds: int, folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     with atheris.instrument_imports(include=["viprl"], enable_loader_override=False):
         do, seeds = targets(folder)[name]
+        for seed in seeds:  # imports what is imported late, such as TRL
+            do(seed)
     corpus = folder / "corpus"
     corpus.mkdir()
     for at, seed in enumerate(seeds):
         (corpus / str(at)).write_bytes(seed)
-    limits = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=4096", "-verbosity=1"]
+    limits = [f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=2048", "-max_len=4096", "-verbosity=1"]
     atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={folder}/fault-", str(corpus)], do)
     atheris.Fuzz()
 
