@@ -12,10 +12,12 @@ quickstart: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 $(ARGS)
 
-# More than 100,000 cases of the property tests, other ones in each run; the usual tests run a hundredth of them.
+# More than 200,000 cases of the property tests, other ones in each run; the usual tests run a hundredth of them. Then, if
+# atheris is installed, ten seconds of coverage-guided cases for each parser.
 fuzz: $(READY)
 	VIPRL_FUZZ_CASES=5000 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 tests/fuzz \
 	  -p no:logging --hypothesis-show-statistics $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/atheris_targets.py 10
 
 # The core with its oldest and newest dependencies and on later versions of Python, and the TRL tests on the oldest, the
 # locked and the newest version of TRL; ARGS names other versions of TRL.

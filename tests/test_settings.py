@@ -51,6 +51,9 @@ def test_read_settings() -> None:
         ({"seed": None}, "x_seed is None"),
         ({"register_pool": "yes"}, "'yes'"),
         ({"prompt_weighting": "token"}, "'token'"),
+        ({"score_signal": None}, "score_signal"),
+        ({"variance_target": [1]}, "variance_target"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_unusable_options_are_named(given, named: str) -> None:

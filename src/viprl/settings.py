@@ -246,6 +246,7 @@ class EngineSettings(Settings):
     )
 
     def __post_init__(self) -> None:
+        self.check_types()
         check_prompt_weighting(self.prompt_weighting)
         self.check_choices()
         whole_number("candidates", self.candidates, least=1)

@@ -44,6 +44,23 @@ def test_the_reward_is_the_score_of_the_task():
     assert solved([row["prompt"]], chat, **{key: value[:1] for key, value in columns.items()}) == [1.0]
 
 
+@pytest.mark.parametrize("task", ["string_insertion", "spiral_matrix", "n_queens", "countdown", "simple_integration"])
+def test_no_answer_runs_as_code(task, tmp_path):
+    row, file = load(DataSource(f"reasoning-gym:{task}")).dataset[0], tmp_path / "ran"
+    columns = {key: [row[key]] for key in ("task", "metadata")}
+    for code in (f"open({str(file)!r}, 'w')", f"sin(open({str(file)!r}, 'w'))", "exit()"):
+        assert solved([""], [f"<answer>{code}</answer>"], [row["solution"]], **columns) == [0.0]
+    assert not file.exists()
+    assert solved([""], [f"<answer>{row['solution']}</answer>"], [row["solution"]], **columns) == [1.0]
+
+
+def test_equal_answers_in_other_words_still_count():
+    row = load(DataSource("reasoning-gym:polynomial_multiplication")).dataset[0]
+    columns = {key: [row[key]] * 2 for key in ("solution", "task", "metadata")}
+    other = " + ".join(reversed(row["solution"].replace("- ", "+ -").split(" + ")))
+    assert solved([""] * 2, [other, other + " + 1"], **columns) == [1.0, 0.0]
+
+
 def test_a_mapping_has_the_same_meaning_as_a_name():
     name = canonical({"reasoning-gym": ["chain_sum", "gcd"], "levels": [0, 3], "seed": 2})
     assert name == "reasoning-gym:chain_sum+gcd?levels=0-3&seed=2" == str(parse(name))
@@ -63,6 +80,10 @@ def test_a_mapping_has_the_same_meaning_as_a_name():
         ("reasoning-gym:chain_sum?level=1&levels=0-2", "level and levels"),
         ("reasoning-gym:chain_sum?min_term=3", "min_term"),
         ("reasoning-gym:chain_sum?seed=-1", "'-1'"),
+        ("reasoning-gym:chain_sum?seed=" + "1" * 5000, "0 to"),
+        ("reasoning-gym:chain_sum?levels=0-999999999999", "range such as"),
+        ("reasoning-gym:chain_sum?min_terms=[", "min_terms"),
+        ("reasoning-gym:chain_sum?min_terms=[1]", "min_terms"),
     ],
 )
 def test_unusable_names(name, keys):

@@ -62,6 +62,7 @@ def test_the_column_and_the_rule(success, column, rule):
         ("exact", [exact, exact], "2 rewards have this name"),
         ("partial>=0.5", [functools.partial(exact), length], "'partial'.*exact, length"),
         ("nowhere:function", FUNCTIONS, "nowhere:function"),
+        (10**400, FUNCTIONS, "threshold"),
     ],
 )
 def test_success_that_cannot_be_used(success, functions, named):

@@ -1,8 +1,10 @@
 """Settings of an engine with the values that are used."""
 
+import numpy as np
 import pytest
 
-from viprl.engines.vip_builder import resolve
+from viprl.engines.vip_builder import check_strategies, resolve
+from viprl.errors import InputError
 from viprl.settings import EngineSettings
 
 
@@ -14,3 +16,8 @@ def test_a_run_that_can_save_nothing_is_told_so(caplog, spend, rollouts, least, 
     settings = EngineSettings(spend=spend, min_rollouts=least)
     resolve(settings, estimator="rloo", prompts=32, rollouts=rollouts, where="num_generations=2", prefix="vip_")
     assert (len(caplog.records) == 1) == warns
+
+
+def test_a_shadow_of_another_type_is_refused():
+    with pytest.raises(InputError, match="shadow"):
+        check_strategies(EngineSettings(shadow=[np.zeros(0)]))

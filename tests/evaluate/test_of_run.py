@@ -85,6 +85,15 @@ def test_the_base_of_an_adapter(tmp_path):
     assert base_model(str(tmp_path)) is None
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base"}))
     assert base_model(str(tmp_path)) == "base"
-    (tmp_path / "adapter_config.json").write_text("{")
-    with refused(InputError, "adapter_config.json"):
-        base_model(str(tmp_path))
+    for text in ("{", "[]", "{}", "[" * 10**5):
+        (tmp_path / "adapter_config.json").write_text(text)
+        with refused(InputError, "adapter_config.json"):
+            base_model(str(tmp_path))
+
+
+def test_settings_of_another_form_are_named(run):
+    with refused(InputError, "reward", "--verify"):
+        trained(str(run(reward=[["f"]]))).judged_by(None, None)
+    for given in ("{", "3", 3, ["a"], "[" * 10**5):
+        with refused(InputError, "chat_template_kwargs"):
+            _ = trained(str(run(chat_template_kwargs=given))).template_options

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import datetime
+import faulthandler
+import functools
 import math
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -13,7 +17,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import given as given_
 from hypothesis import strategies as st
 
 from viprl.errors import ViprlError
@@ -23,17 +28,37 @@ CASES = int(os.environ.get("VIPRL_FUZZ_CASES", "0"))
 FEW = 50
 
 
+SLOWEST = 10.0
+"""CPU seconds after which a case counts as one that hangs. Wall-clock time depends on how busy the machine is."""
+ENDLESS = 300
+"""Seconds after which a case that does not end is ended, with the whole process and a traceback."""
+
+
 def fuzz(weight: float = 1.0, **strategies: Any) -> Callable[[Callable], Callable]:
-    """A property test. `weight`: its cases relative to those of the others, smaller for slow ones. A case that takes
-    more than ten seconds counts as one that hangs."""
+    """A property test. `weight`: its cases relative to those of the others, smaller for slow ones."""
     how = settings(
         max_examples=max(int((CASES or FEW) * weight), 1),
-        deadline=datetime.timedelta(seconds=10),
+        deadline=None,
         derandomize=not CASES,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    return lambda test: how(given(**strategies)(test))
+
+    def decorate(test: Callable) -> Callable:
+        @functools.wraps(test)
+        def timed(*given: Any, **named: Any) -> None:
+            faulthandler.dump_traceback_later(ENDLESS, exit=True, file=sys.__stderr__)
+            began = time.process_time()
+            try:
+                test(*given, **named)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+            seconds = time.process_time() - began
+            assert seconds < SLOWEST, f"the case took {seconds:.1f} seconds"
+
+        return how(given_(**strategies)(timed))
+
+    return decorate
 
 
 class Refused:

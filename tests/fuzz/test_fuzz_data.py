@@ -21,7 +21,7 @@ yaml = pytest.importorskip("yaml")
 
 from viprl.data.loading import DataSource, load  # noqa: E402
 from viprl.train.config import load_config, parse_config  # noqa: E402
-from viprl.train.yaml_files import parse_yaml  # noqa: E402
+from viprl.utils.safe_yaml import parse_yaml  # noqa: E402
 
 ROWS = [
     {"prompt": "What is 2 + 2?", "solution": "4", "level": 1},

@@ -14,6 +14,7 @@ from fuzzing import damaged, fuzz, json_values, mutated, or_refused
 from hypothesis import strategies as st
 
 from viprl.report.diagnosis import diagnose
+from viprl.runs import reader
 from viprl.runs.engine_logs import from_trl, from_verl, read_history
 from viprl.runs.history import PromptHistory
 from viprl.runs.reader import load_run
@@ -114,12 +115,11 @@ def check_histories(histories: list[PromptHistory]) -> None:
 
 
 def learn(histories: list[PromptHistory]) -> None:
-    """What a warm start makes of them. Huge counts are not unrolled."""
-    if sum(history.rollouts.sum() for history in histories) < 10_000:
-        vip = VIP(features="none", cache=None)
-        with or_refused():
-            vip.observe_histories(histories)
-        assert np.isfinite(vip.allocate(["a", "b"], 12).expected_variance)
+    """What a warm start makes of them."""
+    vip = VIP(features="none", cache=None)
+    with or_refused():
+        vip.observe_histories(histories)
+    assert np.isfinite(vip.allocate(["a", "b"], 12).expected_variance)
 
 
 def folder(factory: pytest.TempPathFactory, files: dict[str, bytes | None]) -> Path:
@@ -142,6 +142,26 @@ def test_history_files(tmp_path_factory: pytest.TempPathFactory, data: bytes, pa
     if not refused:
         check_histories(found)
         learn(found)
+
+
+@fuzz(
+    visits=st.lists(st.tuples(st.integers(1, 10**12), st.floats(0, 1)), min_size=1, max_size=4),
+    lengths=st.none() | st.just([[1, 2, None]]),
+)
+def test_huge_counts(tmp_path_factory: pytest.TempPathFactory, visits: list[tuple[int, float]], lengths: Any) -> None:
+    """Counts up to 10^12 are read, learned from and totalled without an array of that length."""
+    n, k = [n for n, _ in visits], [int(n * share) for n, share in visits]
+    row = {"prompt": "a", "rollouts": n, "successes": k} | ({} if lengths is None else {"lengths": lengths})
+    with or_refused() as refused:
+        found = read_history(folder(tmp_path_factory, {"log.jsonl": lines([row])}) / "log.jsonl")
+    if not refused:
+        total = reader.PromptTotal.of(found[0])
+        assert (total.rollouts, total.successes) == (sum(n), sum(k))
+        assert total.reward_mean == pytest.approx(sum(k) / sum(n))
+        vip = VIP(features="none", cache=None)
+        with or_refused():
+            vip.observe_histories(found)
+        assert np.isfinite(vip.allocate(["a", "b"], 12).expected_variance)
 
 
 @fuzz(

@@ -48,7 +48,7 @@ def test_a_missing_column_is_named_with_those_there_are():
         exact_match(prompts=["q"], solution=["5"])
 
 
-@pytest.mark.parametrize("solution", ["12", {"a": 1, "b": 2}, {"1", "2"}, 5, ["1"], b"12"])
+@pytest.mark.parametrize("solution", ["12", {"a": 1, "b": 2}, {"1", "2"}, 5, ["1"], b"12", np.zeros(())])
 def test_a_solution_column_that_is_not_a_list_of_n(solution):
     with pytest.raises(InputError, match="solution"):
         exact_match([""] * 2, ["1", "2"], solution)

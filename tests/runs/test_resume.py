@@ -98,7 +98,7 @@ def test_other_folders_are_not_checkpoints(folder, name):
     assert last_checkpoint(folder) == folder / "checkpoint-10"
 
 
-@pytest.mark.parametrize("state", ["", "{", "[]", "{}", '{"global_step": null}', None])
+@pytest.mark.parametrize("state", ["", "{", "[]", "{}", '{"global_step": null}', "[" * 10**5, '{"a": 1, "a": 2}', None])
 def test_an_incomplete_checkpoint_is_ignored(folder, state):
     (folder / "checkpoint-20").mkdir()
     if state is not None:
@@ -107,7 +107,11 @@ def test_an_incomplete_checkpoint_is_ignored(folder, state):
     assert last_checkpoint(folder) == folder / "checkpoint-10"
 
 
-@pytest.mark.parametrize("record", ["[1", "- a\n", "", "model: 'm\n"])
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+"""Aliases that stand for 9^11 values: harmless until they are compared or printed."""
+
+
+@pytest.mark.parametrize("record", ["[1", "- a\n", "", "model: 'm\n", "a: 2026-13-45\n", "[" * 10**5, "1: x\n", BOMB])
 def test_a_damaged_record_is_named(tmp_path, record):
     (tmp_path / "config.yaml").write_text(record)
     with refused(StateError, "config.yaml", "output_dir"):

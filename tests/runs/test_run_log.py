@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from viprl.errors import FileError
+from refused import refused
+from viprl.errors import DataError, FileError
 from viprl.runs.prompt_texts import PromptTexts
 from viprl.runs.run_log import RunLog, only_writer
-from viprl.utils.json_lines import log_rows
+from viprl.utils.json_lines import log_rows, write_json_lines
 
 
 def filled(folder, steps=4):
@@ -71,6 +72,35 @@ def test_texts_of_prompts_are_written_once_and_cut_back(tmp_path):
     resumed = PromptTexts(tmp_path)
     resumed.rewind(1)
     assert resumed.read() == {"id:a": "first", "sha:b": "second"}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("metrics.jsonl", {"a": 1}),
+        ("metrics.jsonl", {"step": None}),
+        ("outcomes.jsonl", {"step": 1, "counts": 3}),
+        ("outcomes.jsonl", {"step": "1", "counts": []}),
+        ("prompts.jsonl", {"step": 1, "id": []}),
+    ],
+)
+def test_rows_of_another_form_are_named_when_a_run_is_resumed(tmp_path, name, row):
+    write_json_lines(tmp_path / name, [row])
+    with refused(DataError, name, "row 1"):
+        RunLog(tmp_path, strategy="default", seed=1).rewind(1)
+        PromptTexts(tmp_path).rewind(1)
+
+
+@pytest.mark.parametrize("prompt", [[None], [{"role": "user"}], 3, None])
+def test_prompts_of_another_form_are_named(tmp_path, prompt):
+    write_json_lines(tmp_path / "prompts.jsonl", [{"step": 1, "id": "id:7", "prompt": prompt}])
+    with refused(DataError, "prompts.jsonl", "row 1"):
+        PromptTexts(tmp_path).read()
+
+
+def test_a_prompt_without_messages_has_no_text(tmp_path):
+    write_json_lines(tmp_path / "prompts.jsonl", [{"step": 1, "id": "id:7", "prompt": []}])
+    assert PromptTexts(tmp_path).read() == {"id:7": ""}
 
 
 def test_a_folder_has_one_writer(tmp_path):

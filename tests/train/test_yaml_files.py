@@ -6,7 +6,8 @@ import pytest
 
 from refused import refused
 from viprl.errors import ConfigError
-from viprl.train.yaml_files import LARGEST, read_yaml, with_overrides
+from viprl.train.yaml_files import read_yaml, with_overrides
+from viprl.utils.safe_yaml import LARGEST
 
 
 def bomb(form: str) -> str:

@@ -27,6 +27,7 @@ from viprl.cli.train import train
 from viprl.cli.variance import variance
 from viprl.cli.watch import watch
 from viprl.errors import ViprlError
+from viprl.utils.words import visible
 
 
 class _Commands(TyperGroup):
@@ -70,7 +71,7 @@ def main() -> None:
         app()
     except ViprlError as error:
         messages.print("[red]error:[/red]", end=" ")
-        messages.print(str(error), markup=False, highlight=False)
+        messages.print(visible(str(error)), markup=False, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:  # before or after the command itself
         sys.exit(CODE)

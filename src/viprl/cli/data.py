@@ -87,11 +87,12 @@ def verl(
     """Write a data set in verl's format: prompt, reference answer and the name of verl's reward function."""
     from viprl.data.export import to_verl_rows, write_parquet
     from viprl.data.loading import DataSource, load
+    from viprl.utils.words import visible
 
     columns: dict[str, Any] = {"prompt_column": prompt_column, "solution_column": solution_column}
     rows: dict[str, Any] = {"duplicates": duplicates, "skip_bad_rows": True, "answer_after": answer_after}
     loaded = load(DataSource(source, split=split, subset=subset, instruction=instruction, chat=True, **columns, **rows))
     for note in loaded.notes:
-        typer.echo(note)
+        typer.echo(visible(note))
     written = to_verl_rows(loaded.dataset, data_source=data_source)
     typer.echo(f"{write_parquet(out, written)}: {len(written):,} rows")

@@ -143,6 +143,7 @@ def evaluate(
     from viprl.evaluate.of_run import Trained, trained
     from viprl.evaluate.results import remarks, terminal_table, write_results
     from viprl.evaluate.sampling import Sampling
+    from viprl.utils.words import visible
 
     run = Trained("") if model is None else trained(model)
     own = run.form() if verify in (None, *run.rewards()) else {}
@@ -186,7 +187,7 @@ def evaluate(
     console = Console(soft_wrap=True)
     console.print(terminal_table(result))
     for line in remarks(result):
-        console.print(line, highlight=False, markup=False)
+        console.print(visible(line), highlight=False, markup=False)
     for place in (json, out):
         if place is not None:
             console.print(f"written: {place}", highlight=False, markup=False)

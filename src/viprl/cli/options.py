@@ -74,7 +74,7 @@ def template_options(text: str | None) -> dict[str, Any]:
     """The mapping that is given as --chat-template-kwargs. Raises InputError if it is something else."""
     import yaml
 
-    from viprl.train.yaml_files import parse_yaml
+    from viprl.utils.safe_yaml import parse_yaml
 
     try:
         found = parse_yaml(text or "{}")

@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
+from viprl.data.gym_answers import final_answer, may_be_checked
 from viprl.data.question import Format
 from viprl.errors import InputError, MissingPackageError
-from viprl.rewards.built_in import completion_text
-from viprl.rewards.grading.extract import boxed
+from viprl.utils.safe_yaml import parse_yaml
 from viprl.utils.words import did_you_mean
 
 PREFIX = "reasoning-gym"
@@ -88,9 +88,9 @@ def parse(name: str) -> Task:
         options[key] = value
     levels = _levels(name, options)
     seed = options.pop("seed", "0")
-    if not re.fullmatch(r"\d+", seed) or int(seed) >= SEEDS:
+    if not re.fullmatch(r"[0-9]{1,9}", seed) or int(seed) >= SEEDS:
         raise InputError(f"{name!r}: seed is {seed!r}; expected 0 to {SEEDS - 1}")
-    parsed = Task(tasks, levels, int(seed), tuple((k, yaml.safe_load(v)) for k, v in options.items()))
+    parsed = Task(tasks, levels, int(seed), tuple((key, _value(name, key, text)) for key, text in options.items()))
     for task in tasks:
         for level in levels or (None,):
             _generator(task, level, parsed.seed, parsed.options)
@@ -124,7 +124,7 @@ def solved(
     r"""Reward: 1 if the task's own check gives the answer the full score, otherwise 0.
 
     The answer is the content of the last <answer> tags; without such tags that of the last \boxed{}; without a box the
-    whole completion.
+    whole completion. An answer that a check would run as code is wrong, see `viprl.data.gym_answers`.
     """
     return [
         _full_score(name, final_answer(given), {"answer": right, "metadata": meta})
@@ -133,18 +133,13 @@ def solved(
 
 
 def _full_score(task: str, answer: str, entry: Mapping[str, Any]) -> float:
+    check = _generator(task, None, 0, ()).score_answer
+    if not may_be_checked(answer, entry["answer"], check):
+        return 0.0
     try:
-        return float(_generator(task, None, 0, ()).score_answer(answer, entry) >= 1.0)
+        return float(check(answer, entry) >= 1.0)
     except Exception:  # the checks of some tasks raise on answers that they cannot parse; such an answer is wrong
         return 0.0
-
-
-def final_answer(completion: Any) -> str:
-    """The final answer of a completion, see `solved`."""
-    text = completion_text(completion)
-    if tagged := re.findall(r"<answer>(.*?)</answer>", text, flags=re.DOTALL):
-        return tagged[-1].strip()
-    return boxed(text) or text.strip()
 
 
 @lru_cache(maxsize=256)
@@ -183,9 +178,19 @@ def _levels(name: str, options: dict[str, Any]) -> tuple[int, ...]:
         raise InputError(f"{name!r} has both level and levels; remove one of them")
     text = given[0]
     low, dash, high = text.partition("-")
-    if not low.isdecimal() or (dash and (not high.isdecimal() or int(high) < int(low))):
+    if not re.fullmatch(r"[0-9]{1,3}(-[0-9]{1,3})?", text) or (dash and int(high) < int(low)):
         raise InputError(f"{name!r}: the level is {text!r}; expected a number such as 2, or a range such as 0-3")
     return tuple(range(int(low), int(high if dash else low) + 1))
+
+
+def _value(name: str, key: str, text: str) -> Any:
+    """The value of an option. Tasks are remembered by their options, so it must be hashable."""
+    try:
+        value = parse_yaml(text)
+        hash(value)
+    except (yaml.YAMLError, TypeError) as error:
+        raise InputError(f"{name!r}: {key} is {text!r}; expected a number, a text, true or false") from error
+    return value
 
 
 def _name(names: Iterable[str], options: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from viprl.data.loading import LEAVE_OUT, DataSource, Loaded, bad_rows, load
 from viprl.data.named import NAMED
 from viprl.data.tables import SUFFIXES
 from viprl.prompts import text
+from viprl.utils.words import visible
 
 SAMPLE = 1_000  # rows of an endless data set that are measured
 QUANTILES = (0.05, 0.5, 0.95, 1.0)
@@ -79,8 +80,8 @@ def show_data(
     for at in range(min(2, n)):
         shown = rendered(prompts[at], tokenizer, template_options) if tokenizer else _plain(prompts[at])
         console.rule(f"row {at + 1}{' as the model sees it' if tokenizer else ''}", align="left", style="dim")
-        console.print(escape(shown), soft_wrap=True, highlight=False)
-        console.print(f"[bold]answer[/bold] {escape(str(solutions[at]))}", soft_wrap=True, highlight=False)
+        console.print(escape(visible(shown)), soft_wrap=True, highlight=False)
+        console.print(f"[bold]answer[/bold] {escape(visible(str(solutions[at])))}", soft_wrap=True, highlight=False)
 
 
 def _facts(loaded: Loaded) -> dict[str, str]:
@@ -123,7 +124,7 @@ def _usable(loaded: Loaded, skip: bool, over: int) -> str:
 
 
 def _line(console: Console, name: str, words: str) -> None:
-    console.print(f"[bold]{name:<12}[/bold] {escape(words)}", soft_wrap=True)
+    console.print(f"[bold]{name:<12}[/bold] {escape(visible(words))}", soft_wrap=True)
 
 
 def _lengths(console: Console, unit: str, lengths: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from viprl.data.named import NAMED
 from viprl.data.values import column_of, exact_float
 from viprl.errors import DataError, FileError
 from viprl.utils.json_lines import parse_json, read_json_lines
+from viprl.utils.parquet_size import check_parquet_size
 from viprl.utils.read_files import first_character, read_text
 from viprl.utils.words import did_you_mean, first_line
 
@@ -52,7 +53,10 @@ def _read_file(path: Path, source: str) -> pa.Table:
         raise DataError(f"{source} has an unknown suffix; expected {', '.join(SUFFIXES)}")
     if name.endswith(".parquet"):
         try:
+            check_parquet_size(path)
             return _without_views(pyarrow.parquet.read_table(path, partitioning=None))
+        except DataError:
+            raise
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{source} cannot be read: {first_line(error)}; is it whole, and parquet?") from error
     try:

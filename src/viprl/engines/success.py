@@ -18,6 +18,7 @@ from viprl.rewards.calling import reward_name
 from viprl.utils.arrays import FloatArray
 from viprl.utils.comparisons import read_comparison
 from viprl.utils.imports import import_function
+from viprl.utils.numerics import number
 from viprl.vip import VIP, Observation
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class SuccessCriterion:
         if callable(success):
             self.rule = success
         elif isinstance(success, int | float):
-            if isinstance(success, bool) or not math.isfinite(success):
+            if isinstance(success, bool) or math.isnan(number(success)):
                 raise InputError(f"{option} is {success!r}, which is not a threshold; {self._choices()}")
             self.rule = success
         elif success is not None:

@@ -87,7 +87,7 @@ def check_strategies(settings: EngineSettings, prefix: str = "") -> None:
 
 def check_training_strategy(strategy: str | Strategy, option: str = "strategy") -> None:
     """Raise InputError for a strategy that a training run cannot use: unknown ones, and "oracle"."""
-    if strategy == "oracle":
+    if isinstance(strategy, str) and strategy == "oracle":
         raise InputError(
             f"{option} is 'oracle', which needs the true success probabilities, and no training run knows them; use it "
             "in `viprl replay`, or in experiments with VIP.tell_oracle"

@@ -136,6 +136,7 @@ def evaluate_model(plan: Plan, ks: Sequence[int] | None, verify: str, out: Path,
             f"{source.instruction or 'none'}; {backend}; graded by {judge.name}"
             + (f"; {len(store.found)} problems sampled before" if store.found else ""),
             highlight=False,
+            markup=False,
         )
         if missing:
             longest = max(len(problem.tokens) for problem in problems) + plan.sampling.max_new_tokens

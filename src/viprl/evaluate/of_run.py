@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from viprl.errors import InputError
+from viprl.errors import DataError, FileError, InputError
 from viprl.runs.files import CHECKPOINT
 from viprl.runs.resume import last_checkpoint
 from viprl.runs.run_folder import run_settings
+from viprl.utils.json_files import read_json_object
+from viprl.utils.json_lines import parse_json
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,14 @@ class Trained:
 
     @property
     def template_options(self) -> dict[str, Any]:
-        """Options of the chat template."""
+        """Options of the chat template. Raises InputError if those of the run are not a mapping."""
         given = self.settings.get("chat_template_kwargs") or {}
-        return dict(json.loads(given) if isinstance(given, str) else given)
+        try:
+            return dict(parse_json(given) if isinstance(given, str) else given)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the run in {self.run}: chat_template_kwargs is {given!r:.200}; expected a mapping"
+            ) from (error)
 
     @property
     def verify(self) -> str | None:
@@ -57,11 +63,14 @@ class Trained:
         return {name: value for name, value in given.items() if value is not None}
 
     def rewards(self) -> list[str]:
-        """The rewards of the run; empty without a run."""
+        """The rewards of the run; empty without a run. Raises InputError if they are no names."""
         if self.run is None:
             return []
         given = self.settings.get("reward") or "exact_match"
-        return [given] if isinstance(given, str) else list(given)
+        names = given if isinstance(given, list) else [given]
+        if not all(isinstance(name, str) for name in names):
+            raise InputError(f"the run in {self.run}: reward is {given!r:.200}; expected names; set --verify")
+        return list(names)
 
     def _success_of(self, name: str) -> tuple[bool, str | None]:
         """Whether `vip_success` names a reward, and what it says of the reward: the text after its name."""
@@ -96,8 +105,8 @@ def base_model(model: str) -> str | None:
     if not file.is_file() or (Path(model) / "config.json").is_file():
         return None
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(read_json_object(file)["base_model_name_or_path"])
+    except (FileError, DataError, KeyError) as error:
         raise InputError(f"{file} cannot be read ({error}); give the folder of a model or of an adapter") from error
 
 

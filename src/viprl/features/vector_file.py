@@ -30,6 +30,8 @@ from viprl.utils.files import locked
 
 KEY = 16
 """Size of a key in bytes."""
+MOST_COLUMNS = 2**16
+"""Columns of a file. One that claims more was not written by this module."""
 
 
 class Vectors:
@@ -168,7 +170,7 @@ class VectorFile(Vectors):
         file.seek(0)
         header = file.read(self.HEADER.size)
         columns = self.HEADER.unpack(header)[1]
-        if header != self._header(columns):
+        if header != self._header(columns) or not 0 < columns <= MOST_COLUMNS:
             raise VectorFileError(f"{self.keys_file.name} begins with {header!r}; expected {self._header(columns)!r}")
         self.columns = columns
         file.seek(self.HEADER.size + KEY * self._used)

@@ -87,10 +87,11 @@ def run_replay(
     if json_file is not None:
         numbers = {"protocol": asdict(protocol)} | as_json(results)
         write_text(json_file, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
-        console.print(f"numbers: {json_file}", highlight=False)
+        console.print(f"numbers: {json_file}", highlight=False, markup=False)
     if report is not None:
         settings = {"file": str(file), "prompts": len(pool.keys), "features": str(features)} | asdict(protocol)
-        console.print(f"report: {write_replay_page(results, report, protocol, settings, notes)}", highlight=False)
+        page = write_replay_page(results, report, protocol, settings, notes)
+        console.print(f"report: {page}", highlight=False, markup=False)
     return results
 
 

@@ -85,7 +85,8 @@ def _scored(name: str, mode: str, completions: Any, solution: Any, columns: Mapp
 
 def _is_listed(values: Any) -> bool:
     unordered = isinstance(values, str | bytes | bytearray | Mapping | set | frozenset)
-    return isinstance(values, Iterable) and hasattr(values, "__len__") and not unordered
+    scalar = getattr(values, "ndim", 1) == 0  # arrays and tensors of one number have a length only by name
+    return isinstance(values, Iterable) and hasattr(values, "__len__") and not unordered and not scalar
 
 
 def _listed(name: str, argument: str, values: Any) -> list[Any]:

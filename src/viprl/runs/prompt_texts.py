@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viprl.errors import DataError
-from viprl.prompts import Prompt
+from viprl.errors import DataError, InputError
+from viprl.prompts import Prompt, text
 from viprl.runs.files import PROMPTS_FILE
 from viprl.runs.run_log import cut_back
 from viprl.utils.json_lines import append_json_line, read_json_lines
@@ -30,7 +30,7 @@ class PromptTexts:
 
     def rewind(self, step: int) -> None:
         """Keep only the prompts that were first visited in steps 1 to `step`."""
-        self.known = {row["id"] for row in cut_back(self.path, step)}
+        self.known = {row["id"] for row in cut_back(self.path, step, id=str)}
 
     def add(self, step: int, keys: Sequence[str], prompts: Sequence[Prompt]) -> None:
         """Append those of [Q] prompts that are new.
@@ -53,5 +53,9 @@ class PromptTexts:
             key, prompt = row.get("id"), row.get("prompt")
             if not isinstance(key, str) or not isinstance(prompt, str | list):
                 raise DataError(f"{self.path}, row {number} has no id and prompt; fix or delete the row")
-            found[key] = prompt
+            try:
+                text(prompt or "")  # a list without messages stands for no prompt, as an empty text does
+            except InputError as error:
+                raise DataError(f"{self.path}, row {number}: {error}; fix or delete the row") from error
+            found[key] = prompt or ""
         return found

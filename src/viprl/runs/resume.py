@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from viprl.errors import ConfigError, StateError
+from viprl.errors import ConfigError, DataError, FileError, StateError
 from viprl.runs.files import CHECKPOINT, FINISHED_FILE, SETTINGS_FILE, TRAINER_STATE_FILE, by_step
 from viprl.runs.resume_options import BATCH_PARTS, BATCHES, MAY_CHANGE, PATHS, WITHOUT_EFFECT
 from viprl.utils.files import writing
+from viprl.utils.json_files import read_json_object
+from viprl.utils.numerics import number
+from viprl.utils.safe_yaml import read_yaml_mapping
 
 OPTIMIZER_FILES = ("optimizer*", "global_step*")
 TRAINING_STATE = (
@@ -96,9 +96,9 @@ class RunFolder:
         Raises ConfigError if it is complete, but was trained with other settings.
         """
         state = state_of(checkpoint)
-        step = state["global_step"]
-        done, end = (step, max_steps) if max_steps > 0 else (state["epoch"], num_train_epochs)
-        if done < end:
+        step, epoch = state["global_step"], number(state.get("epoch"))
+        done, end = (step, max_steps) if max_steps > 0 else (epoch, num_train_epochs)
+        if not done >= end:  # NaN: an epoch that cannot be read
             return False
         if changed := self.changes():
             raise ConfigError(
@@ -117,14 +117,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The settings of the run in a folder. Raises StateError if they cannot be read."""
     file = folder / SETTINGS_FILE
     try:
-        record = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return flat(read_yaml_mapping(file))
+    except (DataError, FileError) as error:
         raise StateError(
-            f"{file}, the record of the run, cannot be read: {error}; choose another output_dir"
+            f"{file}, the record of the run, cannot be read: {error}; choose another output_dir, or delete the folder"
         ) from error
-    if not isinstance(record, dict):
-        raise StateError(f"{file} is not the record of a run; choose another output_dir, or delete the folder")
-    return flat(record)
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,14 +158,14 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
-    """The trainer's state in a checkpoint."""
-    return json.loads((checkpoint / TRAINER_STATE_FILE).read_text(encoding="utf-8"))
+    """The trainer's state in a checkpoint. Raises DataError or FileError if it cannot be read."""
+    return read_json_object(checkpoint / TRAINER_STATE_FILE)
 
 
 def _complete(checkpoint: Path) -> bool:
     try:
         return isinstance(state_of(checkpoint)["global_step"], int)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileError, DataError, KeyError):
         return False
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from viprl.errors import DataError
+from viprl.errors import DataError, FileError
 from viprl.runs.files import OUTCOMES_FILE, PROMPTS_FILE, SETTINGS_FILE
 from viprl.runs.history import history_file, history_of_outcomes, read_history_file
 from viprl.runs.logged_rollouts import LoggedRun
@@ -41,14 +41,12 @@ def run_settings(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        import yaml
+        from viprl.utils.safe_yaml import read_yaml_mapping
     except ImportError:  # the core alone
         return {}
     try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return {}
-    if not isinstance(settings, dict):
+        settings = read_yaml_mapping(file)
+    except (DataError, FileError):
         return {}
     trainer = settings.get("trainer")
     return settings | (trainer if isinstance(trainer, dict) else {})

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from viprl.errors import FileError
+from viprl.errors import DataError, FileError
 from viprl.runs.files import LOCK_FILE, METRICS_FILE, OUTCOMES_FILE
 from viprl.runs.visits import plain_lengths, successes_first
 from viprl.utils.arrays import FloatArray
 from viprl.utils.files import locked, make_folder, writing
-from viprl.utils.json_lines import append_json_line, log_rows, write_json_lines
+from viprl.utils.json_lines import append_json_line, read_json_lines, write_json_lines
+from viprl.utils.numerics import number
+from viprl.utils.sequences import short
 
 
 class RunLog:
@@ -43,11 +45,10 @@ class RunLog:
 
     def rewind(self, step: int) -> None:
         """Keep only the rows of steps 1 to `step`."""
-        for name in (METRICS_FILE, OUTCOMES_FILE):
-            kept = cut_back(self.folder / name, step)
-            if name == OUTCOMES_FILE:
-                self.rollouts = sum(sum(row["counts"]) for row in kept)
-                self._rewarded = any("rewards" in row for row in kept)
+        cut_back(self.folder / METRICS_FILE, step)
+        kept = cut_back(self.folder / OUTCOMES_FILE, step, counts=list)
+        self.rollouts = int(sum(number(n) for row in kept for n in row["counts"] if number(n) > 0))
+        self._rewarded = any("rewards" in row for row in kept)
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one row. Values other than finite numbers, text and booleans become null."""
@@ -104,9 +105,19 @@ def _shortest(rewards: FloatArray) -> list[float]:
     return [float(str(value)) for value in rewards.astype(np.float32)]
 
 
-def cut_back(path: Path, step: int) -> list[dict[str, Any]]:
-    """Keep only the rows of steps 1 to `step` of a log, which may not exist yet, and return them."""
-    kept = [row for row in log_rows(path) if row["step"] <= step] if path.exists() else []
+def cut_back(path: Path, step: int, **fields: type) -> list[dict[str, Any]]:
+    """Keep only the rows of steps 1 to `step` of a log, which may not exist yet, and return them.
+
+    Lines that a killed run cut short are removed. Raises DataError for a row without a step, or whose `fields` are not
+    of their types.
+    """
+    kept = []
+    for at, row in read_json_lines(path, bad=lambda *_: None) if path.exists() else ():
+        for name, kind in {"step": int, **fields}.items():
+            if not isinstance(row.get(name), kind):
+                raise DataError(f"{path}, row {at}: {name} is {short(row.get(name))}; fix or delete the row")
+        if row["step"] <= step:
+            kept.append(row)
     write_json_lines(path, kept)
     return kept
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from viprl.errors import InputError
 from viprl.runs.files import FINISHED_FILE, METRICS_FILE
 from viprl.runs.logged_rows import planned_steps
 from viprl.utils.files import make_folder, write_text, writing
+from viprl.utils.json_lines import parse_json
 
 PYTHON = (sys.executable, "-m")
 """Command before `viprl train ...` for a training on one process."""
@@ -195,7 +195,7 @@ def _last_row(metrics: Path) -> dict[str, Any]:
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
-            row = json.loads(file.read().decode("utf-8", "replace").splitlines()[-1])
+            row = parse_json(file.read().decode("utf-8", "replace").splitlines()[-1])
     except (OSError, ValueError, IndexError):
         return {}
     return row if isinstance(row, dict) else {}

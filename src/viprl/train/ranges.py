@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from viprl.errors import ConfigError
+from viprl.utils.json_lines import parse_json
 
 _COUNTS = (
     "num_generations", "num_generations_eval", "per_device_train_batch_size", "per_device_eval_batch_size",
@@ -44,7 +44,7 @@ def check_ranges(options: Mapping[str, Any]) -> None:
 
 def _is_mapping(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(parse_json(text), dict)
     except ValueError:
         return False
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def did_you_mean(word: str, known: Iterable[str], *, n: int = 2, cutoff: float = 0.6) -> str:
@@ -35,6 +38,11 @@ def duration(seconds: float) -> str:
 def first_line(error: Exception) -> str:
     """The first line of the message of an exception."""
     return str(error).partition("\n")[0]
+
+
+def visible(text: str) -> str:
+    """The text with its control characters as escapes, so that what a model wrote cannot steer a terminal."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def count(n: object, one: str, many: str = "") -> str:

@@ -41,7 +41,7 @@ def read_namespace(
     Raises InputError for unknown names, values of other types, bounds that the budget cannot meet, and a baseline that
     the estimator does not have.
     """
-    if adv_estimator not in ESTIMATORS:
+    if not isinstance(adv_estimator, str) or adv_estimator not in ESTIMATORS:
         raise InputError(
             f"algorithm.adv_estimator is {adv_estimator!r}; trainer_mode={MODE} needs {' or '.join(ESTIMATORS)}"
         )
