@@ -318,6 +318,8 @@ def unnamed_writes(tree: ast.AST, named: bool = False) -> Iterator[ast.Call]:
 def writes(call: ast.Call) -> bool:
     if isinstance(call.func, ast.Name) and call.func.id != "open":
         return False
+    if ast.unparse(call.func).startswith("super()."):  # what an engine writes itself
+        return False
     name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
     values = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
     modes = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
@@ -347,7 +349,7 @@ def test_writes_are_found() -> None:
     for line in lines:
         assert len(list(unnamed_writes(ast.parse(line)))) == 1, line
         assert not list(unnamed_writes(ast.parse(f"with writing(p):\n    {line}")))
-    for line in ("p.open('rb')", "p.open()", "write_text(p, 'a')", "p.open(encoding='utf-8')"):
+    for line in ("p.open('rb')", "p.open()", "write_text(p, 'a')", "p.open(encoding='utf-8')", "super().save_model(p)"):
         assert not list(unnamed_writes(ast.parse(line))), line
 
 
