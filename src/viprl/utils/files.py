@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +36,16 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A new file to write to. After the block it is on the disk, and takes the place of `path`.
 
     At any moment, crashes and power cuts included, the old or the new one is whole. A crash can leave a hidden `.tmp`
-    file behind, which is never read. Raises FileError.
+    file behind, which is never read. A device or a pipe, such as /dev/stdout, is written to and not replaced. Raises
+    FileError.
     """
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path} is a folder; give the name of a file")
+    if _is_device(path):
+        with writing(path), path.open("ab") as device:  # /dev/stdout may be a file that has lines already
+            yield device
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with writing(path):
@@ -54,6 +60,15 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a rename to `path` would destroy a device, which root can do to /dev/null, or lose what is printed."""
+    try:
+        found = path.stat()
+        return not stat.S_ISREG(found.st_mode) or any(os.path.samestat(found, os.fstat(printed)) for printed in (1, 2))
+    except OSError:  # no such file, or standard output is closed
+        return False
 
 
 def write_bytes(path: str | Path, payload: bytes) -> None:
