@@ -36,7 +36,13 @@ def test_a_link_to_a_full_device_names_the_file_and_stays(tmp_path: Path) -> Non
 
 
 def test_standard_output_in_a_file_keeps_what_else_is_written(tmp_path: Path) -> None:
-    code = "import sys; from viprl.utils.files import write_text; print(1, flush=True); write_text(sys.argv[1], '2')"
-    with (tmp_path / "out").open("a") as out:
+    code = """
+import sys
+from viprl.utils.files import write_text
+print(1, flush=True)
+write_text(sys.argv[1], "2")
+print(3)
+"""
+    with (tmp_path / "out").open("w") as out:
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], stdout=out, check=True)
-    assert (tmp_path / "out").read_text() == "1\n2"
+    assert (tmp_path / "out").read_text() == "1\n23\n"

@@ -42,8 +42,8 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path} is a folder; give the name of a file")
-    if _is_device(path):
-        with writing(path), path.open("ab") as device:  # /dev/stdout may be a file that has lines already
+    if (descriptor := _device(path)) is not None:
+        with writing(path), open(descriptor, "wb") as device:  # noqa: PTH123 - may be a descriptor
             yield device
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -62,13 +62,20 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _is_device(path: Path) -> bool:
-    """Whether a rename to `path` would destroy a device, which root can do to /dev/null, or lose what is printed."""
+def _device(path: Path) -> Path | int | None:
+    """What to open if `path` is a device, a pipe or what this process prints to; None for a file, or if it is new.
+
+    A rename would destroy a device, which root can do to /dev/null, and lose what is printed. Standard output may be a
+    file: only its own descriptor knows where the next line goes.
+    """
     try:
         found = path.stat()
-        return not stat.S_ISREG(found.st_mode) or any(os.path.samestat(found, os.fstat(printed)) for printed in (1, 2))
+        for printed in (1, 2):
+            if os.path.samestat(found, os.fstat(printed)):
+                return os.dup(printed)
     except OSError:  # no such file, or standard output is closed
-        return False
+        return None
+    return None if stat.S_ISREG(found.st_mode) else path
 
 
 def write_bytes(path: str | Path, payload: bytes) -> None:
