@@ -96,6 +96,8 @@ def make_folder(path: str | Path) -> None:
     """Create a folder, and its parents, if it does not exist. Raises FileError."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise FileError(f"{path} is a file; give the name of a folder") from error
     except OSError as error:
         raise FileError(f"the folder {path} cannot be created: {error.strerror}") from error
 
