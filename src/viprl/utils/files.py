@@ -70,11 +70,12 @@ def _device(path: Path) -> Path | int | None:
     """
     try:
         found = path.stat()
-        for printed in (1, 2):
+    except OSError:  # no such file
+        return None
+    for printed in (1, 2):
+        with contextlib.suppress(OSError):  # closed
             if os.path.samestat(found, os.fstat(printed)):
                 return os.dup(printed)
-    except OSError:  # no such file, or standard output is closed
-        return None
     return None if stat.S_ISREG(found.st_mode) else path
 
 
