@@ -91,16 +91,19 @@ def test_states_that_cannot_be_read(tmp_path, text):
 
 def test_folders_that_hold_something_else_say_what_to_do(tmp_path):
     write_lines(tmp_path / "arms" / "a" / "metrics.jsonl", [{"step": 1}])
-    with pytest.raises(FileError, match=r"viprl report .*arms/a"):
+    with pytest.raises(FileError, match=r"give .*arms/a"):
         load_run(tmp_path / "arms")
     write_lines(tmp_path / "sweep" / "a" / "seed-0" / "metrics.jsonl", [{"step": 1}])
-    with pytest.raises(FileError, match=r"viprl report .*sweep/a/seed-0$"):
+    with pytest.raises(FileError, match=r"give .*sweep/a/seed-0$"):
         load_run(tmp_path / "sweep")
     (tmp_path / "sweep" / "report.html").touch()
     with pytest.raises(FileError, match=r"sweep/report\.html$"):
         load_run(tmp_path / "sweep")
     with pytest.raises(InputError, match=r"give its folder, .*arms/a$"):
         load_run(tmp_path / "arms" / "a" / "metrics.jsonl")
+    (tmp_path / "alone.yaml").write_text("model: m")
+    with pytest.raises(InputError, match=r"alone\.yaml is a file; expected a run folder"):
+        load_run(tmp_path / "alone.yaml")
     write_lines(tmp_path / "dump" / "1.jsonl", [{"input": "p", "score": 1}])
     with pytest.raises(FileError, match=r"viprl replay .*dump"):
         load_run(tmp_path / "dump")

@@ -32,7 +32,7 @@ _ENDS = {
     "replay": ("docs/replay.md", "viprl replay runs/mine --strategies default,uniform --report runs/mine/replay"),
     "doctor": ("docs/doctor.md", "viprl doctor runs/mine", "viprl doctor runs/mine --strategy default && echo healthy"),
     "watch": ("docs/watch.md", "viprl watch runs/mine", "viprl watch runs/mine --once"),
-    "report": ("docs/train.md", "viprl report runs/mine", "viprl report runs/a runs/b --out compared.html"),
+    "report": ("docs/watch.md", "viprl report runs/mine", "viprl report runs/a runs/b --out compared.html"),
 }
 
 

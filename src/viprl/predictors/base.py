@@ -206,8 +206,8 @@ def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strate
         if not good.all():
             row = int(good.argmin())
             raise PredictionError(
-                f"{said}={values[row]} for the prompt {short(batch.keys[row])}; expected numbers from {least:g} to "
-                f"{most:g}; {_FIX}"
+                f"{said}={values[row]} for the prompt {short(batch.keys[row])} (row {row} of the batch); expected "
+                f"numbers from {least:g} to {most:g}; {_FIX}"
             )
     return prediction
 

@@ -159,7 +159,7 @@ def _trust(log: _Log) -> Iterator[Diagnosis]:
 def _bad_predictions(log: _Log) -> Iterator[Diagnosis]:
     if bad := int((log.all(names.BAD_PREDICTIONS) > 0).sum()):
         said = f"{bad} of {len(log)} logged steps had predictions that cannot be used, and were sampled without them."
-        yield Diagnosis(PROBLEM, "predictions", said, "correct the predictor that the warnings of the run name")
+        yield Diagnosis(PROBLEM, "predictions", said, "correct the predictor that the warnings of the run name", bad)
 
 
 def _rewards(log: _Log) -> Iterator[Diagnosis]:

@@ -12,10 +12,10 @@ VERDICTS = {"lower": "lower", "higher": "higher", "within noise": "within noise"
 
 
 def num(value: float | None, digits: int = 2, signed: bool = False) -> str:
-    """A number with a true minus sign."""
+    """A number with a true minus sign. What rounds to 0 has none."""
     if value is None:
         return "unknown"
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    return f"{value:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
 
 
 def ends(estimate: Estimate, digits: int = 2, signed: bool = False) -> str:

@@ -148,7 +148,8 @@ def load_run(path: Path | str, *, prompts: bool = True) -> Run:
     if is_verl_log(folder):
         return _run_of_verl(folder)
     if folder.is_file():
-        raise InputError(f"{folder} is a file; give its folder, {folder.parent}")
+        hint = f"give its folder, {folder.parent}" if _has_metrics(folder.parent) else _EXPECTED
+        raise InputError(f"{folder} is a file; {hint}")
     if not folder.is_dir():
         raise FileError(f"{folder} not found; {_EXPECTED}")
     if not (folder / METRICS_FILE).is_file():
@@ -198,7 +199,7 @@ def _instead_of(folder: Path) -> str:
     places = sorted([*folder.glob("*"), *folder.glob("*/*")])
     inside = [place for place in places if place.is_dir() and not re.fullmatch(CHECKPOINT, place.name)]
     inside = [place for place in inside if _has_metrics(place)]
-    return f"found runs in it: viprl report {' '.join(map(str, inside[:5]))}" if inside else _EXPECTED
+    return f"found runs in it: give {', '.join(map(str, inside[:5]))}" if inside else _EXPECTED
 
 
 def _has_metrics(folder: Path) -> bool:

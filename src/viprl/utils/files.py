@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +36,16 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A new file to write to. After the block it is on the disk, and takes the place of `path`.
 
     At any moment, crashes and power cuts included, the old or the new one is whole. A crash can leave a hidden `.tmp`
-    file behind, which is never read. Raises FileError.
+    file behind, which is never read. A device or a pipe, such as /dev/stdout, is written to and not replaced. Raises
+    FileError.
     """
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path} is a folder; give the name of a file")
+    if (descriptor := _device(path)) is not None:
+        with writing(path), open(descriptor, "wb") as device:  # noqa: PTH123 - may be a descriptor
+            yield device
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with writing(path):
@@ -54,6 +60,23 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _device(path: Path) -> Path | int | None:
+    """What to open if `path` is a device, a pipe or what this process prints to; None for a file, or if it is new.
+
+    A rename would destroy a device, which root can do to /dev/null, and lose what is printed. Standard output may be a
+    file: only its own descriptor knows where the next line goes.
+    """
+    try:
+        found = path.stat()
+    except OSError:  # no such file
+        return None
+    for printed in (1, 2):
+        with contextlib.suppress(OSError):  # closed
+            if os.path.samestat(found, os.fstat(printed)):
+                return os.dup(printed)
+    return None if stat.S_ISREG(found.st_mode) else path
 
 
 def write_bytes(path: str | Path, payload: bytes) -> None:
@@ -74,6 +97,8 @@ def make_folder(path: str | Path) -> None:
     """Create a folder, and its parents, if it does not exist. Raises FileError."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise FileError(f"{path} is a file; give the name of a folder") from error
     except OSError as error:
         raise FileError(f"the folder {path} cannot be created: {error.strerror}") from error
 
