@@ -94,7 +94,7 @@ def test_every_width_is_enough(width, changed):
     if width >= 40:
         row = next(line for line in lines if line.startswith("variance"))
         assert "×" in row and any(block in row for block in BLOCKS)
-    assert any("uniform is 1" in line for line in lines) == (width >= 80)
+    assert any("Brier score" in line for line in lines) == (width >= 80)
 
 
 def test_colours_and_their_absence(monkeypatch):

@@ -16,7 +16,6 @@ from viprl.runs.logged_rows import PROGRESS, Row, planned_steps
 from viprl.runs.reader import Run, strategy_of
 from viprl.utils.arrays import FloatArray
 from viprl.utils.numerics import number
-from viprl.utils.words import count
 
 RECENT = 20
 """Rows of which a value is the mean."""
@@ -144,12 +143,12 @@ def _spending(run: Run, strategy: str, log: _Rows) -> Iterator[Gauge]:
 def _variance(run: Run, strategy: str, log: _Rows) -> Iterator[Gauge]:
     realised, running = log.vip(names.REALISED_RATIO), log.vip(names.RUNNING_RATIO)
     if len(realised):
-        details = [f"last {count(len(realised[-RECENT:]), 'step')} {num(_recent(realised))}"] if len(running) else []
+        details = [f"last {len(realised[-RECENT:])}: {num(_recent(realised))}"] if len(running) else []
         for metric, words in ((names.PREDICTED_RATIO, "predicted"), (names.AIM, "aim")):
             values = log.vip(metric)
             details += [f"{words} {num(_recent(values))}"] if len(values) else []
         value = num(running[-1] if len(running) else _recent(realised))
-        yield Gauge("variance", f"{value}×", ", ".join(["uniform is 1", *details]), realised)
+        yield Gauge("variance", f"{value}×", ", ".join(details) or "uniform is 1", realised)
     zero = log.vip(names.ZERO_ADVANTAGE)
     if len(zero):
         yield Gauge("no gradient", _percent(zero), "of the rollouts have advantage 0", zero)
@@ -177,7 +176,7 @@ def _predictions(run: Run, strategy: str, log: _Rows) -> Iterator[Gauge]:
         yield Gauge("trust", num(first[-1]), words, first)
     brier, loss = log.vip(names.BRIER), log.vip(names.LOG_LOSS)
     if len(brier):
-        detail = f"Brier score of the predictions, log loss {num(_recent(loss), 3)}"
+        detail = f"Brier score, log loss {num(_recent(loss), 3)}"
         yield Gauge("calibration", num(_recent(brier), 3), detail, brier)
 
 
