@@ -35,7 +35,7 @@ class Trained:
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"the run in {self.run}: chat_template_kwargs is {given!r:.200}; expected a mapping"
-            ) from (error)
+            ) from error
 
     @property
     def verify(self) -> str | None:
