@@ -88,6 +88,10 @@ def test_findings(changed, name, level):
         assert result[1] or name == "variance"
 
 
+def test_bad_predictions_are_counted():
+    assert diagnosed(BAD_PREDICTIONS=[0.0] * (STEPS - 1) + [0.5])["predictions"].value == 1 / STEPS
+
+
 def predicted(error, mean=0.5, outcomes=0.1, **more):
     """Metrics of predictions with this mean squared error [steps], of prompts with this variance of their rewards."""
     brier = outcomes + np.asarray(error)
