@@ -48,15 +48,16 @@ def test_a_state_shares_nothing_with_the_run(options: dict[str, Any]) -> None:
 
     def goes_on() -> None:
         for waves in (1, 2):
-            selection = agent.select(PROMPTS, 40, 4, waves=waves)
-            plan, chosen = selection.allocation, [PROMPTS[i] for i in selection.positions]
+            offered = [*PROMPTS, f"new {rng.random()}"]
+            selection = agent.select(offered, 40, 4, waves=waves)
+            plan, chosen = selection.allocation, [offered[i] for i in selection.positions]
             rewards = [(rng.random(n) < 0.5).tolist() for n in plan.counts]
             if plan.waves is not None:
                 more = agent.next(plan, rewards).counts
                 rewards = [group + [True] * n for group, n in zip(rewards, more, strict=True)]
             numbers = [[float(1 + i) for i in range(len(group))] for group in rewards]
             agent.observe(chosen, rewards, logprobs=[[-n for n in group] for group in numbers], lengths=numbers)
-        agent.register([f"new {rng.random()}"])
+        agent.register([f"newer {rng.random()}"])
         agent.tell_oracle(PROMPTS, rng.random(len(PROMPTS)))
 
     goes_on()

@@ -54,6 +54,8 @@ def test_checks_that_evaluate_are_recognised():
         ("exp(10**9*log(2))", False),
         ("E**(10**9*log(2))", False),
         ("2**-~999999999", False),
+        ("((E**(999*log(2)))**999)**999", False),
+        ("2**1e999", False),
         ("1<<99999999999", False),
         ("[0]*9999999999", False),
         ("(0,)*9999999999", False),

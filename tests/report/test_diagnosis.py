@@ -121,7 +121,12 @@ def test_calibration(changed, level):
 
 @pytest.mark.parametrize(
     ("error", "level"),
-    [([0.02] * 20 + [0.08] * 20, NOTE), ([0.08] * 20 + [0.02] * 20, None), ([0.02] * 20 + [0.021] * 20, None)],
+    [
+        ([0.02] * 20 + [0.08] * 20, NOTE),
+        ([0.08] * 20 + [0.02] * 20, None),
+        ([0.02] * 20 + [0.0235] * 20, None),
+        ([0.001] * 20 + [0.006] * 20, None),
+    ],
 )
 def test_stale_predictions(error, level):
     one = diagnosed(**predicted(error)).get("stale predictions")

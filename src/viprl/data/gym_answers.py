@@ -82,7 +82,7 @@ def _bits(node: ast.expr) -> float:
             return float(number.bit_length())
         case ast.Constant(value=float(number)) if math.isfinite(number):
             return float(max(0, math.frexp(number)[1]))
-        case ast.UnaryOp(op=ast.UAdd() | ast.USub()):
+        case ast.UnaryOp():
             return _bits(node.operand)
         case ast.BinOp(op=ast.Add() | ast.Sub()):
             return 1 + max(_bits(node.left), _bits(node.right))
