@@ -55,7 +55,7 @@ def _as_json(problems: int, named: Mapping[str, Sequence[Diagnosis]], notes: Seq
     from dataclasses import asdict
 
     def plain(one: Diagnosis) -> dict[str, Any]:
-        return asdict(one) | {"value": one.value if one.value == one.value else None}  # NaN is no JSON
+        return asdict(one) | {"value": one.value if one.value == one.value else None}  # JSON has no NaN
 
     findings = {name: [plain(one) for one in of_strategy] for name, of_strategy in named.items()}
     content = {"problems": problems, "findings": findings, "notes": list(notes)}

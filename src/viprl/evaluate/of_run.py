@@ -63,7 +63,7 @@ class Trained:
         return {name: value for name, value in given.items() if value is not None}
 
     def rewards(self) -> list[str]:
-        """The rewards of the run; empty without a run. Raises InputError if they are no names."""
+        """The rewards of the run; empty without a run. Raises InputError if they are not names."""
         if self.run is None:
             return []
         given = self.settings.get("reward") or "exact_match"

@@ -185,7 +185,7 @@ def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strate
     """The prediction. Refuses one that no counts can be based on: they would be wrong without a sign.
 
     Raises PredictionError for numbers that are not possible, InputError for arrays of another shape or type, TypeError
-    for what is no prediction.
+    for anything but a `Prediction`.
     """
     name, size = type(predictor).__name__, len(batch)
     if not isinstance(prediction, Prediction):
