@@ -16,6 +16,8 @@ from functools import cache
 from types import CodeType
 from typing import Any
 
+import numpy as np
+
 from viprl.rewards.built_in import completion_text
 from viprl.rewards.grading.extract import boxed
 
@@ -29,7 +31,7 @@ FUNCTIONS = frozenset(
     "sin cos tan cot sec csc asin acos atan sinh cosh tanh exp log ln sqrt Abs abs erf".split()  # noqa: SIM905
 )
 """What an answer may call."""
-_LOGARITHMS = frozenset({"log", "ln"})
+_EXPONENTIALS = frozenset({"exp", "sinh", "cosh"})
 _WORDS = re.compile(r"[\w\s.,]*")
 
 
@@ -71,35 +73,32 @@ def _is_value(node: ast.expr) -> bool:
 
 
 def _bits(node: ast.expr) -> float:
-    """A bound on the bits of the integers that an expression makes; infinite for what is not arithmetic.
+    """A bound on the bits of the numbers that an expression makes, |log2|; infinite for what is not arithmetic.
 
-    Names are symbols. SymPy takes them for no number, but simplifies: log(exp(n)) is n, and exp(n log(b)) is b**n.
+    SymPy may have to compute them exactly, even of exp(n). Names count as 4, which is more than E and pi.
     """
     match node:
         case ast.Name():
-            return 0.0
-        case ast.Constant(value=int(number)):
-            return float(number.bit_length())
-        case ast.Constant(value=float(number)) if math.isfinite(number):
-            return float(max(0, math.frexp(number)[1]))
+            return 2.0
+        case ast.Constant(value=int(number) | float(number)) if math.isfinite(number):
+            return abs(math.log2(abs(number))) if number else 0.0
         case ast.UnaryOp():
             return _bits(node.operand)
         case ast.BinOp(op=ast.Add() | ast.Sub()):
-            return 1 + max(_bits(node.left), _bits(node.right))
-        case ast.BinOp(op=ast.Mult() | ast.Div() | ast.FloorDiv() | ast.Mod()):
+            return float(np.logaddexp2(_bits(node.left), _bits(node.right)))
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
             return _bits(node.left) + _bits(node.right)
         case ast.BinOp(op=ast.Pow()):
             return _power(_bits(node.left), _bits(node.right))
         case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
             most = max(map(_bits, node.args), default=0.0)
-            inner = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-            return _power(1.0, most) if name == "exp" and inner & _LOGARITHMS else most
+            return _power(_bits(ast.Name("E")), most) if name in _EXPONENTIALS else most
     return math.inf
 
 
 def _power(base: float, exponent: float) -> float:
     """Bits of a power, from those of its parts."""
-    return max(base, 1.0) * 2.0**exponent if exponent <= LARGEST.bit_length() else math.inf
+    return base * 2.0**exponent if exponent <= LARGEST.bit_length() else math.inf
 
 
 def evaluates(check: Callable[..., Any]) -> bool:
