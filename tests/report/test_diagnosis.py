@@ -89,7 +89,7 @@ def test_findings(changed, name, level):
 
 
 def test_bad_predictions_are_counted():
-    assert diagnosed(BAD_PREDICTIONS=[0.0] * (STEPS - 1) + [0.5])["predictions"].value == 1 / STEPS
+    assert diagnosed(BAD_PREDICTIONS=[0.0] * (STEPS - 1) + [0.5])["predictions"].value == 1
 
 
 def predicted(error, mean=0.5, outcomes=0.1, **more):
