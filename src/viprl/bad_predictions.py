@@ -29,7 +29,7 @@ class BadPredictions:
         if self._stops:
             raise error
         self._warn(
-            f"plan of {strategy.name}", "%s. The batch gets uniform counts, as will all with bad predictions", error
+            f"plan of {strategy.name}", "%s. This batch and later ones with bad predictions get uniform counts", error
         )
         return Strategy(SuccessRate(), Uniform(), name=strategy.name)
 

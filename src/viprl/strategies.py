@@ -127,7 +127,7 @@ class Strategy:
         """Beliefs about distinct prompts, with the learned weights. Changes nothing.
 
         Raises PredictionError for numbers that no counts can be based on, InputError for arrays of another shape, and
-        TypeError for what is no prediction.
+        TypeError for anything but a `Prediction`.
         """
         believed = self._believed(batch)
         if self.weights is not None:

@@ -38,6 +38,37 @@ def trained(**options: Any) -> viprl.VIP:
     return agent
 
 
+@pytest.mark.parametrize("options", [{}, {"spend": "match", "cost": "tokens", "baseline": "expected"}], ids=repr)
+def test_a_state_shares_nothing_with_the_run(options: dict[str, Any]) -> None:
+    """It is written in a thread while the run goes on."""
+    agent, rng = (
+        vip(shadow=[name for name in viprl.STRATEGIES if name != "default"], **options),
+        np.random.default_rng(0),
+    )
+
+    def goes_on() -> None:
+        for waves in (1, 2):
+            offered = [*PROMPTS, f"new {rng.random()}"]
+            selection = agent.select(offered, 40, 4, waves=waves)
+            plan, chosen = selection.allocation, [offered[i] for i in selection.positions]
+            rewards = [(rng.random(n) < 0.5).tolist() for n in plan.counts]
+            if plan.waves is not None:
+                more = agent.next(plan, rewards).counts
+                rewards = [group + [True] * n for group, n in zip(rewards, more, strict=True)]
+            numbers = [[float(1 + i) for i in range(len(group))] for group in rewards]
+            agent.observe(chosen, rewards, logprobs=[[-n for n in group] for group in numbers], lengths=numbers)
+        agent.register([f"newer {rng.random()}"])
+        agent.tell_oracle(PROMPTS, rng.random(len(PROMPTS)))
+
+    goes_on()
+    state = agent.state_dict()
+    kept = copy.deepcopy(state)
+    for _ in range(3):
+        goes_on()
+    assert repr(agent.state_dict()) != repr(kept)
+    np.testing.assert_equal(state, kept)
+
+
 def warnings_of(agent: viprl.VIP, state: Any, caplog: pytest.LogCaptureFixture) -> str:
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="viprl"):

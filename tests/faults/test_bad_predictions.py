@@ -43,6 +43,7 @@ BAD_NUMBERS: dict[str, Callable[[np.ndarray], Prediction]] = {
     "linear algebra": raising(np.linalg.LinAlgError("3-th leading minor not positive definite")),
     "floating point": raising(FloatingPointError("divide by zero")),
     "overflow": raising(OverflowError("math range error")),
+    "division": raising(ZeroDivisionError("division by zero")),
 }
 WRONG_SHAPES: dict[str, Callable[[np.ndarray], Prediction]] = {
     "short": lambda p: Prediction.of_points(p[1:]),
@@ -277,6 +278,16 @@ def test_a_strategy_that_failed_while_learning_starts_again_without_history(faul
     predictor = agent.strategies["mine"].predictor
     assert predictor.fault == "" and predictor.seen == {"observe fails": 0, "pass over fails": C // 2}[fault]
     np.testing.assert_array_equal(agent.allocate(OFFERED, C).counts > C // 6, [False, True] * 3)
+
+
+def test_it_starts_again_without_history_each_time() -> None:
+    agent = mine()
+    for _ in range(2):
+        learn(agent, agent.allocate(OFFERED, C))
+        assert agent.strategies["mine"].predictor.seen > 0
+        agent.strategies["mine"].predictor.fault = "observe fails"
+        learn(agent, agent.allocate(OFFERED, C))
+        assert agent.strategies["mine"].predictor.seen == 0 and agent.strategies["mine"].predictor.fault == ""
 
 
 @pytest.mark.parametrize("fault", WRONG_SHAPES)

@@ -88,6 +88,10 @@ def test_findings(changed, name, level):
         assert result[1] or name == "variance"
 
 
+def test_bad_predictions_are_counted():
+    assert diagnosed(BAD_PREDICTIONS=[0.0] * (STEPS - 1) + [0.5])["predictions"].value == 1
+
+
 def predicted(error, mean=0.5, outcomes=0.1, **more):
     """Metrics of predictions with this mean squared error [steps], of prompts with this variance of their rewards."""
     brier = outcomes + np.asarray(error)
@@ -117,7 +121,12 @@ def test_calibration(changed, level):
 
 @pytest.mark.parametrize(
     ("error", "level"),
-    [([0.02] * 20 + [0.08] * 20, NOTE), ([0.08] * 20 + [0.02] * 20, None), ([0.02] * 20 + [0.021] * 20, None)],
+    [
+        ([0.02] * 20 + [0.08] * 20, NOTE),
+        ([0.08] * 20 + [0.02] * 20, None),
+        ([0.02] * 20 + [0.0235] * 20, None),
+        ([0.001] * 20 + [0.006] * 20, None),
+    ],
 )
 def test_stale_predictions(error, level):
     one = diagnosed(**predicted(error)).get("stale predictions")

@@ -62,7 +62,7 @@ def test_a_line_that_is_not_complete_waits(file, at):
 def test_a_file_that_was_written_anew_is_read_from_its_start(file, new, replaced):
     """As by a resumed run: shorter, as long, longer, empty; as another file, or in its place."""
     log = GrowingFile(file)
-    log.read()
+    assert log.read() and not log.read()
     target = file.with_name("other") if replaced else file
     target.write_text(text(*new))
     target.replace(file)

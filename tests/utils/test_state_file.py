@@ -40,6 +40,9 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+KIND: dict[str, Any] = {"kind": "test", "version": 3}
+
+
 def round_trip(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     save(path, content, kind="test", version=3)
     return load(path, kind="test", version=3)
@@ -101,6 +104,15 @@ class TestRoundTrip:
             document = json.loads(file.get_tensor("document").tobytes())
             assert document["b"] == "x"
             np.testing.assert_array_equal(file.get_tensor(document["a"]["$array"]), np.arange(3))
+
+    def test_arrays_are_aligned(self, tmp_path: Path) -> None:
+        """For programs that map the file into the memory."""
+        save(tmp_path / "s", {"byte": np.ones(3, "u1"), "double": np.ones(2), "short": np.ones(1, "i2")}, **KIND)
+        content = (tmp_path / "s").read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        entries = json.loads(content[8:start])
+        begins = {entry["dtype"]: start + entry["data_offsets"][0] for name, entry in entries.items() if name[0] != "_"}
+        assert begins["F64"] % 8 == 0 and begins["I16"] % 2 == 0
 
     def test_creates_the_folder(self, tmp_path: Path) -> None:
         assert round_trip(tmp_path / "new" / "folder" / "s", {}) == {}

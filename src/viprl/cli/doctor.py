@@ -29,20 +29,20 @@ def doctor(
     from viprl.report.diagnosis import PROBLEM, diagnose
     from viprl.runs.reader import load_run
     from viprl.utils.files import write_text
-    from viprl.utils.words import count, printable
+    from viprl.utils.words import count, visible
 
     found = load_run(run)
     if strategy is not None and strategy not in found.strategies:
         raise InputError(f"--strategy is {strategy!r}; the run has {', '.join(found.strategies) or 'none'}")
     named = {name: diagnose(found, name) for name in (found.strategies if strategy is None else (strategy,))}
     for name, findings in named.items():
-        typer.echo(printable(name))
+        typer.echo(visible(name, keep=""))
         for one in findings:
             typer.echo(f"  {one.level:8} {one.name}: {one.sentence}")
             if one.remedy:
                 typer.echo(f"           -> {one.remedy}")
     for note in found.notes:
-        typer.echo(f"log: {printable(note)}")
+        typer.echo(f"log: {visible(note, keep='')}")
     problems = sum(one.level == PROBLEM for findings in named.values() for one in findings)
     if json is not None:
         write_text(json, _as_json(problems, named, found.notes))
@@ -55,7 +55,7 @@ def _as_json(problems: int, named: Mapping[str, Sequence[Diagnosis]], notes: Seq
     from dataclasses import asdict
 
     def plain(one: Diagnosis) -> dict[str, Any]:
-        return asdict(one) | {"value": one.value if one.value == one.value else None}  # NaN is no JSON
+        return asdict(one) | {"value": one.value if one.value == one.value else None}  # JSON has no NaN
 
     findings = {name: [plain(one) for one in of_strategy] for name, of_strategy in named.items()}
     content = {"problems": problems, "findings": findings, "notes": list(notes)}

@@ -35,7 +35,7 @@ class Trained:
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"the run in {self.run}: chat_template_kwargs is {given!r:.200}; expected a mapping"
-            ) from (error)
+            ) from error
 
     @property
     def verify(self) -> str | None:
@@ -63,7 +63,7 @@ class Trained:
         return {name: value for name, value in given.items() if value is not None}
 
     def rewards(self) -> list[str]:
-        """The rewards of the run; empty without a run. Raises InputError if they are no names."""
+        """The rewards of the run; empty without a run. Raises InputError if they are not names."""
         if self.run is None:
             return []
         given = self.settings.get("reward") or "exact_match"

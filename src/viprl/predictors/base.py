@@ -23,7 +23,7 @@ _ROUNDING = 1e-9
 _LARGEST = 1e30
 """Beyond it, sums and squares of variances would become infinite."""
 _FIX = "correct the predictor, or resume the run with another strategy"
-NUMERICAL_ERRORS = (FloatingPointError, OverflowError, np.linalg.LinAlgError)
+NUMERICAL_ERRORS = (FloatingPointError, OverflowError, ZeroDivisionError, np.linalg.LinAlgError)
 """What arithmetic raises that fails because of its numbers."""
 
 
@@ -164,7 +164,8 @@ class Predictor(ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """The state: arrays, numbers, strings, and lists and dicts of those."""
+        """The state: arrays, numbers, strings, and lists and dicts of those. Copies: it is written while the run goes
+        on."""
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
@@ -184,7 +185,7 @@ def check_prediction(predictor: Predictor, prediction: Any, batch: Batch, strate
     """The prediction. Refuses one that no counts can be based on: they would be wrong without a sign.
 
     Raises PredictionError for numbers that are not possible, InputError for arrays of another shape or type, TypeError
-    for what is no prediction.
+    for anything but a `Prediction`.
     """
     name, size = type(predictor).__name__, len(batch)
     if not isinstance(prediction, Prediction):

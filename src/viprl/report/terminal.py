@@ -16,7 +16,7 @@ from rich.text import Text
 from viprl.report.diagnosis import GOOD, NOTE, PROBLEM, Diagnosis
 from viprl.report.snapshot import Gauge, Snapshot
 from viprl.utils.arrays import FloatArray
-from viprl.utils.words import count, duration, printable
+from viprl.utils.words import count, duration, visible
 
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
 WIDE = 80
@@ -96,7 +96,7 @@ def waiting(reason: str, ascii_only: bool = False) -> Text:
 
 
 def _text(words: str, ascii_only: bool, style: str = "") -> Text:
-    words = printable(words.replace("\u00a0", " "))
+    words = visible(words, keep="")
     return Text(words.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else words, style)
 
 

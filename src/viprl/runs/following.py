@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from viprl.errors import DataError, FileError, ViprlError
 from viprl.runs.files import FINISHED_FILE, METRICS_FILE, SUMMARY_FILE, TRAINER_STATE_FILE
-from viprl.runs.logged_rows import has_step, with_our_names
+from viprl.runs.logged_rows import Row, has_step, with_our_names
 from viprl.runs.reader import Run, load_run, with_strategy
 from viprl.runs.run_folder import run_settings
 from viprl.utils.json_lines import parse_json
@@ -19,8 +19,6 @@ from viprl.utils.read_files import LONGEST_LINE
 
 _MARK = 64
 """Bytes before the place that was read up to, by which a file is recognised that was written anew."""
-
-Row = Mapping[str, Any]
 
 
 class GrowingFile:

@@ -57,7 +57,7 @@ def check_parquet_size(path: Path) -> None:
 def _too_large(path: Path, limit: int) -> DataError:
     return DataError(
         f"{path} grows to more than {limit / 2**30:,.1f} GiB in memory, {RATIO} times its size or {FREE / 2**30:g} "
-        "GiB, which no data set does; check it, and write its rows to several files if it is right"
+        "GiB, the most that is read; check it, and if it is right, leave out repeated rows or write several files"
     )
 
 

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def did_you_mean(word: str, known: Iterable[str], *, n: int = 2, cutoff: float = 0.6) -> str:
@@ -19,11 +19,6 @@ def in_short(value: object, most: int = 60) -> str:
     """The text of a value, cut to `most` characters, of which the last three are dots then."""
     text = str(value)
     return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def printable(text: str) -> str:
-    """The text with a question mark for each character that would control a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def duration(seconds: float) -> str:
@@ -40,9 +35,10 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def visible(text: str) -> str:
-    """The text with its control characters as escapes, so that what a model wrote cannot steer a terminal."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+def visible(text: str, keep: str = "\t\n") -> str:
+    """The text with its control characters as escapes, those of `keep` excepted, so that what a model wrote cannot
+    steer a terminal. Surrogates are escaped too: they cannot be printed."""
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 def count(n: object, one: str, many: str = "") -> str:

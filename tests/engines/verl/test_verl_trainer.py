@@ -365,7 +365,9 @@ def test_the_state_is_written_while_the_weights_are_trained(queue, tmp_path):
     trainer._vip_writer.start = lambda path: (started.append(trainer.global_steps), start(path))
     for trainer.global_steps in range(1, 6):
         step(trainer, queue, np.random.default_rng(0))
-        if trainer.global_steps in (2, 4, 5):
+        saved = trainer.global_steps in (2, 4, 5)
+        assert (trainer._vip_writer.path is not None) == saved, "before verl begins to save"
+        if saved:
             trainer._save_checkpoint()
             assert trainer._vip_writer.path is None
     assert started == [2, 4, 5]

@@ -80,7 +80,7 @@ class QueueReader:
         return self._process is not None
 
     def request(self, asked: Asked) -> Callable[[], Outcomes]:
-        """Begin to read rollouts. The function that is returned waits for them when it is called first. Without a
+        """Begin to read rollouts. The function that is returned waits for them when it is first called. Without a
         process they are there already."""
         if self._process is None:
             found = read(asked)
