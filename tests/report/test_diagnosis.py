@@ -63,6 +63,8 @@ def test_a_healthy_run():
         ({"UNSCORABLE": 0.3}, "rewards", PROBLEM),
         ({"UNSCORABLE": 0.05}, "rewards", NOTE),
         ({"ZERO_ADVANTAGE": 0.8}, "rollouts without gradient", NOTE),
+        ({"ZERO_ADVANTAGE": 0.0, "UNINFORMATIVE": 0.8}, "rollouts without gradient", NOTE),  # KL in rewards
+        ({"ZERO_ADVANTAGE": 0.0, "UNINFORMATIVE": 0.8, "SHRINKAGE": 1.0}, "rollouts without gradient", None),
         ({"COUNTS_MAX": 16}, "bounds", NOTE),
         ({"SQUARED_WEIGHTS": 3.0}, "candidates", NOTE),
         ({"SQUARED_WEIGHTS": 1.4, "NEGLECTED": 0.3}, "candidates", None),

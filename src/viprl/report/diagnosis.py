@@ -164,6 +164,8 @@ def _bad_predictions(log: _Log) -> Iterator[Diagnosis]:
 
 def _rewards(log: _Log) -> Iterator[Diagnosis]:
     lost, wasted = log.mean(names.UNSCORABLE), log.late(names.ZERO_ADVANTAGE)
+    if np.isnan(log.late(names.SHRINKAGE)):  # with group baselines, equal rewards leave at most a KL penalty
+        wasted = float(np.fmax(wasted, log.late(names.UNINFORMATIVE)))
     if lost is not None and lost.mean > 0.01:
         level = PROBLEM if lost.mean > 0.2 else NOTE
         said = f"{lost.mean:.1%} of the rollouts have no reward that can be read."
@@ -174,7 +176,7 @@ def _rewards(log: _Log) -> Iterator[Diagnosis]:
         if np.isfinite(squares):
             more = f"more candidates: the weights of the chosen prompts are even (mean square {num(squares)}); "
             remedy = f"{more if squares < EVEN else ''}leave out solved prompts"
-        said = f"{wasted:.0%} of the rollouts have an advantage of 0 in the second half of the run."
+        said = f"{wasted:.0%} of the rollouts add no reward to the gradient in the second half of the run."
         yield Diagnosis(NOTE, "rollouts without gradient", said, remedy, wasted)
 
 

@@ -149,8 +149,10 @@ def _variance(run: Run, strategy: str, log: _Rows) -> Iterator[Gauge]:
             details += [f"{words} {num(_recent(values))}"] if len(values) else []
         value = num(running[-1] if len(running) else _recent(realised))
         yield Gauge("variance", f"{value}×", ", ".join(details) or "uniform is 1", realised)
-    zero = log.vip(names.ZERO_ADVANTAGE)
-    if len(zero):
+    equal, shrunk = log.vip(names.UNINFORMATIVE), log.vip(names.SHRINKAGE)
+    if len(equal) and not len(shrunk):
+        yield Gauge("no gradient", _percent(equal), "rollouts of equal rewards", equal)
+    elif len(zero := log.vip(names.ZERO_ADVANTAGE)):
         yield Gauge("no gradient", _percent(zero), "of the rollouts have advantage 0", zero)
     noise = log.vip(names.ROLLOUT_NOISE)
     if len(noise):
