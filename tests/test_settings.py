@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -48,6 +49,8 @@ def test_read_settings() -> None:
         ({"estimator": "rloo"}, "decided elsewhere"),
         ({"min_rollouts": 2.0}, "x_min_rollouts is 2.0"),
         ({"max_rollouts": True}, "x_max_rollouts is True"),
+        ({"max_rollouts": np.zeros(0)}, "x_max_rollouts"),
+        ({"max_rollouts": Decimal("sNaN")}, "x_max_rollouts"),
         ({"seed": None}, "x_seed is None"),
         ({"register_pool": "yes"}, "'yes'"),
         ({"prompt_weighting": "token"}, "'token'"),

@@ -351,7 +351,7 @@ def read_settings(
 
 def _fits(value: Any, option: Field) -> bool:
     if option.metadata["kind"] in (int, int | None):
-        limitless = option.name == "max_rollouts" and value == math.inf
+        limitless = option.name == "max_rollouts" and isinstance(value, float) and value == math.inf
         return type(value) is int or limitless or (value is None and option.default is None)
     if option.metadata["kind"] is bool:
         return type(value) is bool

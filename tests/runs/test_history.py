@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from log_files import plain, write_lines, write_parquet
 from viprl.errors import DataError
-from viprl.runs.history import history_of_outcomes, read_history_file, save_history, visits
+from viprl.runs.history import ground_truth_text, history_of_outcomes, read_history_file, save_history, visits
 from viprl.runs.run_log import RunLog
 
 ROWS = [
@@ -226,3 +227,10 @@ def test_an_outcome_log_with_nulls_and_other_rewards_is_named(tmp_path, more):
     path = write_lines(tmp_path / "outcomes.jsonl", [{"ids": ["a"], "successes": [None], "scorable": [2]} | more])
     with pytest.raises(DataError, match=r"outcomes\.jsonl, row 1"):
         history_of_outcomes([path], {})
+
+
+@pytest.mark.parametrize(
+    ("given", "text"), [(datetime.time(1, 2), '"01:02:00"'), ([datetime.date(2026, 1, 2)], '["2026-01-02"]')]
+)
+def test_ground_truths_that_json_lacks_become_text(given, text):
+    assert ground_truth_text(given) == text

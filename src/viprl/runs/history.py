@@ -233,12 +233,13 @@ def visits(histories: Sequence[PromptHistory], size: int = 512) -> Iterator[tupl
 
 
 def ground_truth_text(value: Any) -> str | None:
-    """A reference answer as text: text stays as it is, numbers and structures become JSON, missing values None."""
+    """A reference answer as text: text stays as it is, numbers and structures become JSON, missing values None. What
+    JSON lacks, such as the times of a parquet file, becomes text in it."""
     if is_missing(value):
         return None
     if isinstance(value, str):
         return value
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def absent(value: Any) -> bool:
