@@ -46,9 +46,11 @@ class Terminal:
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         command = [sys.executable, "-m", "viprl", "watch", str(path), "--every", "0.1", *options]
         variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+        ends = signal.signal(signal.SIGINT, signal.SIG_DFL)  # which tests that run in the background ignore
         self.process = subprocess.Popen(
             command, stdin=child, stdout=child, stderr=child, env=variables | {"TERM": "xterm"}
         )
+        signal.signal(signal.SIGINT, ends)
         os.close(child)
         self.seen = b""
 
@@ -61,8 +63,10 @@ class Terminal:
 
     def close(self) -> int:
         """The exit code, after everything was read."""
+        end = time.monotonic() + 60
         while self._read():
-            pass
+            if time.monotonic() > end:
+                self.process.kill()
         os.close(self.master)
         return self.process.wait(60)
 
